@@ -1,0 +1,192 @@
+"""Batches without a per-image step: one uint8 tensor on the device, augmented by tensor operations."""
+
+import dataclasses
+import itertools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import scipy.special
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gcl_core.dataset import LongTailedDataset
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Inputs of one step and what they should be taken for.
+
+    Shape:
+        inputs: (N, ...); target: (N,) int64; with mixup, partner: (N,) int64 labels of the images
+        mixed in, and share: () weight lambda of `target`.
+    """
+
+    inputs: Tensor
+    target: Tensor
+    partner: Tensor | None = None
+    share: Tensor | None = None
+
+    def loss(self, criterion: nn.Module, outputs: Tensor) -> Tensor:
+        """Mean loss; with mixup, lambda L(., target) + (1 - lambda) L(., partner).
+
+        The criterion is called once for each term, so that a random loss draws fresh noise for
+        each, as in the published code.
+        """
+        loss = criterion(outputs, self.target)
+        if self.partner is None:
+            return loss
+        return self.share * loss + (1 - self.share) * criterion(outputs, self.partner)
+
+
+class Sampler(Protocol):
+    """An epoch's image indices at once; every sampler of `gcl_core.samplers` is one."""
+
+    def draw(self) -> Tensor: ...
+    def __len__(self) -> int: ...
+
+
+@dataclass
+class Streams:
+    """The random streams of one stage; their states go into its checkpoint.
+
+    `device` feeds what happens on the training device (augmentation, mixup partners), `noise` the
+    objective, and the two on the CPU the order of images and the mixup shares.
+    """
+
+    order: torch.Generator
+    mixup: torch.Generator
+    device: torch.Generator
+    noise: torch.Generator
+
+    @classmethod
+    def seeded(cls, seed: int, stage: int, rank: int, device: torch.device) -> "Streams":
+        """Independent streams for a seed, a stage and a process; the order is shared by all ranks."""
+
+        def stream(number: int, on: torch.device, rank: int) -> torch.Generator:
+            # Distinct 64-bit seeds, far apart after the generator's own mixing.
+            key = ((seed * 8 + stage) * 4096 + rank) * 8 + number
+            return torch.Generator(on).manual_seed(key * 0x9E3779B97F4A7C15 % 2**63)
+
+        cpu = torch.device("cpu")
+        return cls(stream(0, cpu, 0), stream(1, cpu, 0), stream(2, device, rank), stream(3, device, rank))
+
+    def state(self) -> dict[str, Tensor]:
+        return {f.name: getattr(self, f.name).get_state() for f in dataclasses.fields(self)}
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        for field in dataclasses.fields(self):
+            getattr(self, field.name).set_state(state[field.name])
+
+
+def normaliser(dataset: LongTailedDataset, device: torch.device) -> Callable[[Tensor], Tensor]:
+    """uint8 images -> (x / 255 - mean) / std in float32, channels last."""
+    mean = torch.tensor(dataset.mean, device=device).view(1, -1, 1, 1) * 255
+    scale = 1 / (torch.tensor(dataset.std, device=device).view(1, -1, 1, 1) * 255)
+
+    def normalise(images: Tensor) -> Tensor:
+        floats = images.to(torch.float32, memory_format=torch.channels_last)
+        return floats.sub_(mean).mul_(scale)
+
+    return normalise
+
+
+class TrainingImages:
+    """Augmented, normalised and (optionally) mixed training batches; one iteration is one epoch.
+
+    Each image gets its own crop from a zero-padded copy and its own coin for the mirror, as
+    torchvision's RandomCrop and RandomHorizontalFlip give it. All draws of an epoch are made before
+    its first batch; nothing is copied from the device to the host inside it.
+    """
+
+    def __init__(
+        self,
+        dataset: LongTailedDataset,
+        sampler: Sampler,
+        batch_size: int,
+        streams: Streams,
+        device: torch.device,
+        *,
+        mixup_alpha: float = 0.0,
+        rank: int = 0,
+        ranks: int = 1,
+    ) -> None:
+        self.sampler, self.batch_size, self.streams = sampler, batch_size, streams
+        self.mixup_alpha, self.rank, self.ranks = mixup_alpha, rank, ranks
+        self.device, self.flip = device, dataset.flip
+        self.normalise = normaliser(dataset, device)
+        pad = dataset.crop_padding
+        height, width = dataset.train_images.shape[2:]
+        padded = F.pad(dataset.train_images, (pad, pad, pad, pad)).to(device)
+        # (N, channels, dy, dx, H, W) is a view: every crop of every image, no copy.
+        self.crops = padded.unfold(2, height, 1).unfold(3, width, 1)
+        self.labels = dataset.train_labels.to(device)
+
+    def __len__(self) -> int:
+        return -(-len(self.sampler) // self.batch_size)
+
+    def __iter__(self) -> Iterator[Batch]:
+        order = self.sampler.draw()
+        generator, device = self.streams.device, self.device
+        steps = order.split(self.batch_size)
+        shares = self._mixup_shares(len(steps)).to(device)
+        mine = [indices[self.rank :: self.ranks] for indices in steps]
+        sizes = [len(indices) for indices in mine]
+        drawn = torch.cat(mine).to(device)
+        shifts = self.crops.shape[2:4]
+        dy, dx = (torch.randint(s, drawn.shape, device=device, generator=generator) for s in shifts)
+        coins = torch.rand(drawn.shape, device=device, generator=generator) < 0.5
+        epoch = zip(*(x.split(sizes) for x in (drawn, dy, dx, coins)), shares, strict=True)
+        for indices, down, right, mirrored, share in epoch:
+            images = self.crops[indices, :, down, right]
+            if self.flip:
+                images = torch.where(mirrored.view(-1, 1, 1, 1), images.flip(3), images)
+            inputs, target = self.normalise(images), self.labels[indices]
+            if not self.mixup_alpha:
+                yield Batch(inputs, target)
+                continue
+            partner = torch.randperm(len(indices), device=device, generator=generator)
+            mixed = torch.lerp(inputs[partner], inputs, share)
+            yield Batch(mixed, target, self.labels[indices[partner]], share)
+
+    def _mixup_shares(self, steps: int) -> Tensor:
+        """One lambda ~ Beta(alpha, alpha) for each step, (steps,) float32, by the inverse CDF."""
+        uniform = torch.rand(steps, dtype=torch.float64, generator=self.streams.mixup)
+        if self.mixup_alpha in (0.0, 1.0):  # Beta(1, 1) is uniform
+            return uniform.float()
+        alpha = self.mixup_alpha
+        return torch.from_numpy(scipy.special.betaincinv(alpha, alpha, uniform.numpy())).float()
+
+
+def clean_batches(
+    images: Tensor, dataset: LongTailedDataset, device: torch.device, batch_size: int = 500
+) -> Iterator[Tensor]:
+    """Normalised batches of uint8 images, in order and without augmentation."""
+    normalise = normaliser(dataset, device)
+    for part in images.split(batch_size):
+        yield normalise(part.to(device))
+
+
+class FrozenFeatures:
+    """The same batches with images replaced by the features of a frozen backbone.
+
+    Several batches go through the backbone together: without gradients and without batch
+    statistics the result is the same, and large batches are much faster.
+    """
+
+    def __init__(
+        self, batches: TrainingImages, backbone: Callable[[Tensor], Tensor], together: int = 8
+    ) -> None:
+        self.batches, self.backbone, self.together = batches, backbone, together
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[Batch]:
+        batches = iter(self.batches)
+        while group := list(itertools.islice(batches, self.together)):
+            images = torch.cat([batch.inputs for batch in group])
+            features = self.backbone(images).split([len(batch.target) for batch in group])
+            for batch, inputs in zip(group, features, strict=True):
+                yield dataclasses.replace(batch, inputs=inputs)

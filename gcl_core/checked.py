@@ -1,0 +1,102 @@
+"""Frozen dataclasses whose fields carry their meaning, their source and the range they are held to."""
+
+import dataclasses
+import math
+import types
+import typing
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from gcl_core.errors import GCLError
+
+
+def value(
+    default: Any,
+    text: str,
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    above: float | None = None,
+    below: float | None = None,
+    allowed: Iterable[str] | None = None,
+) -> Any:
+    """A dataclass field with its meaning, its source and the range it is held to."""
+    limits = {"low": low, "high": high, "above": above, "below": below, "allowed": allowed}
+    return dataclasses.field(default=default, metadata={"text": text, **limits})
+
+
+class Checked:
+    """Base of the settings: fields are checked when made, and listed in the class docstring."""
+
+    def __init_subclass__(cls) -> None:
+        # Fields are read from the class body: the dataclass decorator runs only afterwards.
+        fields = {n: f for n, f in vars(cls).items() if isinstance(f, dataclasses.Field)}
+        lines = [f"    {n} (default {f.default!r}): {f.metadata['text']}" for n, f in fields.items()]
+        cls.__doc__ = "\n".join([cls.__doc__ or "", "", "Attributes:", *lines]) if lines else cls.__doc__
+
+    def __post_init__(self) -> None:
+        hints = typing.get_type_hints(type(self))
+        for field in dataclasses.fields(self):  # type: ignore[arg-type]
+            if field.metadata:
+                given = coerce(field.name, getattr(self, field.name), hints[field.name])
+                _check_range(field.name, given, field.metadata)
+                object.__setattr__(self, field.name, given)
+
+
+def coerce(name: str, given: Any, annotation: Any) -> Any:
+    """`given`, or the text of it, as the annotated type.
+
+    Raises:
+        GCLError: it is not of that type; the message names the setting and the type.
+    """
+    origin, choices = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin in (types.UnionType, typing.Union):
+        if given is None or (isinstance(given, str) and given.lower() == "none"):
+            return None
+        annotation = next(c for c in choices if c is not type(None))
+        return coerce(name, given, annotation)
+    if origin is tuple:
+        parts = given.split(",") if isinstance(given, str) else given
+        if isinstance(parts, list | tuple):
+            return tuple(coerce(name, part, choices[0]) for part in parts)
+    elif annotation is bool:
+        texts = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+        if isinstance(given, bool):
+            return given
+        if isinstance(given, str) and given.lower() in texts:
+            return texts[given.lower()]
+    elif annotation is str:
+        if isinstance(given, str):
+            return given
+    elif not isinstance(given, bool):
+        try:
+            number = float(given)
+            if annotation is float and math.isfinite(number):
+                return number
+            if annotation is int and number.is_integer():
+                return int(number)
+        except (TypeError, ValueError):
+            pass
+    raise GCLError(f"{name} must be {_type_name(annotation)}, got {given!r}")
+
+
+def _type_name(annotation: Any) -> str:
+    names = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
+    return names.get(annotation, "numbers with commas between them")
+
+
+def _check_range(name: str, given: Any, limits: Mapping[str, Any]) -> None:
+    if given is None:
+        return
+    if limits["allowed"] is not None and given not in limits["allowed"]:
+        raise GCLError(f"{name} {given!r} is unknown; allowed: {', '.join(limits['allowed'])}")
+    rules: tuple[tuple[str, str, Callable[[Any, Any], bool]], ...] = (
+        ("low", ">=", lambda x, y: x >= y),
+        ("high", "<=", lambda x, y: x <= y),
+        ("above", ">", lambda x, y: x > y),
+        ("below", "<", lambda x, y: x < y),
+    )
+    for number in given if isinstance(given, tuple) else (given,):
+        for key, sign, holds in rules:
+            if limits[key] is not None and not holds(number, limits[key]):
+                raise GCLError(f"{name} must be {sign} {limits[key]:g}, got {number:g}")

@@ -1,0 +1,177 @@
+"""The command line: `python -m gcl_core {train,methods,datasets,bench,...}`."""
+
+import argparse
+import json
+import logging
+import sys
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from gcl_core.errors import GCLError
+from gcl_core.methods import METHODS, PRESETS, resolve
+from gcl_core.progress import KINDS as PROGRESS_KINDS
+from gcl_core.settings import describe, flat_settings, get_setting
+from gcl_core.sources import DATASETS
+
+INTERRUPTED = 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status (0, 1 for what the user has to mend, 130)."""
+    parser = _parser()
+    options, rest = parser.parse_known_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    if rest and options.command != "train":
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if getattr(options, "threads", None):
+        torch.set_num_threads(options.threads)
+    try:
+        return options.run(options, rest) or 0
+    except (GCLError, OSError) as error:
+        print(f"gcl: {_one_line(error)}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(
+            "gcl: interrupted; the same command continues after the last finished epoch",
+            file=sys.stderr,
+        )
+        return INTERRUPTED
+
+
+def _one_line(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        place = f" ({error.filename})" if error.filename else ""
+        return f"cannot write or read a file: {error.strerror}{place}"
+    return " ".join(str(error).split())
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m gcl_core", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def command(name: str, run: Any, text: str, **more: Any) -> argparse.ArgumentParser:
+        raw = argparse.RawDescriptionHelpFormatter
+        added = commands.add_parser(name, help=text, description=text, formatter_class=raw, **more)
+        added.set_defaults(run=run)
+        return added
+
+    train = command(
+        "train",
+        _train,
+        "train a method on a data set, or continue or reuse its run",
+        epilog=_settings_help(),
+        allow_abbrev=False,
+    )
+    train.add_argument("--dataset", default="digits", help=f"{', '.join(DATASETS)}:PATH (digits)")
+    train.add_argument("--method", default="gcl_crt", help=f"{', '.join(METHODS)} (gcl_crt)")
+    train.add_argument(
+        "--preset", help=f"{', '.join(PRESETS)} (short for digits, official for all others)"
+    )
+    train.add_argument("--runs", type=Path, default=Path("runs"), help="folder of all runs (runs)")
+    train.add_argument("--json", action="store_true", help="the result as the last line, in JSON")
+    train.add_argument("--accelerator", default="auto", choices=("auto", "cpu", "gpu"))
+    train.add_argument("--threads", type=int, help="CPU threads; the last bits depend on them")
+    train.add_argument("--progress", default="auto", choices=PROGRESS_KINDS)
+
+    methods = command("methods", _methods, "list the methods with their sources")
+    methods.add_argument("--json", action="store_true", help="as JSON")
+    data = command("datasets", _datasets, "list the data sets")
+    data.add_argument("--json", action="store_true", help="as JSON")
+    return parser
+
+
+def _settings_help() -> str:
+    """Every setting of the full method: what it means, its default and its source."""
+    settings = resolve("digits", "gcl_crt", "official")
+    lines = [
+        "settings: any single one can be given as --name value (- and _ are alike); --imbalance-ratio,",
+        "--epochs and --seed are among them. Stage 2 has the same with the prefix --stage2-. Values:",
+        "gcl_crt, preset official.",
+        "",
+    ]
+    for name, path in flat_settings(settings).items():
+        current = get_setting(settings, path)
+        current = current.name if hasattr(current, "name") else current
+        text = f"{describe(settings, path)} [{current}]"
+        flag = f"  --{name.replace('_', '-')}"
+        lines += textwrap.wrap(text, 98, initial_indent=f"{flag:32}", subsequent_indent=" " * 32)
+    return "\n".join(lines)
+
+
+def overrides(rest: Sequence[str]) -> dict[str, str]:
+    """`--name value` and `--name=value` pairs as a mapping by flat setting name.
+
+    Raises:
+        GCLError: a word that is no option, an option without a value, or one given twice.
+    """
+    changes: dict[str, str] = {}
+    words = list(rest)
+    while words:
+        word = words.pop(0)
+        if not word.startswith("--"):
+            raise GCLError(f"unexpected argument {word!r}; settings are given as --name value")
+        flag, equals, given = word[2:].partition("=")
+        if not equals:
+            if not words:
+                raise GCLError(f"{word} needs a value")
+            given = words.pop(0)
+        name = flag.replace("-", "_")
+        if name in changes:
+            raise GCLError(f"{word} is given twice")
+        changes[name] = given
+    return changes
+
+
+def _train(options: argparse.Namespace, rest: Sequence[str]) -> None:
+    from gcl_core.dataset import load_dataset
+    from gcl_core.training import run
+
+    settings = resolve(
+        options.dataset,
+        options.method,
+        options.preset,
+        accelerator=options.accelerator,
+        **overrides(rest),
+    )
+    dataset = load_dataset(settings.data)
+    logging.info("%s", dataset)
+    logging.info("%s, %s, seed %d", options.method, settings.precision, settings.seed)
+    finished = run(
+        settings,
+        options.runs,
+        accelerator=options.accelerator,
+        progress=options.progress,
+        dataset=dataset,
+    )
+    result = finished.result
+    keys = ("top1", "many", "medium", "few")
+    parts = [f"{k} {'-' if result[k] is None else format(result[k], '.2f')}" for k in keys]
+    logging.info("last epoch, in percent: %s; run %s", ", ".join(parts), finished.path)
+    if "best_on_test" in result:
+        best = result["best_on_test"]
+        logging.info("best epoch on test (%s): %.2f", best["note"], best["top1"])
+    if options.json:
+        line = {key: result[key] for key in (*keys, "per_class")}
+        print(json.dumps(line | {"epochs": settings.stage1.epochs, "run": str(finished.path)}))
+
+
+def _methods(options: argparse.Namespace, rest: Sequence[str]) -> None:
+    if options.json:
+        print(json.dumps({k: {"summary": m.summary, "source": m.source} for k, m in METHODS.items()}))
+        return
+    for name, method in METHODS.items():
+        print(f"{name:14} {method.summary}")
+        print(textwrap.fill(method.source, 96, initial_indent=" " * 15, subsequent_indent=" " * 15))
+
+
+def _datasets(options: argparse.Namespace, rest: Sequence[str]) -> None:
+    texts = {name: " ".join((read.__doc__ or "").split()) for name, read in DATASETS.items()}
+    if options.json:
+        print(json.dumps(texts))
+        return
+    for name, text in texts.items():
+        print(f"{name:9} {text}")

@@ -1,0 +1,62 @@
+"""Cloud sizes: how far each class's logit is perturbed."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from gcl_core.errors import GCLError
+
+STRATEGIES = ("log", "power", "cosine")
+
+
+def checked_counts(class_counts: Sequence[int] | Tensor) -> Tensor:
+    """Class counts as a (C,) float64 tensor, refused unless there are two or more, all positive."""
+    counts = torch.as_tensor(class_counts, dtype=torch.float64).cpu()
+    if counts.ndim != 1 or counts.numel() < 2:
+        raise GCLError(f"class_counts must list at least 2 classes, got shape {tuple(counts.shape)}")
+    if not bool(torch.isfinite(counts).all()) or bool((counts <= 0).any()):
+        j = int((~(torch.isfinite(counts) & (counts > 0))).nonzero()[0])
+        raise GCLError(f"class_counts must be positive, class {j} has {counts[j]:g}")
+    return counts
+
+
+def cloud_sizes(
+    class_counts: Sequence[int] | Tensor, strategy: str = "log", exponent: float | None = None
+) -> Tensor:
+    """Cloud size delta_j of each class: 0 for the head, 1 for the rarest class.
+
+    Before division by the maximum, with n_max the largest count:
+
+    `"log"`:    delta_j = log n_max - log n_j              (Eq. 9, the paper's choice)
+    `"power"`:  delta_j = n_max^e - n_j^e                  (Table 3, e = 1/3 or 1/4)
+    `"cosine"`: delta_j = cos(pi/2 * n_j / n_max)          (Table 3; the expression is not legible
+                in the paper's text, this form is reconstructed: a cosine, zero at the head)
+
+    Args:
+        class_counts: (C,) training images of each class, all positive.
+        strategy: one of the three above.
+        exponent: e in (0, 1), required by `"power"` and refused by the others.
+
+    Returns:
+        (C,) float64 in [0, 1]; all zeros when all counts are equal.
+
+    Raises:
+        GCLError: an unknown strategy, an exponent out of range, a count that is not positive.
+    """
+    counts = checked_counts(class_counts)
+    if strategy not in STRATEGIES:
+        raise GCLError(f"strategy {strategy!r} is unknown; allowed: {', '.join(STRATEGIES)}")
+    if strategy == "power":
+        if exponent is None or not 0 < exponent < 1:
+            raise GCLError(f"strategy 'power' needs an exponent in (0, 1), got {exponent}")
+        sizes = counts.max() ** exponent - counts**exponent
+    elif exponent is not None:
+        raise GCLError(f"exponent belongs to strategy 'power', not to {strategy!r}")
+    elif strategy == "log":
+        sizes = counts.max().log() - counts.log()
+    else:
+        sizes = torch.cos(math.pi / 2 * counts / counts.max())
+    sizes = torch.where(counts == counts.max(), 0.0, sizes)  # cos(pi/2) is 6e-17
+    return sizes / sizes.max() if bool(sizes.max() > 0) else sizes

@@ -1,0 +1,65 @@
+"""Accuracy from clean outputs: confusion matrix, top-1, per class and by group."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+from torch.fx.experimental.optimization import fuse
+
+from gcl_core.batches import clean_batches
+from gcl_core.dataset import LongTailedDataset
+
+Inference = Callable[[Tensor], Tensor]
+
+
+def frozen(module: nn.Module, fabric: Fabric) -> Inference:
+    """A copy of a module for inference: batch normalisation folded into the convolutions, no
+    gradients, the run's precision. Later changes to the module do not reach it."""
+    training = module.training
+    copied = fuse(module.eval()).requires_grad_(False).to(memory_format=torch.channels_last)
+    module.train(training)
+
+    def infer(inputs: Tensor) -> Tensor:
+        with torch.no_grad(), fabric.autocast():
+            return copied(inputs).float()
+
+    return infer
+
+
+def outputs_of(
+    infer: Inference, images: Tensor, dataset: LongTailedDataset, device: torch.device
+) -> Tensor:
+    """`infer` of uint8 images without augmentation, in order: (N, ...) on the device."""
+    return torch.cat([infer(batch) for batch in clean_batches(images, dataset, device)])
+
+
+def confusion_matrix(outputs: Tensor, labels: Tensor) -> Tensor:
+    """Images by true (row) and predicted (column) class, (C, C) int64 on the CPU.
+
+    The prediction is the arg max of outputs (N, C): for a cosine classifier the clean cosines,
+    without cloud, margin or scale; ties go to the first class. labels: (N,).
+    """
+    classes = outputs.shape[1]
+    cells = labels.to(outputs.device) * classes + outputs.argmax(1)
+    return torch.bincount(cells, minlength=classes * classes).view(classes, classes).cpu()
+
+
+def accuracies(confusion: Tensor, groups: Mapping[str, list[int]]) -> dict[str, Any]:
+    """Top-1 of all, of each group and of each class, in percent.
+
+    A group's accuracy counts its test images alike (on a balanced test set: the mean of its
+    classes). A group or class without test images has no accuracy: None.
+    """
+    right, total = confusion.diagonal().double(), confusion.sum(1).double()
+
+    def percent(classes: list[int]) -> float | None:
+        images = float(total[classes].sum())
+        return round(100 * float(right[classes].sum()) / images, 4) if images else None
+
+    every = list(range(len(total)))
+    result: dict[str, Any] = {"top1": percent(every)}
+    result.update({group: percent(classes) for group, classes in groups.items()})
+    result["per_class"] = [percent([j]) for j in every]
+    return result

@@ -1,0 +1,75 @@
+"""Files that are either whole or absent: atomic writing, and reading that names what is damaged."""
+
+import io
+import json
+import os
+import pickle
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from gcl_core.errors import GCLError
+
+
+def atomic_write(path: Path, data: bytes) -> None:
+    """Write a whole file or none: a temporary file beside it, synchronised, then renamed.
+
+    Raises:
+        OSError: no space, no permission; the temporary file is removed.
+    """
+    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def atomic_json(path: Path, value: Any) -> None:
+    """`atomic_write` of readable JSON."""
+    atomic_write(path, (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode())
+
+
+def atomic_save(path: Path, value: dict[str, Any]) -> None:
+    """`atomic_write` of what `torch.save` makes of tensors and plain values."""
+    buffer = io.BytesIO()
+    torch.save(value, buffer)
+    atomic_write(path, buffer.getvalue())
+
+
+def load_json(path: Path) -> Any:
+    """Parsed JSON.
+
+    Raises:
+        GCLError: the file is not JSON; it names the file.
+    """
+    try:
+        return json.loads(path.read_text())
+    except (ValueError, OSError) as error:
+        raise GCLError(f"cannot read {path}: {error}; move it away and run again") from error
+
+
+def load_tensors(path: Path) -> dict[str, Any]:
+    """What `atomic_save` wrote, on the CPU, with `weights_only=True`: no code in it is run.
+
+    Raises:
+        GCLError: the file is truncated, or is not one of tensors and plain values.
+    """
+    try:
+        value = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, pickle.UnpicklingError, EOFError, OSError, KeyError, ValueError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise GCLError(
+            f"{path} is damaged or not a file of this program ({reason[:120]}); "
+            "move it away and run again"
+        ) from error
+    if not isinstance(value, dict):
+        raise GCLError(f"{path} is not a file of this program; move it away and run again")
+    return value

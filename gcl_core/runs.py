@@ -1,0 +1,167 @@
+"""A run's folder: named by the hash of what it computes, written atomically, by one process.
+
+    runs/<hash>/settings.json    what is computed, and with which versions
+                metrics.csv      one row an epoch; the same bytes whenever the same run is repeated
+                timing.csv       seconds of each epoch; these differ
+                checkpoint.pt    everything that is needed to go on after the last finished epoch
+                result.json      the result; its presence means that the run is finished
+"""
+
+import csv
+import hashlib
+import io
+import json
+import logging
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import filelock
+import torch
+
+from gcl_core.errors import GCLError
+from gcl_core.files import atomic_json, atomic_save, atomic_write, load_json, load_tensors
+
+log = logging.getLogger(__name__)
+
+# Raised whenever the same settings would give other results, so that no old run passes for a new.
+RESULTS_VERSION = 1
+
+
+class RunFolder:
+    """The folder of one stage of one run.
+
+    Args:
+        runs: the folder that holds all runs.
+        identity: everything that decides the result, as plain values.
+    """
+
+    def __init__(self, runs: Path, identity: dict[str, Any]) -> None:
+        self.identity = json.loads(json.dumps({"results_version": RESULTS_VERSION, **identity}))
+        self.path = runs / identity_hash(self.identity)
+
+    @property
+    def result(self) -> dict[str, Any] | None:
+        """The result of a finished run, else None.
+
+        Raises:
+            GCLError: the file is damaged.
+        """
+        file = self.path / "result.json"
+        return load_json(file) if file.exists() else None
+
+    @contextmanager
+    def opened(self) -> Iterator[None]:
+        """Make the folder ready and keep every other process out of it until the block ends.
+
+        Raises:
+            GCLError: the folder belongs to other settings, or cannot be written.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock = filelock.FileLock(self.path / ".lock")
+            try:
+                lock.acquire(timeout=0)
+            except filelock.Timeout:
+                log.info("%s: another process is working on this run; waiting for it", self.path)
+                lock.acquire()
+        except OSError as error:
+            raise GCLError(f"cannot use run folder {self.path}: {error.strerror or error}") from error
+        try:
+            for leftover in self.path.glob(".*.tmp"):
+                leftover.unlink()
+            self._claim()
+            yield
+        finally:
+            lock.release()
+
+    def _claim(self) -> None:
+        file = self.path / "settings.json"
+        if file.exists():
+            found = load_json(file)
+            if not isinstance(found, dict) or found.get("identity") != self.identity:
+                raise GCLError(
+                    f"{self.path} holds a run of other settings; choose another --runs folder "
+                    "or move this one away"
+                )
+        elif any(p.name != ".lock" for p in self.path.iterdir()):
+            raise GCLError(f"{self.path} holds files but no settings.json; move it away")
+        else:
+            atomic_json(file, {"identity": self.identity, "versions": versions()})
+
+    @property
+    def checkpoint_file(self) -> Path:
+        return self.path / "checkpoint.pt"
+
+    def load_checkpoint(self) -> dict[str, Any] | None:
+        """The last checkpoint, or None if there is none.
+
+        Raises:
+            GCLError: the file is damaged or belongs to another run; it is left as it is.
+        """
+        if not self.checkpoint_file.exists():
+            return None
+        checkpoint = load_tensors(self.checkpoint_file)
+        if checkpoint.get("run") != self.path.name:
+            raise GCLError(
+                f"{self.checkpoint_file} is not a checkpoint of this run; move it away and run again"
+            )
+        return checkpoint
+
+    def save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Replace the checkpoint, then the table of metrics that it holds."""
+        atomic_save(self.checkpoint_file, {"run": self.path.name, **checkpoint})
+        self.write_metrics(checkpoint["history"])
+
+    def write_metrics(self, history: list[dict[str, Any]]) -> None:
+        """Write `metrics.csv`, one row an epoch."""
+        if history:
+            text = io.StringIO()
+            writer = csv.DictWriter(text, history[0].keys(), lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(history)
+            atomic_write(self.path / "metrics.csv", text.getvalue().encode())
+
+    def add_timing(self, **row: float) -> None:
+        """Append a row to `timing.csv`."""
+        file = self.path / "timing.csv"
+        new = not file.exists()
+        with file.open("a") as stream:
+            writer = csv.DictWriter(stream, row.keys(), lineterminator="\n")
+            if new:
+                writer.writeheader()
+            writer.writerow(row)
+
+    @cached_property
+    def metrics(self) -> list[dict[str, str]]:
+        """Rows of `metrics.csv`, as text."""
+        with (self.path / "metrics.csv").open() as stream:
+            return list(csv.DictReader(stream))
+
+    def finish(self, result: dict[str, Any]) -> dict[str, Any]:
+        """Write the result, which ends the run."""
+        atomic_json(self.path / "result.json", result)
+        return result
+
+
+def identity_hash(identity: dict[str, Any]) -> str:
+    """First 16 hexadecimal digits of the SHA-256 of the canonical JSON."""
+    text = json.dumps(identity, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def versions() -> dict[str, Any]:
+    """Versions and circumstances that can change the last digits of a result."""
+    packages = ("gcl-core", "torch", "torchvision", "lightning-fabric", "numpy", "scikit-learn")
+    return {
+        "python": platform.python_version(),
+        **{package: version(package) for package in packages},
+        "machine": platform.machine(),
+        "cpu": torch.backends.cpu.get_cpu_capability(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "threads": torch.get_num_threads(),
+    }

@@ -1,0 +1,259 @@
+"""Every setting of a run, as frozen dataclasses that refuse what is out of range.
+
+A run is described by one `Settings`: the data, the network, stage 1 and (for two-stage methods)
+stage 2. Parts that come in kinds, the objective, the sampler and the re-balancing, are small
+dataclasses of their own, chosen by name. `override` changes any single value by its flat name
+(`epochs`, `scale`, `stage2_epochs`); the command line, the notebooks and the grids all use it.
+"""
+
+import dataclasses
+import difflib
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from gcl_core.checked import Checked, value
+from gcl_core.errors import GCLError
+from gcl_core.imbalance import PROFILES
+from gcl_core.models import HEADS, NETWORKS
+from gcl_core.objectives import OBJECTIVES, CrossEntropy, Objective
+from gcl_core.rebalance import REBALANCERS, Rebalancing
+from gcl_core.samplers import (
+    CBENSampler,
+    ClassBalancedSampler,
+    EffectiveNumberSampler,
+    InstanceBalancedSampler,
+)
+
+PRECISIONS = ("bfloat16", "float32")
+
+
+@dataclass(frozen=True)
+class InstanceBalanced(Checked):
+    """Every image once an epoch, shuffled."""
+
+    name: ClassVar[str] = "instance"
+
+    def build(self, labels: Tensor, generator: torch.Generator) -> InstanceBalancedSampler:
+        return InstanceBalancedSampler(labels, generator=generator)
+
+
+@dataclass(frozen=True)
+class ClassBalanced(Checked):
+    """Every class equally often (Kang et al. 2020)."""
+
+    name: ClassVar[str] = "class"
+
+    def build(self, labels: Tensor, generator: torch.Generator) -> ClassBalancedSampler:
+        return ClassBalancedSampler(labels, generator=generator)
+
+
+@dataclass(frozen=True)
+class EffectiveNumber(Checked):
+    """Classes by n / effective number (Cui et al. 2019)."""
+
+    name: ClassVar[str] = "effective"
+    beta: float = value(0.9999, "beta; 0.9999: Cui et al. 2019 for CIFAR", low=0, below=1)
+
+    def build(self, labels: Tensor, generator: torch.Generator) -> EffectiveNumberSampler:
+        return EffectiveNumberSampler(labels, self.beta, generator=generator)
+
+
+@dataclass(frozen=True)
+class CBEN(Checked):
+    """Class-based effective number (Eq. 13 and 14)."""
+
+    name: ClassVar[str] = "cben"
+    a: float = value(0.9999, "beta of the head; 0.9999: published code", low=0, below=1)
+    b: float = value(1e-5, "range of beta; 1e-5: published code", below=1)
+
+    def build(self, labels: Tensor, generator: torch.Generator) -> CBENSampler:
+        return CBENSampler(labels, self.a, self.b, generator=generator)
+
+SamplerSettings = InstanceBalanced | ClassBalanced | EffectiveNumber | CBEN
+KINDS: dict[str, dict[str, type]] = {
+    "objective": OBJECTIVES,
+    "sampler": {k.name: k for k in (InstanceBalanced, ClassBalanced, EffectiveNumber, CBEN)},
+    "rebalance": REBALANCERS,
+}
+
+
+@dataclass(frozen=True)
+class DataSettings(Checked):
+    """Which images, and how many of each class."""
+
+    dataset: str = value("digits", "digits, cifar10, cifar100 (or cifar10:PATH), or folder:PATH")
+    imbalance_ratio: float | None = value(
+        100.0, "n_max / n_min; none: leave the data as they are", low=1
+    )
+    profile: str = value("exp", "shape of the tail; exp: the paper, Sec. 4.1", allowed=PROFILES)
+    n_max: int | None = value(
+        None, "images of the head class; none: as many as every class has", low=1
+    )
+    class_counts: tuple[int, ...] | None = value(
+        None, "explicit counts, such as 50,20,5; instead of ratio, profile and n_max", low=1
+    )
+    data_seed: int = value(0, "seed of the subset (and of the split of digits)", low=0)
+    image_size: int | None = value(None, "resize every image of a folder to this size", low=4, high=512)
+    crop_padding: int | None = value(
+        None, "pixels around the random crop; none: 4 of 32 (published code), 1 of 8", low=0, high=64
+    )
+    flip: bool | None = value(None, "mirror at random; none: yes, but not digits")
+
+
+@dataclass(frozen=True)
+class Stage(Checked):
+    """One stage of training: its objective, sampler and optimiser.
+
+    Defaults are stage 1 of the published code for CIFAR. SGD without Nesterov momentum; weight
+    decay on every weight; the learning rate is set once an epoch by `learning_rate`.
+    """
+
+    objective: Objective = CrossEntropy()
+    sampler: SamplerSettings = InstanceBalanced()
+    rebalance: Rebalancing | None = None
+    epochs: int = value(200, "200: published code, and the author for all methods (issue 2)", low=1)
+    batch_size: int = value(64, "64: published code; 128: Cao et al. 2019", low=2)
+    lr: float = value(0.1, "peak learning rate; 0.1: published code, Cao et al. 2019", above=0)
+    momentum: float = value(0.9, "0.9: the paper, Sec. 4.2", low=0, below=1)
+    weight_decay: float = value(2e-4, "2e-4: published code, Cao et al. 2019", low=0)
+    schedule: str = value(
+        "multistep", "multistep: the paper; cosine: the code's stage 2", allowed=("multistep", "cosine")
+    )
+    warmup: float = value(
+        0.025, "share of the epochs with a rising rate; 5 of 200: published code", low=0, high=1
+    )
+    milestones: tuple[float, ...] = value(
+        (0.8, 0.9), "shares of the epochs after which lr falls; 160, 180 of 200: code", above=0, below=1
+    )
+    decay: float = value(
+        0.1, "factor at each milestone; 0.1: published code; 0.01: Cao et al. 2019", above=0, high=1
+    )
+    mixup_alpha: float = value(
+        0.0, "mixup with lambda ~ Beta(alpha, alpha); 0: none; 1: published code", low=0
+    )
+
+
+def learning_rate(stage: Stage, epoch: int) -> float:
+    """Learning rate of an epoch (0-based).
+
+    Warm-up (the first ceil(warmup * epochs) epochs):  lr * (epoch + 1) / warm-up epochs
+    multistep:  lr * decay^(number of milestones m with epoch >= round(m * epochs))
+    cosine:     lr / 2 * (1 + cos(pi * epoch / epochs))
+    """
+    warmup_epochs = math.ceil(round(stage.warmup * stage.epochs, 6))
+    if epoch < warmup_epochs:
+        return stage.lr * (epoch + 1) / warmup_epochs
+    if stage.schedule == "cosine":
+        return stage.lr / 2 * (1 + math.cos(math.pi * epoch / stage.epochs))
+    passed = sum(epoch >= round(share * stage.epochs) for share in stage.milestones)
+    return stage.lr * stage.decay**passed
+
+
+@dataclass(frozen=True)
+class Settings(Checked):
+    """Everything that decides the result of a run, and nothing else."""
+
+    data: DataSettings
+    stage1: Stage
+    stage2: Stage | None = None
+    network: str = value("resnet32", "backbone; resnet32: the paper for CIFAR", allowed=tuple(NETWORKS))
+    head: str = value("cosine", "classifier; cosine for gcl, linear for ce: both codes", allowed=HEADS)
+    seed: int = value(0, "seed of weights, order, augmentation, mixup and noise", low=0)
+    precision: str = value("float32", "of convolutions; weights stay float32", allowed=PRECISIONS)
+    devices: int = value(1, "processes, each with its share of every batch", low=1)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for stage in (self.stage1, self.stage2):
+            if stage is not None and self.head not in stage.objective.heads:
+                raise GCLError(
+                    f"objective {stage.objective.name!r} does not work with head {self.head!r}; "
+                    f"allowed: {', '.join(stage.objective.heads)}"
+                )
+
+
+def to_dict(settings: Any) -> dict[str, Any]:
+    """Plain nested values; a part that comes in kinds carries its name."""
+    result: dict[str, Any] = {"name": settings.name} if hasattr(settings, "name") else {}
+    for field in dataclasses.fields(settings):
+        part = getattr(settings, field.name)
+        result[field.name] = to_dict(part) if dataclasses.is_dataclass(part) else part
+    return result
+
+
+def flat_settings(settings: Settings) -> dict[str, tuple[str, ...]]:
+    """Every setting's flat name and the path to it, `{"scale": ("stage1", "objective", "scale")}`.
+
+    Stage 2 has the prefix `stage2_`, a sampler's own values `sampler_`.
+    """
+    names: dict[str, tuple[str, ...]] = {}
+
+    def visit(part: Any, path: tuple[str, ...], prefix: str) -> None:
+        for field in dataclasses.fields(part):
+            inner, here = getattr(part, field.name), (*path, field.name)
+            if field.name in ("data", "stage1"):
+                visit(inner, here, "")
+            elif field.name == "stage2":
+                if inner is not None:
+                    visit(inner, here, "stage2_")
+            elif field.name in KINDS:
+                if inner is not None:
+                    names[prefix + field.name] = here
+                    own = f"{prefix}sampler_" if field.name == "sampler" else prefix
+                    visit(inner, here, own)
+            else:
+                names[prefix + field.name] = here
+
+    visit(settings, (), "")
+    return names
+
+
+def get_setting(settings: Any, path: tuple[str, ...]) -> Any:
+    """The value at a path of `flat_settings`."""
+    for name in path:
+        settings = getattr(settings, name)
+    return settings
+
+
+def describe(settings: Settings, path: tuple[str, ...]) -> str:
+    """Meaning and source of the setting at a path; the allowed names of a part that has kinds."""
+    if path[-1] in KINDS:
+        return f"{path[-1]}: {', '.join(KINDS[path[-1]])}"
+    fields = {f.name: f for f in dataclasses.fields(get_setting(settings, path[:-1]))}
+    return str(fields[path[-1]].metadata["text"])
+
+
+def override(settings: Settings, changes: Mapping[str, Any]) -> Settings:
+    """The settings with some values changed by flat name; text is converted to the field's type.
+
+    Raises:
+        GCLError: a name that these settings do not have, or a value that is refused.
+    """
+    # Kinds first: choosing another objective brings the settings that the other changes may name.
+    for name, given in sorted(changes.items(), key=lambda c: c[0].split("_")[-1] not in KINDS):
+        paths = flat_settings(settings)
+        if name not in paths:
+            close = difflib.get_close_matches(name, paths, 1)
+            hint = f" (did you mean {close[0]}?)" if close else ""
+            raise GCLError(f"unknown setting {name!r}{hint}; allowed: {', '.join(sorted(paths))}")
+        path = paths[name]
+        if path[-1] in KINDS:
+            kinds = KINDS[path[-1]]
+            if given not in kinds:
+                raise GCLError(f"{name} {given!r} is unknown; allowed: {', '.join(kinds)}")
+            if get_setting(settings, path).name != given:
+                settings = _replaced(settings, path, kinds[given]())
+        else:
+            settings = _replaced(settings, path, given)
+    return settings
+
+
+def _replaced(part: Any, path: tuple[str, ...], new: Any) -> Any:
+    if len(path) > 1:
+        new = _replaced(getattr(part, path[0]), path[1:], new)
+    return dataclasses.replace(part, **{path[0]: new})

@@ -1,0 +1,145 @@
+"""One stage of training: epochs over batches, a checkpoint after each, a result at the end."""
+
+import contextlib
+import math
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+from gcl_core.batches import Batch, Streams
+from gcl_core.errors import GCLError
+from gcl_core.progress import Progress
+from gcl_core.runs import RunFolder
+from gcl_core.settings import Stage, learning_rate
+
+
+class Batches(Protocol):
+    """An epoch of batches, drawn anew at each iteration; `len` is their number."""
+
+    def __iter__(self) -> Iterator[Batch]: ...
+    def __len__(self) -> int: ...
+
+
+def train_stage(
+    fabric: Fabric,
+    stage: Stage,
+    module: nn.Module,
+    batches: Batches,
+    criterion: nn.Module,
+    streams: Streams,
+    evaluate: Callable[[], dict[str, Any]],
+    folder: RunFolder,
+    title: str,
+    progress: str = "none",
+) -> None:
+    """Train `module` in place until the folder holds a result, going on from its checkpoint.
+
+    Everything that the next epoch depends on (weights, optimiser, random streams, epoch) is saved
+    after each epoch, so that a run that is killed and started again ends with the same bits. A
+    finished folder is only read; a module without trainable weights is only evaluated.
+
+    Args:
+        evaluate: accuracies of the module as it is now; `top1` among them.
+        title, progress: see `Progress`.
+
+    Raises:
+        GCLError: the loss is no longer finite, or a file of the folder is not fit for use.
+        OSError: the folder cannot be written; the last checkpoint stays.
+    """
+    writes = fabric.is_global_zero
+    with folder.opened() if writes else contextlib.nullcontext():
+        fabric.barrier()
+        saved = folder.load_checkpoint()
+        if saved is not None:
+            module.load_state_dict(saved["module"])
+        if folder.result is not None:
+            return
+        history: list[dict[str, Any]] = saved["history"] if saved else []
+        weights = [p for p in module.parameters() if p.requires_grad]
+        epochs = stage.epochs if weights else 0
+        if weights:
+            optimizer = torch.optim.SGD(
+                weights, stage.lr, momentum=stage.momentum, weight_decay=stage.weight_decay
+            )
+            if saved is not None:
+                optimizer.load_state_dict(saved["optimizer"])
+                streams.restore(saved["streams"][fabric.global_rank])
+            trained, stepper = fabric.setup(module, optimizer)
+        bar = Progress(progress if writes else "none", title, len(history), epochs, len(batches))
+        with contextlib.closing(bar):
+            for epoch in range(len(history), epochs):
+                began = time.perf_counter()
+                for group in optimizer.param_groups:
+                    group["lr"] = learning_rate(stage, epoch)
+                loss = _train_epoch(fabric, trained, stepper, criterion, batches, bar)
+                if not math.isfinite(loss):
+                    raise GCLError(
+                        f"{title}, epoch {epoch + 1}: the training loss is {loss}; "
+                        "a smaller lr or scale, or precision float32, may help"
+                    )
+                seconds = time.perf_counter() - began
+                row = {"epoch": epoch + 1, "lr": learning_rate(stage, epoch), "train_loss": loss}
+                history.append(row | _one_row(evaluate()))
+                state = {
+                    "module": module.state_dict(),
+                    "optimizer": optimizer.state_dict(),
+                    "streams": _of_all_ranks(fabric, streams),
+                    "history": history,
+                }
+                if writes:
+                    folder.save_checkpoint(state)
+                    folder.add_timing(epoch=epoch + 1, train_seconds=round(seconds, 3))
+                bar.epoch(history[-1])
+        if writes:
+            if not weights:
+                folder.save_checkpoint({"module": module.state_dict(), "history": history})
+            folder.finish(evaluate() | {"epochs": epochs} | _best_on_test(history))
+        fabric.barrier()
+
+
+def _train_epoch(
+    fabric: Fabric,
+    module: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    criterion: nn.Module,
+    batches: Batches,
+    bar: Progress,
+) -> float:
+    """One epoch; returns the mean loss. The host waits for the device once, at the end."""
+    module.train()
+    criterion.train()
+    total = torch.zeros((), device=fabric.device)
+    images = 0
+    for batch in batches:
+        loss = batch.loss(criterion, module(batch.inputs))
+        optimizer.zero_grad(set_to_none=True)
+        fabric.backward(loss)
+        optimizer.step()
+        total += loss.detach() * len(batch.target)
+        images += len(batch.target)
+        bar.step()
+    return float(total) / images
+
+
+def _one_row(accuracy: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in accuracy.items() if not isinstance(value, list)}
+
+
+def _of_all_ranks(fabric: Fabric, streams: Streams) -> list[dict[str, Tensor]]:
+    state = streams.state()
+    if fabric.world_size == 1:
+        return [state]
+    gathered = fabric.all_gather(state)
+    return [{k: v[r].cpu() for k, v in gathered.items()} for r in range(fabric.world_size)]
+
+
+def _best_on_test(history: list[dict[str, Any]]) -> dict[str, Any]:
+    if not history:
+        return {}
+    best = max(history, key=lambda row: row["top1"])
+    note = "optimistic: this epoch was chosen on the test set"
+    return {"best_on_test": {"top1": best["top1"], "epoch": best["epoch"], "note": note}}

@@ -1,0 +1,209 @@
+"""A run: train the network, then re-balance its classifier on the frozen backbone."""
+
+import functools
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+from gcl_core.batches import FrozenFeatures, Streams, TrainingImages
+from gcl_core.dataset import LongTailedDataset, load_dataset
+from gcl_core.evaluation import accuracies, confusion_matrix, frozen, outputs_of
+from gcl_core.models import Network, build_network
+from gcl_core.runs import RunFolder
+from gcl_core.settings import Settings, Stage, to_dict
+from gcl_core.stage import train_stage
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run.
+
+    Attributes:
+        settings: what was asked for.
+        dataset: the images it was trained and tested on.
+        network: with the final weights, in evaluation mode, on the CPU.
+        result: last-epoch accuracies in percent, `best_on_test`, confusion matrix.
+        folders: the folder of stage 1 and, for a two-stage method, of stage 2.
+    """
+
+    settings: Settings
+    dataset: LongTailedDataset
+    network: Network
+    result: dict[str, Any]
+    folders: tuple[RunFolder, ...]
+
+    @property
+    def path(self) -> Path:
+        """Folder of the last stage, which holds the result."""
+        return self.folders[-1].path
+
+
+def run(
+    settings: Settings,
+    runs: Path,
+    *,
+    accelerator: str = "auto",
+    progress: str = "auto",
+    dataset: LongTailedDataset | None = None,
+) -> Run:
+    """Train, or continue, or reuse a run; stage 1 is shared by all runs that differ after it.
+
+    Args:
+        settings: what to compute.
+        runs: folder of all runs; each stage gets a folder in it, named by a hash of its settings.
+        accelerator: "cpu", "gpu" or "auto" (a GPU if there is one).
+        progress: "bar", "log", "none", or "auto" (a bar in a terminal or notebook, else a log).
+        dataset: the data that `settings.data` describes, if they are already loaded.
+
+    Raises:
+        GCLError: data, settings or files that the user has to mend.
+        OSError: a folder that cannot be written.
+    """
+    dataset = load_dataset(settings.data) if dataset is None else dataset
+    fabric = make_fabric(settings, accelerator)
+    folders = [stage1_folder(settings, dataset, runs)]
+    network = _stage1(fabric, settings, dataset, folders[0], progress)
+    if settings.stage2 is not None:
+        folders.append(stage2_folder(settings.stage2, folders[0]))
+        network = _stage2(fabric, settings, dataset, network, folders[1], progress)
+    result = folders[-1].result
+    assert result is not None
+    return Run(settings, dataset, network.cpu().eval(), result, tuple(folders))
+
+
+def make_fabric(settings: Settings, accelerator: str) -> Fabric:
+    """Device, precision and processes, started."""
+    fabric = Fabric(
+        accelerator=accelerator,
+        devices=settings.devices,
+        strategy="ddp" if settings.devices > 1 else "auto",
+        precision="bf16-mixed" if settings.precision == "bfloat16" else "32-true",
+    )
+    fabric.launch()
+    return fabric
+
+
+def stage1_folder(settings: Settings, dataset: LongTailedDataset, runs: Path) -> RunFolder:
+    """Folder of stage 1; the images count by their fingerprint, not by where they lie."""
+    images = {
+        "name": dataset.name,
+        "fingerprint": dataset.fingerprint,
+        "class_counts": dataset.class_counts,
+        "crop_padding": dataset.crop_padding,
+        "flip": dataset.flip,
+        "mean": dataset.mean,
+        "std": dataset.std,
+    }
+    every = to_dict(settings)
+    rest = {key: every[key] for key in every.keys() - {"data", "stage2"}}
+    return RunFolder(runs, {"images": images, **rest})
+
+
+def stage2_folder(stage: Stage, first: RunFolder) -> RunFolder:
+    """Folder of stage 2: all that stage 1 is, and the settings of stage 2."""
+    return RunFolder(first.path.parent, {**first.identity, "stage2": to_dict(stage)})
+
+
+def _stage1(
+    fabric: Fabric,
+    settings: Settings,
+    dataset: LongTailedDataset,
+    folder: RunFolder,
+    progress: str,
+) -> Network:
+    weights = torch.Generator().manual_seed(settings.seed)
+    channels = dataset.train_images.shape[1]
+    network = build_network(settings.network, dataset.num_classes, settings.head, channels, weights)
+    network.to(fabric.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    streams = Streams.seeded(settings.seed, 1, fabric.global_rank, fabric.device)
+
+    def evaluate() -> dict[str, Any]:
+        backbone = frozen(network.backbone, fabric)
+        features = outputs_of(backbone, dataset.test_images, dataset, fabric.device)
+        return _accuracy(network.head, features, dataset)
+
+    train_stage(
+        fabric,
+        settings.stage1,
+        network,
+        _images(fabric, settings.stage1, dataset, streams),
+        _criterion(fabric, settings.stage1, dataset, streams),
+        streams,
+        evaluate,
+        folder,
+        "stage 1",
+        progress,
+    )
+    return network
+
+
+def _stage2(
+    fabric: Fabric,
+    settings: Settings,
+    dataset: LongTailedDataset,
+    network: Network,
+    folder: RunFolder,
+    progress: str,
+) -> Network:
+    stage = settings.stage2
+    assert stage is not None and stage.rebalance is not None
+    weights = torch.Generator().manual_seed(settings.seed + 1)
+    head = stage.rebalance.build(network.head, weights).to(fabric.device)
+    backbone = frozen(network.backbone, fabric)
+    streams = Streams.seeded(settings.seed, 2, fabric.global_rank, fabric.device)
+
+    @functools.cache
+    def test_features() -> Tensor:
+        return outputs_of(backbone, dataset.test_images, dataset, fabric.device)
+
+    def evaluate() -> dict[str, Any]:
+        return _accuracy(head, test_features(), dataset)
+
+    train_stage(
+        fabric,
+        stage,
+        head,
+        FrozenFeatures(_images(fabric, stage, dataset, streams), backbone),
+        _criterion(fabric, stage, dataset, streams),
+        streams,
+        evaluate,
+        folder,
+        "stage 2",
+        progress,
+    )
+    return Network(network.backbone, head)
+
+
+def _images(
+    fabric: Fabric, stage: Stage, dataset: LongTailedDataset, streams: Streams
+) -> TrainingImages:
+    return TrainingImages(
+        dataset,
+        stage.sampler.build(dataset.train_labels, streams.order),
+        stage.batch_size,
+        streams,
+        fabric.device,
+        mixup_alpha=stage.mixup_alpha,
+        rank=fabric.global_rank,
+        ranks=fabric.world_size,
+    )
+
+
+def _criterion(
+    fabric: Fabric, stage: Stage, dataset: LongTailedDataset, streams: Streams
+) -> nn.Module:
+    counts = torch.tensor(dataset.class_counts)
+    return stage.objective.build(counts, streams.noise).to(fabric.device)
+
+
+@torch.no_grad()
+def _accuracy(head: nn.Module, features: Tensor, dataset: LongTailedDataset) -> dict[str, Any]:
+    confusion = confusion_matrix(head(features), dataset.test_labels)
+    result = accuracies(confusion, dataset.groups)
+    if dataset.num_classes <= 100:  # 8,142 classes would make 66 million cells
+        result["confusion"] = confusion.tolist()
+    return result
