@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gcl_core.dataset import LongTailedDataset
+from gcl_core.hardware import inference_batch
 
 
 @dataclass(frozen=True)
@@ -160,25 +161,24 @@ class TrainingImages:
 
 
 def clean_batches(
-    images: Tensor, dataset: LongTailedDataset, device: torch.device, batch_size: int = 500
+    images: Tensor, dataset: LongTailedDataset, device: torch.device
 ) -> Iterator[Tensor]:
     """Normalised batches of uint8 images, in order and without augmentation."""
     normalise = normaliser(dataset, device)
-    for part in images.split(batch_size):
+    for part in images.split(inference_batch(device)):
         yield normalise(part.to(device))
 
 
 class FrozenFeatures:
     """The same batches with images replaced by the features of a frozen backbone.
 
-    Several batches go through the backbone together: without gradients and without batch
-    statistics the result is the same, and large batches are much faster.
+    On a GPU several batches go through the backbone together: without gradients and batch
+    statistics that changes nothing, and the device is kept busy.
     """
 
-    def __init__(
-        self, batches: TrainingImages, backbone: Callable[[Tensor], Tensor], together: int = 8
-    ) -> None:
-        self.batches, self.backbone, self.together = batches, backbone, together
+    def __init__(self, batches: TrainingImages, backbone: Callable[[Tensor], Tensor]) -> None:
+        self.batches, self.backbone = batches, backbone
+        self.together = max(1, inference_batch(batches.device) // batches.batch_size)
 
     def __len__(self) -> int:
         return len(self.batches)

@@ -8,14 +8,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import torch
-
 from gcl_core.errors import GCLError
+from gcl_core.hardware import best_precision
 from gcl_core.objectives import GCL, CrossEntropy
 from gcl_core.rebalance import CRT
 from gcl_core.settings import (
     CBEN,
-    PRECISIONS,
     ClassBalanced,
     DataSettings,
     Settings,
@@ -180,13 +178,3 @@ def resolve(
     if changes.get("precision") == "auto":
         changes = changes | {"precision": best_precision(accelerator)}
     return override(settings, changes)
-
-
-def best_precision(accelerator: str) -> str:
-    """"bfloat16" where the hardware multiplies it, else "float32"."""
-    wants_gpu = accelerator in ("gpu", "cuda", "auto") and torch.cuda.is_available()
-    if wants_gpu:
-        supported = torch.cuda.is_bf16_supported(including_emulation=False)
-    else:
-        supported = torch.cpu._is_avx512_bf16_supported()
-    return PRECISIONS[0] if supported else PRECISIONS[1]

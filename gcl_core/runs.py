@@ -38,9 +38,11 @@ class RunFolder:
     Args:
         runs: the folder that holds all runs.
         identity: everything that decides the result, as plain values.
+        about: what a reader wants to know besides, such as the name of the data set.
     """
 
-    def __init__(self, runs: Path, identity: dict[str, Any]) -> None:
+    def __init__(self, runs: Path, identity: dict[str, Any], about: dict[str, Any]) -> None:
+        self.about = about
         self.identity = json.loads(json.dumps({"results_version": RESULTS_VERSION, **identity}))
         self.path = runs / identity_hash(self.identity)
 
@@ -91,7 +93,7 @@ class RunFolder:
         elif any(p.name != ".lock" for p in self.path.iterdir()):
             raise GCLError(f"{self.path} holds files but no settings.json; move it away")
         else:
-            atomic_json(file, {"identity": self.identity, "versions": versions()})
+            atomic_json(file, {"about": self.about, "identity": self.identity, "versions": versions()})
 
     @property
     def checkpoint_file(self) -> Path:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from gcl_core.checked import Checked, value
 from gcl_core.errors import GCLError
+from gcl_core.hardware import PRECISIONS
 from gcl_core.imbalance import PROFILES
 from gcl_core.models import HEADS, NETWORKS
 from gcl_core.objectives import OBJECTIVES, CrossEntropy, Objective
@@ -28,8 +29,6 @@ from gcl_core.samplers import (
     EffectiveNumberSampler,
     InstanceBalancedSampler,
 )
-
-PRECISIONS = ("bfloat16", "float32")
 
 
 @dataclass(frozen=True)

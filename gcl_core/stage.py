@@ -63,7 +63,11 @@ def train_stage(
         epochs = stage.epochs if weights else 0
         if weights:
             optimizer = torch.optim.SGD(
-                weights, stage.lr, momentum=stage.momentum, weight_decay=stage.weight_decay
+                weights,
+                stage.lr,
+                momentum=stage.momentum,
+                weight_decay=stage.weight_decay,
+                fused=True,
             )
             if saved is not None:
                 optimizer.load_state_dict(saved["optimizer"])

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from gcl_core.batches import FrozenFeatures, Streams, TrainingImages
 from gcl_core.dataset import LongTailedDataset, load_dataset
 from gcl_core.evaluation import accuracies, confusion_matrix, frozen, outputs_of
+from gcl_core.hardware import keep_freed_memory
 from gcl_core.models import Network, build_network
 from gcl_core.runs import RunFolder
 from gcl_core.settings import Settings, Stage, to_dict
@@ -84,13 +85,14 @@ def make_fabric(settings: Settings, accelerator: str) -> Fabric:
         precision="bf16-mixed" if settings.precision == "bfloat16" else "32-true",
     )
     fabric.launch()
+    if fabric.device.type == "cpu":
+        keep_freed_memory()
     return fabric
 
 
 def stage1_folder(settings: Settings, dataset: LongTailedDataset, runs: Path) -> RunFolder:
     """Folder of stage 1; the images count by their fingerprint, not by where they lie."""
     images = {
-        "name": dataset.name,
         "fingerprint": dataset.fingerprint,
         "class_counts": dataset.class_counts,
         "crop_padding": dataset.crop_padding,
@@ -100,12 +102,13 @@ def stage1_folder(settings: Settings, dataset: LongTailedDataset, runs: Path) ->
     }
     every = to_dict(settings)
     rest = {key: every[key] for key in every.keys() - {"data", "stage2"}}
-    return RunFolder(runs, {"images": images, **rest})
+    return RunFolder(runs, {"images": images, **rest}, {"dataset": dataset.name})
 
 
 def stage2_folder(stage: Stage, first: RunFolder) -> RunFolder:
     """Folder of stage 2: all that stage 1 is, and the settings of stage 2."""
-    return RunFolder(first.path.parent, {**first.identity, "stage2": to_dict(stage)})
+    identity = {**first.identity, "stage2": to_dict(stage)}
+    return RunFolder(first.path.parent, identity, first.about)
 
 
 def _stage1(
