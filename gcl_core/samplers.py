@@ -37,8 +37,9 @@ class _BalancedSampler(Sampler[int]):
         generator: torch.Generator | None = None,
     ) -> None:
         labels = torch.as_tensor(labels).cpu().flatten()
-        if labels.is_floating_point() or labels.dtype == torch.bool:
+        if len(labels) and (labels.is_floating_point() or labels.dtype == torch.bool):
             raise GCLError(f"labels must be integers, got {labels.dtype}")
+        labels = labels.long()  # torch takes uint8 for a mask, and no other short type, as an index
         self.class_counts = class_counts_of(labels)
         if num_samples is not None and num_samples < 1:
             raise GCLError(f"num_samples must be at least 1, got {num_samples}")

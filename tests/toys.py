@@ -1,0 +1,51 @@
+"""Small data that the tests make."""
+
+import numpy as np
+import torch
+from PIL import Image
+
+from gcl_core.dataset import LongTailedDataset
+
+
+def seeded(seed=0):
+    """A generator on the CPU."""
+    return torch.Generator().manual_seed(seed)
+
+
+def toy_dataset(counts=(30, 12, 5), size=8, channels=3, tests=4, padding=2, flip=True):
+    """A data set of random images: `counts` for training and `tests` of each class for testing."""
+    generator = seeded(1)
+
+    def images(labels):
+        shape = (len(labels), channels, size, size)
+        return torch.randint(256, shape, dtype=torch.uint8, generator=generator)
+
+    train = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
+    test = torch.arange(len(counts)).repeat_interleave(tests)
+    return LongTailedDataset(
+        name="toy",
+        class_names=tuple(f"class {j}" for j in range(len(counts))),
+        train_images=images(train),
+        train_labels=train,
+        test_images=images(test),
+        test_labels=test,
+        class_counts=tuple(counts),
+        mean=tuple(0.4 + 0.05 * c for c in range(channels)),
+        std=tuple(0.2 + 0.05 * c for c in range(channels)),
+        crop_padding=padding,
+        flip=flip,
+        fingerprint="toy",
+    )
+
+
+def image_folder(root, classes=("ant", "bee", "cow"), train=6, test=3, size=(8, 8), suffix=".png"):
+    """`root/train/CLASS/0.png ...` and `root/test/CLASS/...` of random colour images."""
+    random = np.random.default_rng(0)
+    for split, number in (("train", train), ("test", test)):
+        for name in classes:
+            folder = root / split / name
+            folder.mkdir(parents=True)
+            for i in range(number):
+                pixels = random.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(folder / f"{i}{suffix}")
+    return root
