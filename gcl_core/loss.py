@@ -125,7 +125,8 @@ class GCLLoss(nn.Module):
                 self.focal_gamma,
             )
         else:
-            loss = F.cross_entropy(self.scale * cosine, target, reduction="none")
+            # The sum adds 0, or NaN where any cosine of the row is not finite.
+            loss = F.cross_entropy(self.scale * cosine, target, reduction="none") + 0 * cosine.sum(1)
         # One bad cosine spoils the loss of its row: N values to check instead of N x C.
         if on_cpu and not loss.isfinite().all():
             row = int((~loss.isfinite()).nonzero()[0])
