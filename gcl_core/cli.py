@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from gcl_core.errors import GCLError
+from gcl_core.files import project_root
 from gcl_core.methods import METHODS, PRESETS, resolve
 from gcl_core.progress import KINDS as PROGRESS_KINDS
 from gcl_core.settings import describe, flat_settings, get_setting
@@ -79,6 +80,26 @@ def _parser() -> argparse.ArgumentParser:
 
     methods = command("methods", _methods, "list the methods with their sources")
     methods.add_argument("--json", action="store_true", help="as JSON")
+    bench = command("bench", _bench, "measure the speed beside the loop one would otherwise write")
+    bench.add_argument("--json", action="store_true", help="the measurements as the last line")
+    bench.add_argument("--rounds", type=int, default=7, help="interleaved rounds (7)")
+    bench.add_argument("--accelerator", default="auto", choices=("auto", "cpu", "gpu"))
+
+    whole = command("study", _study, "run the whole study on Digits-LT and execute the notebooks")
+    whole.add_argument(
+        "--out", type=Path, default=Path("study"), help="folder of the output (study)"
+    )
+    whole.add_argument("--runs", type=Path, default=Path("runs"), help="folder of all runs (runs)")
+    whole.add_argument("--workers", type=int, help="runs at a time (one for each core)")
+
+    books = command(
+        "notebooks", _notebooks, "renew the committed notebooks, figures, records and tables"
+    )
+    books.add_argument("--runs", type=Path, default=Path("runs"), help="folder of all runs (runs)")
+    books.add_argument("--workers", type=int, help="runs at a time (one for each core)")
+
+    tables = command("tables", _tables, "write the README's tables from the run records")
+    tables.add_argument("--check", action="store_true", help="only say whether they are in step")
     data = command("datasets", _datasets, "list the data sets")
     data.add_argument("--json", action="store_true", help="as JSON")
     return parser
@@ -159,9 +180,45 @@ def _train(options: argparse.Namespace, rest: Sequence[str]) -> None:
         print(json.dumps(line | {"epochs": settings.stage1.epochs, "run": str(finished.path)}))
 
 
+def _bench(options: argparse.Namespace, rest: Sequence[str]) -> None:
+    from gcl_core.bench import bench_table, benchmark
+
+    result = benchmark(options.rounds, options.accelerator)
+    print(bench_table(result))
+    if options.json:
+        print(json.dumps(result))
+
+
+def _study(options: argparse.Namespace, rest: Sequence[str]) -> None:
+    from gcl_core.study import study
+
+    print(study(project_root(), options.out, options.runs, workers=options.workers))
+
+
+def _notebooks(options: argparse.Namespace, rest: Sequence[str]) -> None:
+    from gcl_core.study import study, synchronise
+    from gcl_core.tables import update_readme
+
+    root = project_root()
+    synchronise(root / "notebooks")
+    print(study(root, root, options.runs, workers=options.workers))
+    update_readme(root)
+
+
+def _tables(options: argparse.Namespace, rest: Sequence[str]) -> int:
+    from gcl_core.tables import update_readme
+
+    in_step = update_readme(project_root(), check=options.check)
+    outcome = "in step" if in_step else "out of step" if options.check else "renewed"
+    print(f"README.md: tables {outcome}")
+    return 1 if options.check and not in_step else 0
+
+
 def _methods(options: argparse.Namespace, rest: Sequence[str]) -> None:
     if options.json:
-        print(json.dumps({k: {"summary": m.summary, "source": m.source} for k, m in METHODS.items()}))
+        print(
+            json.dumps({k: {"summary": m.summary, "source": m.source} for k, m in METHODS.items()})
+        )
         return
     for name, method in METHODS.items():
         print(f"{name:14} {method.summary}")

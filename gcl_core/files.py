@@ -13,6 +13,15 @@ import torch
 from gcl_core.errors import GCLError
 
 
+def project_root() -> Path:
+    """The project's folder: the nearest one upward from here that holds `gcl_core`, else here."""
+    here = Path.cwd()
+    for folder in (here, *here.parents):
+        if (folder / "gcl_core" / "__init__.py").exists():
+            return Path(os.path.relpath(folder))
+    return Path()
+
+
 def atomic_write(path: Path, data: bytes) -> None:
     """Write a whole file or none: a temporary file beside it, synchronised, then renamed.
 

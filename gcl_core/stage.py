@@ -79,7 +79,7 @@ def train_stage(
                 began = time.perf_counter()
                 for group in optimizer.param_groups:
                     group["lr"] = learning_rate(stage, epoch)
-                loss = _train_epoch(fabric, trained, stepper, criterion, batches, bar)
+                loss = train_epoch(fabric, trained, stepper, criterion, batches, bar)
                 if not math.isfinite(loss):
                     raise GCLError(
                         f"{title}, epoch {epoch + 1}: the training loss is {loss}; "
@@ -105,7 +105,7 @@ def train_stage(
         fabric.barrier()
 
 
-def _train_epoch(
+def train_epoch(
     fabric: Fabric,
     module: nn.Module,
     optimizer: torch.optim.Optimizer,

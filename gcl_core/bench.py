@@ -1,0 +1,407 @@
+"""How fast the training loop is, beside the loop that a user would otherwise write.
+
+Every candidate lives in a process of its own and works for a short slice when it is told to; the
+slices are interleaved round by round, since the speed of a machine drifts. Quoted are medians over
+the rounds, and for ratios the median of the ratios within a round. Images are random: ResNet-32,
+batch 64, the class counts of CIFAR-10-LT at ratio 100.
+"""
+
+import multiprocessing
+import statistics
+import time
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from lightning_fabric import Fabric
+from PIL import Image
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset, RandomSampler
+from torchvision import transforms
+
+from gcl_core.batches import FrozenFeatures, Streams, TrainingImages
+from gcl_core.dataset import LongTailedDataset
+from gcl_core.evaluation import frozen
+from gcl_core.hardware import best_precision, keep_freed_memory
+from gcl_core.imbalance import long_tailed_counts
+from gcl_core.loss import GCLLoss
+from gcl_core.methods import METHODS
+from gcl_core.models import CosineClassifier, Network, resnet32
+from gcl_core.progress import Progress
+from gcl_core.samplers import ClassBalancedSampler, InstanceBalancedSampler
+from gcl_core.sources import CIFAR_MEAN, CIFAR_STD
+from gcl_core.stage import train_epoch
+
+COUNTS = tuple(long_tailed_counts(5000, 10, 100))
+BATCH, STEPS = 64, 12
+SLICE = BATCH * STEPS  # images of one slice
+FORWARD_FLOP = 2 * 68.9e6  # of ResNet-32 on one 32x32 image; a training step is three times that
+
+Job = Callable[[], None]
+
+
+def benchmark(rounds: int = 7, accelerator: str = "auto") -> dict[str, Any]:
+    """All measurements as plain values; `bench_table` prints them.
+
+    Args:
+        rounds: how often every candidate works for its slice.
+        accelerator: "cpu", "gpu" or "auto".
+    """
+    cores = torch.get_num_threads()
+    with _Workers(accelerator) as workers:
+        stage1 = workers.start("reference stage 1", cores), workers.start("stage 1", cores)
+        pair = workers.start("stage 1", 1), workers.start("stage 1", 1)
+        stage2 = workers.start("reference stage 2", cores), workers.start("stage 2", cores)
+        data = workers.start("data", cores)
+        rows = []
+        for _ in range(rounds):
+            times = {
+                "reference1": workers.time(stage1[0]),
+                "fast1": workers.time(stage1[1]),
+                "data": workers.time(data),
+                "pair": workers.time(*pair) / 2,
+                "reference2": workers.time(stage2[0]),
+                "fast2": workers.time(stage2[1]),
+            }
+            rows.append({name: SLICE / seconds for name, seconds in times.items()})
+        loss = workers.measure("loss", cores)
+        hardware = workers.measure("hardware", cores)
+
+    def rate(name: str) -> float:
+        return round(statistics.median(row[name] for row in rows), 1)
+
+    def ratio(name: str, base: str) -> float:
+        return round(statistics.median(row[name] / row[base] for row in rows), 2)
+
+    images = sum(COUNTS)
+    return {
+        "images": images,
+        "batch_size": BATCH,
+        "threads": cores,
+        "precision": best_precision(accelerator),
+        "rounds": rounds,
+        "stage1": {
+            "reference_images_per_s": rate("reference1"),
+            "images_per_s": rate("fast1"),
+            "ratio": ratio("fast1", "reference1"),
+            "seconds_per_epoch": round(images / rate("fast1"), 1),
+            "data_share": ratio("fast1", "data"),
+            "two_processes_images_per_s": rate("pair"),
+            "two_processes_ratio": ratio("pair", "reference1"),
+        },
+        "stage2": {
+            "reference_images_per_s": rate("reference2"),
+            "images_per_s": rate("fast2"),
+            "ratio": ratio("fast2", "reference2"),
+            "seconds_per_epoch": round(images / rate("fast2"), 1),
+            "seconds_of_30_epochs": round(30 * images / rate("fast2"), 1),
+        },
+        "gcl_loss": loss,
+        "hardware": hardware
+        | {
+            "training_share_of_matmul_peak": round(
+                3 * FORWARD_FLOP * rate("fast1") / (hardware["matmul_tflop_per_s"] * 1e12), 3
+            )
+        },
+        "rows": rows,
+    }
+
+
+def bench_table(result: dict[str, Any]) -> str:
+    """The measurements of `benchmark` as text."""
+    first, second, loss = result["stage1"], result["stage2"], result["gcl_loss"]
+    hardware = result["hardware"]
+    return f"""\
+ResNet-32, batch {result["batch_size"]}, {result["images"]} images an epoch; {result["threads"]} threads, \
+{result["precision"]}; medians of {result["rounds"]} interleaved rounds
+                                        images/s   ratio   seconds an epoch
+stage 1, plain loop (PIL, float32)      {first["reference_images_per_s"]:8.0f}    1.00   \
+{result["images"] / first["reference_images_per_s"]:8.1f}
+stage 1                                 {first["images_per_s"]:8.0f}   {first["ratio"]:5.2f}   \
+{first["seconds_per_epoch"]:8.1f}
+stage 1, two one-thread runs together   {first["two_processes_images_per_s"]:8.0f}   \
+{first["two_processes_ratio"]:5.2f}
+stage 2, plain loop (PIL, float32)      {second["reference_images_per_s"]:8.0f}    1.00   \
+{result["images"] / second["reference_images_per_s"]:8.1f}
+stage 2                                 {second["images_per_s"]:8.0f}   {second["ratio"]:5.2f}   \
+{second["seconds_per_epoch"]:8.1f}   (30 epochs: {second["seconds_of_30_epochs"]:.0f} s)
+share of stage 1 spent on data          {100 * first["data_share"]:8.1f} %
+GCLLoss / cross-entropy at (512, 8142)  {loss["ratio"]:8.2f}     ({loss["gcl_ms"]:.1f} / \
+{loss["cross_entropy_ms"]:.1f} ms; composed plainly {loss["plain_ratio"]:.2f})
+{result["precision"]} matrix product, measured peak    {hardware["matmul_tflop_per_s"]:8.2f} TFLOP/s; \
+stage 1 uses {100 * hardware["training_share_of_matmul_peak"]:.1f} % of it
+memory copy                             {hardware["copy_gb_per_s"]:8.1f} GB/s"""
+
+
+class _Workers:
+    """Processes that each hold one candidate, warmed up, and work when told to."""
+
+    def __init__(self, accelerator: str) -> None:
+        self.accelerator = accelerator
+        self.context = multiprocessing.get_context("spawn")
+        self.processes: list[Any] = []
+
+    def __enter__(self) -> "_Workers":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for process in self.processes:
+            process.kill()
+            process.join()
+
+    def start(self, job: str, threads: int) -> Connection:
+        """Start a process for a job of `JOBS`; returns when it is warm."""
+        ours, theirs = self.context.Pipe()
+        process = self.context.Process(
+            target=_serve, args=(job, threads, self.accelerator, theirs), daemon=True
+        )
+        process.start()
+        theirs.close()
+        self.processes.append(process)
+        ours.recv()
+        return ours
+
+    def time(self, *connections: Connection) -> float:
+        """Seconds until all of the jobs, started together, have done one slice."""
+        began = time.perf_counter()
+        for connection in connections:
+            connection.send(None)
+        for connection in connections:
+            connection.recv()
+        return time.perf_counter() - began
+
+    def measure(self, job: str, threads: int) -> Any:
+        """What a job of `MEASURES` returns."""
+        connection = self.start(job, threads)
+        connection.send(None)
+        return connection.recv()
+
+
+def _serve(job: str, threads: int, accelerator: str, connection: Connection) -> None:
+    torch.set_num_threads(threads)
+    fast = job in ("stage 1", "stage 2", "data")
+    precision = "bf16-mixed" if fast and best_precision(accelerator) == "bfloat16" else "32-true"
+    fabric = Fabric(accelerator=accelerator, devices=1, precision=precision)  # type: ignore[arg-type]
+    work = {**JOBS, **MEASURES}[job](fabric)
+    if job in JOBS:
+        work()
+    connection.send("ready")
+    while True:
+        connection.recv()
+        answer = work()
+        if fabric.device.type == "cuda":
+            torch.cuda.synchronize()
+        connection.send(answer)
+
+
+def _random_dataset() -> LongTailedDataset:
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(256, (sum(COUNTS), 3, 32, 32), dtype=torch.uint8, generator=generator)
+    labels = torch.repeat_interleave(torch.arange(10), torch.tensor(COUNTS))
+    names = tuple(str(j) for j in range(10))
+    return LongTailedDataset(
+        *("random", names, images, labels, images[:0], labels[:0], COUNTS),
+        *(CIFAR_MEAN, CIFAR_STD, 4, True, "random"),
+    )
+
+
+class _PlainImages(Dataset[tuple[Tensor, int]]):
+    """The data set that a user would write: PIL images and torchvision transforms, one at a time."""
+
+    def __init__(self, dataset: LongTailedDataset) -> None:
+        self.images = dataset.train_images.permute(0, 2, 3, 1).contiguous().numpy()
+        self.labels = dataset.train_labels.tolist()
+        self.transform = transforms.Compose(
+            [
+                transforms.RandomCrop(32, padding=4),
+                transforms.RandomHorizontalFlip(),
+                transforms.ToTensor(),
+                transforms.Normalize(CIFAR_MEAN, CIFAR_STD),
+            ]
+        )
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        return self.transform(Image.fromarray(self.images[index])), self.labels[index]
+
+
+def _plain_loader() -> DataLoader[Any]:
+    images = _PlainImages(_random_dataset())
+    sampler = RandomSampler(images, replacement=True, num_samples=SLICE)
+    return DataLoader(images, batch_size=BATCH, sampler=sampler)
+
+
+def _reference_stage1(fabric: Fabric) -> Job:
+    network = resnet32(10, "linear").to(fabric.device)
+    optimizer = torch.optim.SGD(network.parameters(), 0.1, momentum=0.9, weight_decay=2e-4)
+    loader = _plain_loader()
+
+    def work() -> None:
+        network.train()
+        for images, target in loader:
+            images, target = images.to(fabric.device), target.to(fabric.device)
+            loss = F.cross_entropy(network(images), target)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+
+    return work
+
+
+def _reference_stage2(fabric: Fabric) -> Job:
+    network = resnet32(10, "linear").to(fabric.device).eval()
+    optimizer = torch.optim.SGD(network.head.parameters(), 0.1, momentum=0.9, weight_decay=2e-4)
+    loader = _plain_loader()
+
+    def work() -> None:
+        for images, target in loader:
+            images, target = images.to(fabric.device), target.to(fabric.device)
+            with torch.no_grad():
+                features = network.features(images)
+            loss = F.cross_entropy(network.head(features), target)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+
+    return work
+
+
+def _batches(fabric: Fabric, sampler: type) -> TrainingImages:
+    dataset = _random_dataset()
+    streams = Streams.seeded(0, 1, 0, fabric.device)
+    draws = sampler(dataset.train_labels, num_samples=SLICE, generator=streams.order)
+    return TrainingImages(dataset, draws, BATCH, streams, fabric.device)
+
+
+def _trainer(fabric: Fabric, module: nn.Module, batches: TrainingImages | FrozenFeatures) -> Job:
+    optimizer = torch.optim.SGD(
+        module.parameters(), 0.1, momentum=0.9, weight_decay=2e-4, fused=True
+    )
+    trained, stepper = fabric.setup(module, optimizer)
+    bar = Progress("none", "", 0, 1, len(batches))
+    criterion = nn.CrossEntropyLoss()
+    return lambda: _ignore(train_epoch(fabric, trained, stepper, criterion, batches, bar))
+
+
+def _ignore(_: object) -> None:
+    return None
+
+
+def _network(fabric: Fabric) -> Network:
+    if fabric.device.type == "cpu":
+        keep_freed_memory()
+    network = resnet32(10, "linear").to(fabric.device)
+    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def _stage1(fabric: Fabric) -> Job:
+    return _trainer(fabric, _network(fabric), _batches(fabric, InstanceBalancedSampler))
+
+
+def _stage2(fabric: Fabric) -> Job:
+    network = _network(fabric)
+    images = _batches(fabric, ClassBalancedSampler)
+    batches = FrozenFeatures(images, frozen(network.backbone, fabric))
+    return _trainer(fabric, CosineClassifier(64, 10).to(fabric.device), batches)
+
+
+def _data(fabric: Fabric) -> Job:
+    keep_freed_memory()
+    batches = _batches(fabric, InstanceBalancedSampler)
+
+    def work() -> None:
+        for _ in batches:
+            pass
+
+    return work
+
+
+def _loss(fabric: Fabric) -> Callable[[], dict[str, float]]:
+    """GCLLoss against `F.cross_entropy`, forward and backward, at iNaturalist's number of classes."""
+    generator = torch.Generator(fabric.device).manual_seed(0)
+    cosine = torch.rand(512, 8142, device=fabric.device, generator=generator) * 2 - 1
+    cosine.requires_grad_()
+    target = torch.randint(8142, (512,), device=fabric.device, generator=generator)
+    counts = torch.from_numpy(np.geomspace(1000, 2, 8142).astype(int))
+    criterion = GCLLoss(counts, generator=generator).to(fabric.device)
+
+    def plain() -> Tensor:
+        noise = torch.empty_like(cosine).normal_(0, 1 / 3, generator=generator)
+        cloud = 0.5 * criterion.cloud_sizes * noise.clamp(-1, 1).abs()
+        return F.cross_entropy(30 * (cosine - cloud), target)
+
+    candidates: dict[str, Callable[[], Tensor]] = {
+        "cross_entropy": lambda: F.cross_entropy(cosine, target),
+        "gcl": lambda: criterion(cosine, target),
+        "plain": plain,
+    }
+
+    def seconds(candidate: Callable[[], Tensor]) -> float:
+        cosine.grad = None
+        began = time.perf_counter()
+        candidate().backward()  # type: ignore[no-untyped-call]
+        if fabric.device.type == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter() - began
+
+    def work() -> dict[str, float]:
+        rows = [{n: seconds(c) for n, c in candidates.items()} for _ in range(25)][5:]
+        medians = {name: statistics.median(row[name] for row in rows) for name in candidates}
+
+        def ratio(name: str) -> float:
+            return round(statistics.median(row[name] / row["cross_entropy"] for row in rows), 2)
+
+        return {
+            "cross_entropy_ms": round(1e3 * medians["cross_entropy"], 2),
+            "gcl_ms": round(1e3 * medians["gcl"], 2),
+            "ratio": ratio("gcl"),
+            "plain_ratio": ratio("plain"),
+        }
+
+    return work
+
+
+def _hardware(fabric: Fabric) -> Callable[[], dict[str, float]]:
+    """The best of several: a large matrix product in the run's precision, and a memory copy."""
+    bfloat16 = best_precision(fabric.device.type) == "bfloat16"
+    dtype = torch.bfloat16 if bfloat16 else torch.float32
+    size = 2048 if fabric.device.type == "cpu" else 8192
+    matrix = torch.rand(size, size, device=fabric.device).to(dtype)
+    block = torch.zeros(2**26, device=fabric.device)
+
+    def best(action: Callable[[], object]) -> float:
+        times = []
+        for _ in range(8):
+            began = time.perf_counter()
+            action()
+            if fabric.device.type == "cuda":
+                torch.cuda.synchronize()
+            times.append(time.perf_counter() - began)
+        return min(times)
+
+    def work() -> dict[str, float]:
+        copied = torch.empty_like(block)
+        return {
+            "matmul_tflop_per_s": round(2 * size**3 / best(lambda: matrix @ matrix) / 1e12, 3),
+            "copy_gb_per_s": round(2 * 4 * 2**26 / best(lambda: copied.copy_(block)) / 1e9, 1),
+        }
+
+    return work
+
+
+JOBS: dict[str, Callable[[Fabric], Job]] = {
+    "reference stage 1": _reference_stage1,
+    "reference stage 2": _reference_stage2,
+    "stage 1": _stage1,
+    "stage 2": _stage2,
+    "data": _data,
+}
+MEASURES: dict[str, Callable[[Fabric], Callable[[], dict[str, float]]]] = {
+    "loss": _loss,
+    "hardware": _hardware,
+}

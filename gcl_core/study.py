@@ -1,0 +1,137 @@
+"""The whole study on the embedded digits: comparison, notebooks, figures, table."""
+
+import hashlib
+import json
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+import jupytext
+import nbformat
+import papermill
+from jupytext.combine import combine_inputs_with_outputs
+
+from gcl_core.errors import GCLError
+from gcl_core.files import atomic_write
+from gcl_core.grid import run_many
+from gcl_core.methods import resolve
+from gcl_core.records import record, save_records
+from gcl_core.tables import comparison, paired_gain
+
+log = logging.getLogger(__name__)
+
+METHODS = ("ce", "ce_mixup", "ce_mixup_crt", "gcl", "gcl_crt")
+RATIOS = (50.0, 100.0)
+SEEDS = range(5)
+PRESET = "short"
+
+
+def study(root: Path, out: Path, runs: Path, *, workers: int | None = None) -> str:
+    """Run everything on Digits-LT that is not there yet, and return the summary that is printed.
+
+    Writes `results/digits.json`, `results.md`, `figures/` and the executed `notebooks/` into `out`.
+    With `out` the project itself its committed copies are renewed.
+
+    Args:
+        root: the project's folder, which holds `notebooks/`.
+        out, runs: folders for the output and for all runs.
+        workers: processes at a time; None is one for each core.
+
+    Raises:
+        GCLError: a notebook that fails, or is given a parameter that it does not have.
+    """
+    table = compare_on_digits(out / "results", runs, workers=workers)
+    executed = []
+    for notebook in sorted((root / "notebooks").glob("[0-9]*.ipynb")):
+        target = out / "notebooks" / notebook.name
+        parameters = {"runs": str(runs), "figures": str(out / "figures")}
+        renewed = execute_notebook(notebook, target, parameters)
+        executed.append(f"  {target}{'' if renewed else '  (up to date)'}")
+    if out.resolve() != root.resolve():
+        atomic_write(out / "results.md", (table + "\n").encode())
+    lines = ["", "Notebooks:", *executed, f"Figures: {out / 'figures'}", ""]
+    return "\n".join([*lines, "Digits-LT, last epoch, test accuracy in percent:", "", table])
+
+
+def compare_on_digits(results: Path, runs: Path, *, workers: int | None = None) -> str:
+    """Every method at both imbalance ratios over the seeds; writes the records, returns the table.
+
+    The seed of a run is also the seed of its split, so that the spread holds both.
+    """
+    plan = [(m, ratio, seed) for ratio in RATIOS for m in METHODS for seed in SEEDS]
+    settings = [
+        resolve("digits", m, PRESET, imbalance_ratio=ratio, seed=seed, data_seed=seed)
+        for m, ratio, seed in plan
+    ]
+    log.info("%d runs on Digits-LT; finished ones are reused", len(settings))
+    # Stage 1 of every method first: no process has to wait for one that another is training.
+    done = run_many(settings, runs, workers=workers)
+    records = [record(run, m, PRESET) for run, (m, _, _) in zip(done, plan, strict=True)]
+    save_records(results / "digits.json", records)
+    return f"{comparison(records)}\n\n{paired_gain(records, 'gcl_crt', 'ce')}"
+
+
+def synchronise(folder: Path) -> None:
+    """Bring each notebook in step with its paired py:percent text, which is the one to edit."""
+    for text in sorted(folder.glob("[0-9]*.py")):
+        notebook = jupytext.read(text)
+        target = text.with_suffix(".ipynb")
+        if target.exists():
+            notebook = combine_inputs_with_outputs(notebook, nbformat.read(target, 4))
+        atomic_write(target, nbformat.writes(notebook).encode())
+
+
+def execute_notebook(source: Path, target: Path, parameters: dict[str, Any]) -> bool:
+    """Execute a notebook with papermill unless `target` is what it would become.
+
+    Returns:
+        Whether it was executed.
+
+    Raises:
+        GCLError: an unknown parameter, or a cell that failed; the failed notebook is kept beside
+            `target` with the ending `.failed.ipynb`.
+    """
+    known = papermill.inspect_notebook(source)
+    if unknown := sorted(parameters.keys() - known.keys()):
+        raise GCLError(
+            f"{source.name} has no parameter {unknown[0]!r}; allowed: {', '.join(known)}"
+        )
+    stamp = _fingerprint(source, parameters)
+    if target.exists() and nbformat.read(target, 4).metadata.get("gcl", {}).get("made_of") == stamp:
+        return False
+    log.info("executing %s", source.name)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    failed = target.with_suffix(".failed.ipynb")
+    # Progress bars would fill the saved notebook; the variable is tqdm's own.
+    os.environ["TQDM_DISABLE"] = "1"
+    try:
+        papermill.execute_notebook(
+            source, failed, parameters, kernel_name="python3", progress_bar=False
+        )
+    except papermill.PapermillExecutionError as error:
+        reason = f"{error.ename}: {error.evalue}".splitlines()[0]
+        raise GCLError(
+            f"{source.name} failed in cell {error.exec_count}: {reason}; see {failed}"
+        ) from error
+    notebook = nbformat.read(failed, 4)
+    if target.resolve() == source.resolve():  # the committed copy shows the default parameters
+        notebook.cells = [
+            c for c in notebook.cells if "injected-parameters" not in c.metadata.get("tags", [])
+        ]
+    for part in (notebook, *notebook.cells):  # times and paths of this machine
+        for key in ("papermill", "execution"):
+            part.metadata.pop(key, None)
+    notebook.metadata["gcl"] = {"made_of": stamp}
+    atomic_write(target, nbformat.writes(notebook).encode())
+    failed.unlink()
+    return True
+
+
+def _fingerprint(source: Path, parameters: dict[str, Any]) -> str:
+    """Hash of the cells' sources, the parameters and the package: what the outputs depend on."""
+    cells = [(cell.cell_type, cell.source) for cell in nbformat.read(source, 4).cells]
+    digest = hashlib.sha256(json.dumps([cells, parameters], sort_keys=True).encode())
+    for module in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(module.read_bytes())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,107 @@
+"""Tables from run records, and the places in Markdown files that hold them."""
+
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+from gcl_core.errors import GCLError
+from gcl_core.records import ACCURACIES, load_records
+
+HEADINGS = ("top-1", "many", "medium", "few")
+
+
+def markdown_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table; the first column is text, the others are numbers."""
+    lines = ["| " + " | ".join(headings) + " |"]
+    lines.append("|---|" + "---:|" * (len(headings) - 1))
+    lines += ["| " + " | ".join(row) + " |" for row in rows]
+    return "\n".join(lines)
+
+
+def mean_and_spread(values: Sequence[float | None]) -> str:
+    """`79.1 ± 1.2`: mean and sample standard deviation; one value stands alone; `-` for none."""
+    known = [value for value in values if value is not None]
+    if not known:
+        return "-"
+    if len(known) == 1:
+        return f"{known[0]:.2f}"
+    return f"{mean(known):.1f} ± {stdev(known):.1f}"
+
+
+def comparison(records: Sequence[dict[str, Any]]) -> str:
+    """One row for each imbalance ratio and method, in the order of the records.
+
+    Last-epoch accuracy on the test images in percent, mean ± standard deviation over the seeds.
+    """
+    keys = list(dict.fromkeys((r["imbalance_ratio"], r["method"]) for r in records))
+    rows = []
+    for ratio, method in keys:
+        group = [r for r in records if (r["imbalance_ratio"], r["method"]) == (ratio, method)]
+        cells = [mean_and_spread([r[key] for r in group]) for key in ACCURACIES]
+        best = mean_and_spread([(r["best_on_test"] or {}).get("top1") for r in group])
+        epochs = " + ".join(str(n) for n in group[0]["epochs"])
+        rows.append([method, f"{ratio:g}", *cells, best, epochs, str(len(group))])
+    last = ["best on test (optimistic)", "epochs", "runs"]
+    return markdown_table(["method", "ratio", *HEADINGS, *last], rows)
+
+
+def paired_gain(records: Sequence[dict[str, Any]], method: str, base: str) -> str:
+    """Gain of a method over another seed by seed, as sentences for each imbalance ratio."""
+    lines = []
+    for ratio in dict.fromkeys(r["imbalance_ratio"] for r in records):
+        by = {
+            name: {
+                r["seed"]: r
+                for r in records
+                if (r["imbalance_ratio"], r["method"]) == (ratio, name)
+            }
+            for name in (method, base)
+        }
+        seeds = sorted(by[method].keys() & by[base].keys())
+        gains = [
+            mean_and_spread([by[method][s][key] - by[base][s][key] for s in seeds])
+            for key in ACCURACIES
+        ]
+        parts = ", ".join(f"{h} {g}" for h, g in zip(HEADINGS, gains, strict=True))
+        lines.append(f"`{method}` − `{base}` at ratio {ratio:g}, seed by seed: {parts}.")
+    return "  \n".join(lines)
+
+
+def replace_block(text: str, name: str, content: str) -> str:
+    """The text with the part between `<!-- name -->` and `<!-- end name -->` replaced.
+
+    Raises:
+        GCLError: the markers are not there.
+    """
+    pattern = re.compile(rf"(<!-- {name} -->\n).*?(\n<!-- end {name} -->)", re.DOTALL)
+    if not pattern.search(text):
+        raise GCLError(f"no place for the table {name!r}: <!-- {name} --> is missing")
+    return pattern.sub(lambda found: found[1] + content + found[2], text)
+
+
+def readme_blocks(results: Path) -> dict[str, str]:
+    """What the README's marked places have to hold, from the records in `results`."""
+    digits = load_records(results / "digits.json")
+    blocks = {"digits": f"{comparison(digits)}\n\n{paired_gain(digits, 'gcl_crt', 'ce')}"}
+    cifar = results / "cifar10-jpeg.json"
+    if cifar.exists():
+        blocks["cifar10-jpeg"] = comparison(load_records(cifar))
+    return blocks
+
+
+def update_readme(root: Path, *, check: bool = False) -> bool:
+    """Bring the README's tables in step with `results/`; returns whether they already were.
+
+    Args:
+        root: folder of README.md and results/.
+        check: only look, do not write.
+    """
+    readme = root / "README.md"
+    before = after = readme.read_text()
+    for name, content in readme_blocks(root / "results").items():
+        after = replace_block(after, name, content)
+    if not check and after != before:
+        readme.write_text(after)
+    return after == before
