@@ -1,0 +1,354 @@
+"""Sources: the digits, CIFAR from archives in its own format, and folders with what can be wrong."""
+
+import hashlib
+import io
+import logging
+import os
+import pickle
+import tarfile
+import urllib.error
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from sklearn.datasets import load_digits
+from torchvision import datasets
+from toys import image_folder
+
+from gcl_core import GCLError, sources
+from gcl_core.sources import load_source
+
+
+def load(path, **options):
+    return load_source(f"folder:{path}", **options)
+
+
+# The digits
+
+
+def test_digits_are_all_there_once():
+    source = load_source("digits")
+    assert source.train_images.dtype == torch.uint8
+    assert source.train_images.shape == (1297, 1, 8, 8)
+    assert torch.bincount(source.test_labels).tolist() == [50] * 10
+    everything = torch.cat([source.train_images, source.test_images]).flatten(1)
+    expected = torch.from_numpy(load_digits().data * (255 / 16)).round().to(torch.uint8)
+    assert sorted(everything.tolist()) == sorted(expected.tolist())
+
+
+def test_digits_have_their_labels():
+    source = load_source("digits")
+    digits = load_digits()
+    known = {
+        tuple(np.rint(row * (255 / 16)).astype(int)): label
+        for row, label in zip(digits.data, digits.target, strict=True)
+    }
+    for images, labels in (
+        (source.train_images, source.train_labels),
+        (source.test_images, source.test_labels),
+    ):
+        assert [known[tuple(image)] for image in images.flatten(1).tolist()] == labels.tolist()
+
+
+def test_digits_are_split_by_seed():
+    first, again, other = (load_source("digits", data_seed=s) for s in (0, 0, 1))
+    assert torch.equal(first.test_images, again.test_images)
+    assert not torch.equal(first.test_images, other.test_images)
+
+
+# CIFAR
+
+
+def write_cifar(root, dataset_class, monkeypatch, keys, classes):
+    """An archive in CIFAR's format with 20 + 10 images, whose checksums torchvision is told."""
+    random = np.random.default_rng(0)
+    archive = tarfile.open(root / dataset_class.filename, "w:gz")
+    sums = {}
+
+    def add(name, content):
+        data = pickle.dumps(content)
+        sums[name] = hashlib.md5(data).hexdigest()
+        entry = tarfile.TarInfo(f"{dataset_class.base_folder}/{name}")
+        entry.size = len(data)
+        archive.addfile(entry, io.BytesIO(data))
+
+    files = [name for name, _ in (*dataset_class.train_list, *dataset_class.test_list)]
+    made = {}
+    for name in files:
+        number = 10 if name in ("test", "test_batch") else 20 if name == "train" else 4
+        pixels = random.integers(0, 256, (number, 3072), dtype=np.uint8)
+        labels = [i % classes for i in range(number)]
+        made[name] = (pixels, labels)
+        add(name, {"data": pixels, keys[0]: labels})
+    add(dataset_class.meta["filename"], {keys[1]: [f"class {j}" for j in range(classes)]})
+    archive.close()
+    for attribute in ("train_list", "test_list"):
+        listed = [[name, sums[name]] for name, _ in getattr(dataset_class, attribute)]
+        monkeypatch.setattr(dataset_class, attribute, listed)
+    meta = dataset_class.meta
+    monkeypatch.setattr(dataset_class, "meta", {**meta, "md5": sums[meta["filename"]]})
+    checksum = hashlib.md5((root / dataset_class.filename).read_bytes()).hexdigest()
+    monkeypatch.setattr(dataset_class, "tgz_md5", checksum)
+    return made
+
+
+CIFARS = [
+    ("cifar10", datasets.CIFAR10, ("labels", "label_names"), 10),
+    ("cifar100", datasets.CIFAR100, ("fine_labels", "fine_label_names"), 10),
+]
+
+
+@pytest.fixture()
+def offline(monkeypatch):
+    """No network: a download fails as it does without one."""
+
+    def refuse(*arguments, **options):
+        raise urllib.error.URLError("no network in tests")
+
+    monkeypatch.setattr("urllib.request.urlopen", refuse)
+
+
+@pytest.mark.parametrize(("name", "dataset_class", "keys", "classes"), CIFARS)
+def test_cifar_from_its_archive(
+    tmp_path, monkeypatch, offline, name, dataset_class, keys, classes
+):
+    made = write_cifar(tmp_path, dataset_class, monkeypatch, keys, classes)
+    for _ in range(2):  # from the archive, then from the unpacked files
+        source = load_source(f"{name}:{tmp_path}")
+        assert source.name == name
+        assert source.class_names == tuple(f"class {j}" for j in range(classes))
+        pixels = np.concatenate([v[0] for k, v in made.items() if not k.startswith("test")])
+        assert source.train_images.dtype == torch.uint8
+        assert source.train_images.is_contiguous()
+        assert np.array_equal(source.train_images.numpy(), pixels.reshape(20, 3, 32, 32))
+        assert source.train_labels.tolist() == [y for k, v in made.items() if "test" not in k for y in v[1]]
+        assert source.test_labels.tolist() == list(range(10))
+        assert (source.crop_padding, source.flip) == (4, True)
+        assert source.mean == (0.4914, 0.4822, 0.4465)
+        assert source.std == (0.2023, 0.1994, 0.2010)
+
+
+@pytest.mark.parametrize(("name", "dataset_class", "keys", "classes"), CIFARS)
+def test_cifar_that_is_missing_or_damaged_is_refused(
+    tmp_path, monkeypatch, offline, name, dataset_class, keys, classes
+):
+    expected = f"{name} is not in .* and could not be downloaded .*no network.*--dataset {name}:PATH"
+    with pytest.raises(GCLError, match=expected):
+        load_source(f"{name}:{tmp_path}")
+    write_cifar(tmp_path, dataset_class, monkeypatch, keys, classes)
+    archive = tmp_path / dataset_class.filename
+    damaged = archive.read_bytes()[:-100]
+    archive.write_bytes(damaged)
+    with pytest.raises(GCLError, match=expected):
+        load_source(f"{name}:{tmp_path}")
+    assert archive.read_bytes() == damaged  # left as it is
+
+
+# Folders
+
+
+def test_a_folder_in_order_and_in_colour(tmp_path):
+    image_folder(tmp_path, ("bee", "ant"), train=3, test=2)
+    source = load(tmp_path)
+    assert source.name == f"folder:{tmp_path.name}"
+    assert source.class_names == ("ant", "bee")
+    assert source.train_labels.tolist() == [0, 0, 0, 1, 1, 1]
+    assert source.test_labels.tolist() == [0, 0, 1, 1]
+    files = [tmp_path / "train" / c / f"{i}.png" for c in ("ant", "bee") for i in range(3)]
+    for image, file in zip(source.train_images, files, strict=True):
+        assert np.array_equal(image.permute(1, 2, 0).numpy(), np.asarray(Image.open(file)))
+    assert (source.crop_padding, source.flip) == (1, True)
+
+
+def test_grey_and_transparent_images_become_rgb(tmp_path):
+    image_folder(tmp_path)
+    Image.new("L", (8, 8), 77).save(tmp_path / "train" / "ant" / "0.png")
+    Image.new("RGBA", (8, 8), (1, 2, 3, 128)).save(tmp_path / "train" / "ant" / "1.png")
+    source = load(tmp_path)
+    assert source.train_images[0].unique().tolist() == [77]
+    assert source.train_images[1, :, 0, 0].tolist() == [1, 2, 3]
+
+
+def test_image_size_resizes(tmp_path):
+    image_folder(tmp_path, size=(16, 12))
+    source = load(tmp_path, image_size=8)
+    assert source.train_images.shape == (18, 3, 8, 8)
+    with Image.open(tmp_path / "train" / "ant" / "0.png") as image:
+        expected = np.asarray(image.resize((8, 8), Image.Resampling.BILINEAR))
+    assert np.array_equal(source.train_images[0].permute(1, 2, 0).numpy(), expected)
+    assert load(tmp_path).train_images.shape == (18, 3, 12, 16)
+    assert load(tmp_path, image_size=32).crop_padding == 4
+
+
+@pytest.fixture()
+def decoded(monkeypatch):
+    """Names of the images that are decoded."""
+    names, decode = [], sources._decode
+
+    def counted(name, image_size):
+        names.append(name)
+        return decode(name, image_size)
+
+    monkeypatch.setattr(sources, "_decode", counted)
+    return names
+
+
+def test_decoding_is_done_once(tmp_path, decoded, cache):
+    folder = image_folder(tmp_path / "images")
+    first = load(folder)
+    assert len(decoded) == 27
+    assert torch.equal(load(folder).train_images, first.train_images)
+    assert len(decoded) == 27
+    load(folder, image_size=4)  # another size is another cache
+    assert len(decoded) == 54
+    assert len(list(cache.iterdir())) == 2
+
+
+@pytest.mark.parametrize("change", ["content", "time", "name", "more"])
+def test_any_change_of_the_folder_is_noticed(tmp_path, decoded, change):
+    folder = image_folder(tmp_path / "images")
+    load(folder)
+    file = folder / "train" / "ant" / "0.png"
+    if change == "content":
+        Image.new("RGB", (8, 8)).save(file)
+    elif change == "time":
+        os.utime(file, (1, 1))
+    elif change == "name":
+        file.rename(file.with_name("7.png"))
+    else:
+        Image.new("RGB", (8, 8)).save(file.with_name("9.png"))
+    source = load(folder)
+    assert len(decoded) == 2 * 27 + (change == "more")
+    expected = 0 if change == "content" else source.train_images[0].max()
+    assert source.train_images[0].max() == expected
+
+
+def test_a_damaged_cache_is_made_anew(tmp_path, decoded, cache, caplog):
+    folder = image_folder(tmp_path / "images")
+    first = load(folder)
+    (file,) = cache.iterdir()
+    whole = file.read_bytes()
+    file.write_bytes(whole[: len(whole) // 2])
+    assert torch.equal(load(folder).train_images, first.train_images)
+    assert str(file) in caplog.text
+    assert len(decoded) == 54
+    load(folder)
+    assert len(decoded) == 54
+
+
+def test_without_a_cache_folder_it_still_works(tmp_path, monkeypatch, caplog):
+    folder = image_folder(tmp_path / "images")
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("GCL_CACHE", str(tmp_path / "file" / "cache"))
+    with caplog.at_level(logging.WARNING):
+        assert len(load(folder).train_images) == 18
+    assert "decoded images are not cached" in caplog.text
+
+
+def test_cache_folder(monkeypatch, tmp_path):
+    monkeypatch.setenv("GCL_CACHE", "/a")
+    assert str(sources.cache_folder()) == "/a"
+    monkeypatch.delenv("GCL_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", "/b")
+    assert str(sources.cache_folder()) == "/b/gcl"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert sources.cache_folder() == tmp_path / ".cache" / "gcl"
+
+
+# What can be wrong
+
+
+def without(path):
+    """Remove a file, or a folder with all that is in it."""
+    if path.is_dir():
+        for inner in path.iterdir():
+            without(inner)
+        path.rmdir()
+    else:
+        path.unlink()
+
+
+def emptied(path):
+    for inner in path.iterdir():
+        without(inner)
+
+
+def truncated(path):
+    path.write_bytes(path.read_bytes()[:60])
+
+
+BROKEN = {
+    "no folder": (lambda d: without(d), "no such folder: '.*images'; write --dataset folder:PATH"),
+    "no train": (lambda d: without(d / "train"), "no such folder: .*/train; an image folder has"),
+    "no test": (lambda d: without(d / "test"), "no such folder: .*/test; an image folder has"),
+    "empty train": (lambda d: emptied(d / "train"), "train holds no class folder"),
+    "empty class": (lambda d: emptied(d / "train" / "bee"), "class 'bee' has no image in .*train/bee"),
+    "empty test class": (lambda d: emptied(d / "test" / "cow"), "class 'cow' has no image in .*test/cow"),
+    "other classes": (
+        lambda d: (d / "test" / "cow").rename(d / "test" / "cat"),
+        "different classes: cat, cow",
+    ),
+    "one class": (
+        lambda d: [without(d / s / c) for s in ("train", "test") for c in ("bee", "cow")],
+        r"train has one class only \(ant\); 2 are needed",
+    ),
+    "no image": (
+        lambda d: (d / "train" / "bee" / "1.png").write_bytes(b"not an image"),
+        "cannot read image .*train/bee/1.png",
+    ),
+    "truncated image": (
+        lambda d: truncated(d / "test" / "ant" / "2.png"),
+        "cannot read image .*test/ant/2.png",
+    ),
+    "empty image": (
+        lambda d: (d / "train" / "cow" / "0.png").write_bytes(b""),
+        "cannot read image .*train/cow/0.png",
+    ),
+    "strange image": (
+        lambda d: (d / "train" / "cow" / "0.ppm").write_bytes(b"P6 8 8 2z5 " + bytes(192)),
+        "cannot read image .*train/cow/0.ppm",  # Pillow: ValueError
+    ),
+    "dangling link": (
+        lambda d: [without(d / "train/ant/0.png"), (d / "train/ant/0.png").symlink_to("nowhere")],
+        "0.png",
+    ),
+    "two sizes": (
+        lambda d: Image.new("RGB", (9, 7)).save(d / "train" / "bee" / "2.png"),
+        r"images differ in size: .*train/ant/0.png is 8x8, .*train/bee/2.png is 9x7; .*--image-size",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_a_folder_that_is_not_fit_is_refused(tmp_path, cache, case):
+    breaks, message = BROKEN[case]
+    folder = image_folder(tmp_path / "images")
+    breaks(folder)
+    with pytest.raises((GCLError, OSError), match=message):
+        load(folder)
+    assert not cache.exists()  # nothing of it is kept
+
+
+def test_two_sizes_are_resized_when_one_is_asked_for(tmp_path):
+    image_folder(tmp_path)
+    Image.new("RGB", (9, 7)).save(tmp_path / "train" / "bee" / "2.png")
+    assert load(tmp_path, image_size=8).train_images.shape == (18, 3, 8, 8)
+
+
+@pytest.mark.parametrize(
+    ("dataset", "options", "message"),
+    [
+        ("mnist", {}, "dataset 'mnist' is unknown; allowed: digits, cifar10, cifar100, folder"),
+        ("digits:/tmp", {}, "takes no path"),
+        ("digits", {"image_size": 8}, "takes no path and no image_size"),
+        ("cifar10", {"image_size": 16}, "dataset 'cifar10' has one size, 32"),
+        ("cifar100", {"image_size": 16}, "dataset 'cifar100' has one size, 32"),
+        ("folder", {}, "no such folder: ''"),
+        ("folder:", {}, "no such folder: ''"),
+    ],
+)
+def test_sources_refuse(dataset, options, message):
+    with pytest.raises(GCLError, match=message):
+        load_source(dataset, **options)
