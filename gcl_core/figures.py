@@ -1,0 +1,411 @@
+"""The figures of the study: functions from data to a matplotlib Figure, in one visual language.
+
+One colour for each group and each method everywhere (Okabe and Ito 2008, plus two greys), labels on
+the lines instead of legends, the same axes where things are compared. No pyplot state is used.
+"""
+
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.transforms import blended_transform_factory
+from torch import Tensor
+
+import gcl_core
+from gcl_core.dataset import LongTailedDataset
+from gcl_core.files import atomic_json, atomic_write
+from gcl_core.training import Run
+
+GROUP_COLOURS = {"many": "#0072B2", "medium": "#E69F00", "few": "#CC79A7"}
+
+
+@dataclass(frozen=True)
+class Look:
+    """How a method is drawn, everywhere.
+
+    Attributes:
+        label: what figures and tables call it.
+        colour: of lines and points.
+        line: matplotlib line style; methods of similar colour differ in it.
+    """
+
+    label: str
+    colour: str
+    line: str = "-"
+
+
+# Grey and dashed: cross-entropy and its kin; colours that no group has: GCL. A method that is added
+# takes a colour of its family and a line style that no other of that colour has.
+METHOD_LOOKS = {
+    "ce": Look("CE", "#000000"),
+    "ce_mixup": Look("CE + mixup", "#8A8A8A", "--"),
+    "ce_mixup_crt": Look("CE + mixup + cRT", "#56B4E9", "-."),
+    "gcl": Look("GCL, stage 1", "#009E73", "--"),
+    "gcl_crt": Look("GCL + cRT", "#D55E00"),
+    "no_cloud": Look("no cloud (k = 0)", "#8A8A8A", ":"),
+}
+
+RC: dict[str, Any] = {
+    "axes.grid": True,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlelocation": "left",
+    "axes.titlesize": 14,
+    "axes.titleweight": "bold",
+    "figure.constrained_layout.use": True,
+    "font.size": 13,
+    "grid.alpha": 0.25,
+    "lines.linewidth": 2.2,
+    "savefig.facecolor": "white",
+    "svg.fonttype": "path",
+    "svg.hashsalt": "gcl_core",
+}
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """The one style of every figure; what the user has set elsewhere is left as it is."""
+    with mpl.rc_context():
+        mpl.rcdefaults()
+        mpl.rcParams.update(RC)  # type: ignore[arg-type]
+        yield
+
+
+@dataclass(frozen=True)
+class Series:
+    """Values by class, epoch or anything else along x, with their spread.
+
+    Attributes:
+        look: label, colour and line style.
+        values: (n,).
+        spread: (n,) half height of the band around them, such as a standard deviation.
+    """
+
+    look: Look
+    values: Sequence[float]
+    spread: Sequence[float] | None = None
+
+
+def over_seeds(look: Look, rows: Sequence[Sequence[float]]) -> Series:
+    """Mean and standard deviation (n - 1) over runs of values (runs, n); one run has no spread."""
+    values = np.asarray(rows, dtype=float)
+    spread = values.std(0, ddof=1).tolist() if len(values) > 1 else None
+    return Series(look, values.mean(0).tolist(), spread)
+
+
+def gradient_curves(differences: Sequence[float], curves: Sequence[Series]) -> Figure:
+    """Gradient on the target logit against the logit difference, one curve for each cloud.
+
+    Args:
+        differences: (n,) clean z_y - z_j along x.
+        curves: their values, 1 - p_y at each difference, and looks.
+    """
+    with style():
+        figure = Figure(figsize=(9, 4))
+        plain, logarithmic = figure.subplots(1, 2)
+        for axes in (plain, logarithmic):
+            _lines(axes, differences, curves)
+            axes.set_xlabel("clean logit difference $z_y - z_j$")
+        plain.set_title("Gradient $1 - p_y$")
+        logarithmic.set_title("The same, logarithmic")
+        logarithmic.set_yscale("log")
+        logarithmic.set_ylim(1e-6, 2)
+        _label_ends(plain, differences, curves)
+        return figure
+
+
+def values_by_class(
+    dataset: LongTailedDataset, panels: Mapping[str, Sequence[Series]], percent: bool = False
+) -> Figure:
+    """One panel below the other, each with one line for each method over the classes, head first.
+
+    Args:
+        dataset: its class counts and groups are drawn along x.
+        panels: title and lines of each; every line has C values.
+        percent: whether all values are shares from 0 to 100, which then is the range of y.
+    """
+    with style():
+        figure = Figure(figsize=(8.5, 1.2 + 2.7 * len(panels)))
+        every = np.atleast_1d(figure.subplots(len(panels), 1, sharex=True))
+        for axes, (title, lines) in zip(every, panels.items(), strict=True):
+            _by_class(axes, dataset, title, lines)
+            if percent:
+                axes.set_ylim(-3, 103)
+        for axes in every[:-1]:
+            axes.set_xlabel("")
+        return figure
+
+
+def training_curves(
+    panels: Mapping[str, Sequence[Series]], stage2_starts: int | None = None
+) -> Figure:
+    """Panels side by side, each with one line for each method over the epochs.
+
+    Args:
+        panels: title and lines of each; lines may differ in length.
+        stage2_starts: epochs of stage 1, where a vertical line separates the stages.
+    """
+    with style():
+        figure = Figure(figsize=(3.6 * len(panels) + 1.2, 4))
+        every = np.atleast_1d(figure.subplots(1, len(panels)))
+        for axes, (title, lines) in zip(every, panels.items(), strict=True):
+            for series in lines:
+                _lines(axes, range(1, len(series.values) + 1), [series])
+            if stage2_starts:
+                axes.axvline(stage2_starts + 0.5, color="0.5", lw=1)
+                axes.annotate(
+                    "stage 2",
+                    (stage2_starts + 1, 0.02),
+                    xycoords=("data", "axes fraction"),
+                    size=10,
+                )
+            axes.set(title=title, xlabel="epoch")
+        _legend_below(figure, next(iter(panels.values())))
+        return figure
+
+
+def embedding_maps(
+    dataset: LongTailedDataset, maps: Mapping[str, tuple[Tensor, Tensor]], columns: int = 2
+) -> Figure:
+    """t-SNE maps beside each other: the colour is the group, the figure drawn is the class.
+
+    Args:
+        dataset: its groups.
+        maps: title, and (N, 2) positions with their (N,) labels.
+        columns: maps in a row.
+    """
+    with style():
+        rows = -(-len(maps) // columns)
+        figure = Figure(figsize=(4.4 * columns, 4.3 * rows + 0.4))
+        every = np.atleast_1d(figure.subplots(rows, columns)).flatten()
+        for axes, (title, (positions, labels)) in zip(every, maps.items(), strict=False):
+            _map(axes, dataset, positions, labels)
+            axes.set_title(title)
+        _group_key(figure, dataset)
+        return figure
+
+
+def dots(
+    groups: Mapping[str, Mapping[str, Sequence[float]]], xlabel: str, colour: str = "#D55E00"
+) -> Figure:
+    """One row for each variant: a dot for each seed, a bar for mean ± standard deviation.
+
+    Args:
+        groups: values of each seed, by the panel's title and the variant's name.
+        xlabel: what the values are; all panels share their axis.
+        colour: of everything.
+    """
+    with style():
+        sizes = [len(variants) for variants in groups.values()]
+        figure = Figure(figsize=(8.5, 0.75 * len(groups) + 0.42 * sum(sizes) + 0.6))
+        every = np.atleast_1d(
+            figure.subplots(len(groups), 1, sharex=True, height_ratios=[n + 0.6 for n in sizes])
+        )
+        for axes, (title, variants) in zip(every, groups.items(), strict=True):
+            for row, values in enumerate(variants.values()):
+                low = np.mean(values), np.std(values, ddof=1) if len(values) > 1 else 0.0
+                axes.errorbar(low[0], row, xerr=low[1], color=colour, capsize=5, lw=2.5, marker="|")
+                axes.plot(values, [row - 0.22] * len(values), "o", color=colour, alpha=0.45, ms=5)
+            axes.set_yticks(range(len(variants)), list(variants))
+            axes.set_ylim(len(variants) - 0.4, -0.6)
+            axes.set_title(title)
+            axes.grid(axis="y", visible=False)
+        every[-1].set_xlabel(xlabel)
+        return figure
+
+
+def headline(
+    dataset: LongTailedDataset,
+    accuracies: Sequence[Series],
+    maps: Mapping[str, tuple[Tensor, Tensor]],
+) -> Figure:
+    """The study in five seconds: counts and accuracy by class above, two embeddings below.
+
+    Args:
+        dataset: the one of all panels.
+        accuracies: percent by class of the two methods, with their spread over seeds.
+        maps: as in `embedding_maps`, two of them.
+    """
+    with style():
+        figure = Figure(figsize=(9.5, 8.6))
+        (counts, accuracy), below = figure.subplots(2, 2, height_ratios=[0.8, 1])
+        _counts(counts, dataset)
+        _by_class(accuracy, dataset, "Accuracy by class (%)", accuracies, counts=False)
+        accuracy.set_ylim(-3, 103)
+        for axes, (title, (positions, labels)) in zip(below, maps.items(), strict=True):
+            _map(axes, dataset, positions, labels)
+            axes.set_title(title)
+        _group_key(figure, dataset)
+        return figure
+
+
+def save_figure(figure: Figure, folder: Path, name: str, about: Mapping[str, Any]) -> None:
+    """Write `name.svg`, `name.png` (150 dpi) and `name.json`, each whole or not at all.
+
+    The same figure gives the same bytes: no date, and identifiers in the SVG from a fixed salt.
+
+    Args:
+        figure: made by a function of this module.
+        folder: is made if it is not there.
+        name: file name without suffix.
+        about: what the figure shows, as plain values; the version of gcl_core is added.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for suffix, metadata in (("svg", {"Date": None}), ("png", {"Software": None})):
+        data = io.BytesIO()
+        with style():
+            figure.savefig(data, format=suffix, dpi=150, metadata=metadata)
+        atomic_write(folder / f"{name}.{suffix}", data.getvalue())
+    atomic_json(folder / f"{name}.json", {"gcl_core": gcl_core.__version__, **about})
+
+
+def about_runs(runs: Sequence[Run]) -> dict[str, Any]:
+    """What the JSON beside a figure says of the runs in it: their folders' names and settings.
+
+    Data are named by their name and fingerprint; no path of this machine is in it.
+    """
+    return {
+        "runs": {
+            run.path.name: {**run.folders[-1].about, **run.folders[-1].identity} for run in runs
+        }
+    }
+
+
+def _lines(axes: Axes, x: Sequence[float], lines: Sequence[Series], **more: Any) -> None:
+    for series in lines:
+        look, values = series.look, np.asarray(series.values)
+        axes.plot(x, values, color=look.colour, ls=look.line, label=look.label, **more)
+        if series.spread is not None:
+            half = np.asarray(series.spread)
+            low, high = values - half, values + half
+            axes.fill_between(x, low, high, color=look.colour, alpha=0.13, lw=0)
+
+
+def _label_ends(
+    axes: Axes, x: Sequence[float], lines: Sequence[Series], gap: float = 0.075
+) -> None:
+    """Each line's label at its right end; labels keep `gap` (in axes heights) from each other."""
+    low, high = axes.get_ylim()
+    ends = sorted((float(s.values[-1]), i) for i, s in enumerate(lines))
+    places = [(value - low) / (high - low) for value, _ in ends]
+    for i in range(1, len(places)):
+        places[i] = max(places[i], places[i - 1] + gap)
+    excess = max(0.0, places[-1] - 1.0)
+    for i in reversed(range(len(places))):
+        bound = places[i + 1] - gap if i + 1 < len(places) else 1.0
+        places[i] = min(places[i], bound) if excess else places[i]
+    for place, (_, i) in zip(places, ends, strict=True):
+        look = lines[i].look
+        axes.annotate(
+            look.label,
+            (1.015, place),
+            xycoords="axes fraction",
+            color=look.colour,
+            va="center",
+            size=11.5,
+            annotation_clip=False,
+        )
+
+
+def _by_class(
+    axes: Axes,
+    dataset: LongTailedDataset,
+    title: str,
+    lines: Sequence[Series],
+    counts: bool = True,
+) -> None:
+    classes = range(dataset.num_classes)
+    few = dataset.num_classes <= 20
+    _lines(axes, classes, lines, marker="o" if few else None, ms=5)
+    axes.set_title(title)
+    _label_ends(axes, classes, lines, 0.1)
+    _class_axis(axes, dataset, counts)
+
+
+def _class_axis(axes: Axes, dataset: LongTailedDataset, counts: bool) -> None:
+    """Class names (and counts) along x, and a strip in the colours of the groups."""
+    number = dataset.num_classes
+    step = 1 if number <= 20 else number // 10
+    ticks = range(0, number, step)
+    names = [_short(dataset.class_names[j]) for j in ticks]
+    if counts:
+        names = [f"{n}\n{dataset.class_counts[j]}" for n, j in zip(names, ticks, strict=True)]
+    axes.set_xticks(ticks, names, size=11)
+    axes.set_xlim(-0.5, number - 0.5)
+    axes.set_xlabel("class" + (" and its training images" if counts else ", head to tail"))
+    place = blended_transform_factory(axes.transData, axes.transAxes)
+    for group, members in dataset.groups.items():
+        for j in members:
+            axes.fill_between(
+                [j - 0.5, j + 0.5], 0, 0.02, transform=place, color=GROUP_COLOURS[group], lw=0
+            )
+
+
+def _counts(axes: Axes, dataset: LongTailedDataset) -> None:
+    for group, members in dataset.groups.items():
+        heights = [dataset.class_counts[j] for j in members]
+        axes.bar(members, heights, 0.85, color=GROUP_COLOURS[group])
+        if dataset.num_classes <= 20:
+            for j, height in zip(members, heights, strict=True):
+                axes.annotate(
+                    str(height),
+                    (j, height),
+                    (0, 2),
+                    textcoords="offset points",
+                    ha="center",
+                    size=11,
+                )
+    axes.set_title("Training images by class")
+    axes.grid(axis="x", visible=False)
+    _class_axis(axes, dataset, False)
+
+
+def _map(axes: Axes, dataset: LongTailedDataset, positions: Tensor, labels: Tensor) -> None:
+    """Points of a map: the class's index as glyph for up to 10 classes, a dot for more."""
+    points, classes = positions.numpy(), labels.numpy()
+    for group, members in dataset.groups.items():
+        for j in members:
+            x, y = points[classes == j].T
+            marker = f"${j}$" if dataset.num_classes <= 10 else "."
+            size = 34 if dataset.num_classes <= 10 else 12
+            axes.scatter(x, y, size, GROUP_COLOURS[group], marker=marker, lw=0.3)
+    axes.set(xticks=[], yticks=[], xlabel="", ylabel="")
+    axes.grid(visible=False)
+    for spine in axes.spines.values():
+        spine.set(visible=True, color="0.8")
+
+
+def _group_key(figure: Figure, dataset: LongTailedDataset) -> None:
+    """One line below all panels: the colour of each group, and its classes."""
+    handles = [
+        mpl.lines.Line2D([], [], color=GROUP_COLOURS[g], marker="s", ls="", ms=10)
+        for g in dataset.groups
+    ]
+    labels = [f"{g}-shot ({_classes(members)})" for g, members in dataset.groups.items()]
+    figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
+
+
+def _classes(members: Sequence[int]) -> str:
+    if len(members) > 1 and list(members) == list(range(members[0], members[-1] + 1)):
+        return f"classes {members[0]} to {members[-1]}"
+    return f"{len(members)} {'class' if len(members) == 1 else 'classes'}"
+
+
+def _legend_below(figure: Figure, lines: Sequence[Series]) -> None:
+    handles = [mpl.lines.Line2D([], [], color=s.look.colour, ls=s.look.line, lw=2.2) for s in lines]
+    labels = [s.look.label for s in lines]
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(lines), frameon=False)
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= 6 else name[:5] + "."

@@ -1,0 +1,138 @@
+"""What every notebook of the study needs: parameters, settings, tables and figures shown."""
+
+import io
+import types
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from IPython.display import Image, Markdown, display
+from matplotlib.figure import Figure
+
+from gcl_core.checked import coerce
+from gcl_core.errors import GCLError
+from gcl_core.figures import save_figure, style
+from gcl_core.methods import resolve
+from gcl_core.settings import Settings
+from gcl_core.tables import markdown_table
+from gcl_core.training import Run
+
+PLAIN = (bool, int, float, complex, str, bytes, list, tuple, dict, set, frozenset, type(None))
+IPYTHON = {"In", "Out", "exit", "quit", "get_ipython", "open"}
+
+
+def checked_parameters(
+    namespace: Mapping[str, Any], *, minimum: Mapping[str, float] | None = None
+) -> types.SimpleNamespace:
+    """The parameters of a notebook, converted to their annotated types.
+
+    The parameters cell is the first code cell and has annotated literals only
+    (`seeds: int = 5  # help`); papermill puts its own cell after it, and this is called next. Then
+    every other plain value that is there is a parameter that papermill was given by mistake.
+
+    Args:
+        namespace: the notebook's `globals()`.
+        minimum: the smallest value allowed, by name.
+
+    Raises:
+        GCLError: an unknown parameter, a wrong type or a value below its minimum; the message names
+            the offender, and the allowed names with their types.
+    """
+    types_by_name: dict[str, Any] = dict(namespace.get("__annotations__", {}))
+    listing = ", ".join(f"{n}: {getattr(t, '__name__', t)}" for n, t in types_by_name.items())
+    for name, given in namespace.items():
+        known = name in types_by_name or name in IPYTHON or name.startswith("_")
+        if not known and isinstance(given, PLAIN):
+            raise GCLError(f"parameter {name!r} is unknown; allowed: {listing}")
+    result = types.SimpleNamespace()
+    for name, annotation in types_by_name.items():
+        if name not in namespace:
+            raise GCLError(f"parameter {name!r} has no value; allowed: {listing}")
+        try:
+            given = coerce(name, namespace[name], annotation)
+        except GCLError as error:
+            raise GCLError(f"parameter {error}; allowed: {listing}") from None
+        least = (minimum or {}).get(name)
+        if least is not None and given < least:
+            raise GCLError(f"parameter {name} must be >= {least:g}, got {given:g}")
+        setattr(result, name, given)
+    return result
+
+
+def project_path(text: str) -> Path | None:
+    """A folder as a parameter names it; relative ones lie in the project. None for the empty text.
+
+    The project is the nearest folder, from the current one upward, whose pyproject.toml is that of
+    gcl-core; without one it is the current folder.
+    """
+    if not text:
+        return None
+    here = Path.cwd()
+    for folder in (here, *here.parents):
+        file = folder / "pyproject.toml"
+        if file.is_file() and 'name = "gcl-core"' in file.read_text(encoding="utf-8"):
+            return folder / text
+    return here / text
+
+
+def seeded_settings(
+    parameters: types.SimpleNamespace, method: str, seed: int, **changes: Any
+) -> Settings:
+    """Settings of one run of a notebook: its parameters, a method and a seed, with changes on top.
+
+    Reads `dataset`, `imbalance_ratio` (0: the data as they are) and `preset` ("": the data set's
+    own). The seed also draws the subset and the split of digits, so that its spread has the luck of
+    a few images in it; on all other data the subset stays that of seed 0, as in the field.
+
+    Raises:
+        GCLError: as `gcl_core.methods.resolve`.
+    """
+    return resolve(
+        parameters.dataset,
+        method,
+        parameters.preset or None,
+        imbalance_ratio=parameters.imbalance_ratio or None,
+        seed=seed,
+        data_seed=seed if parameters.dataset == "digits" else 0,
+        **changes,
+    )
+
+
+def protocol(runs: Sequence[Run]) -> str:
+    """The line that stands under every number: data, ratio, epochs, runs and which epoch counts."""
+    first = runs[0]
+    seeds = len({run.settings.seed for run in runs})
+    stages = [s.epochs for s in (first.settings.stage1, first.settings.stage2) if s is not None]
+    counts = first.dataset.class_counts
+    return (
+        f"{first.dataset.name}, {sum(counts)} training images in {len(counts)} classes "
+        f"({max(counts)} to {min(counts)} each), {' + '.join(map(str, stages))} epochs, "
+        f"last epoch, {seeds} {'seed' if seeds == 1 else 'seeds'}"
+        + (", mean ± standard deviation over seeds" if seeds > 1 else "")
+    )
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]], caption: str = "") -> Markdown:
+    """A Markdown table with its caption below; the first column is text, the others numbers."""
+    text = markdown_table(header, rows)
+    return Markdown(f"{text}\n\n*{caption}*" if caption else text)
+
+
+def show(
+    figure: Figure, name: str, alt: str, folder: Path | None, about: Mapping[str, Any]
+) -> None:
+    """Display a figure as PNG with an alternative text, and save it where a folder is given.
+
+    Args:
+        figure: what to show.
+        name: its file name without suffix.
+        alt: what a reader who does not see it should know.
+        folder: see `gcl_core.figures.save_figure`; None saves nothing.
+        about: see `gcl_core.figures.save_figure`.
+    """
+    png = io.BytesIO()
+    with style():
+        figure.savefig(png, format="png", dpi=100, metadata={"Software": None})
+    display(Image(data=png.getvalue(), format="png", alt=alt))
+    if folder is not None:
+        save_figure(figure, folder, name, {"alt": alt, **about})
