@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
 import scipy.special
 import torch
 import torch.nn.functional as F
@@ -52,10 +53,12 @@ class Sampler(Protocol):
 class Streams:
     """The random streams of one stage; their states go into its checkpoint.
 
-    `device` feeds what happens on the training device (augmentation, mixup partners), `noise` the
-    objective, and the two on the CPU the order of images and the mixup shares.
+    `weights` draws new weights, `order` the images of an epoch, `mixup` the shares (all on the
+    CPU), `device` what happens on the training device (augmentation, mixup partners), and `noise`
+    feeds the objective.
     """
 
+    weights: torch.Generator
     order: torch.Generator
     mixup: torch.Generator
     device: torch.Generator
@@ -63,15 +66,15 @@ class Streams:
 
     @classmethod
     def seeded(cls, seed: int, stage: int, rank: int, device: torch.device) -> "Streams":
-        """Independent streams for a seed, a stage and a process; the order is shared by all ranks."""
+        """Independent streams; all processes (ranks) share weights, order and mixup shares."""
 
         def stream(number: int, on: torch.device, rank: int) -> torch.Generator:
-            # Distinct 64-bit seeds, far apart after the generator's own mixing.
-            key = ((seed * 8 + stage) * 4096 + rank) * 8 + number
-            return torch.Generator(on).manual_seed(key * 0x9E3779B97F4A7C15 % 2**63)
+            # Hashed, as torch's CPU generator looks at the lower 32 bits of a seed only.
+            key = np.random.SeedSequence((seed, stage, rank, number)).generate_state(1, np.uint64)
+            return torch.Generator(on).manual_seed(int(key[0]))
 
-        cpu = torch.device("cpu")
-        return cls(stream(0, cpu, 0), stream(1, cpu, 0), stream(2, device, rank), stream(3, device, rank))
+        shared = [stream(number, torch.device("cpu"), 0) for number in range(3)]
+        return cls(*shared, stream(3, device, rank), stream(4, device, rank))
 
     def state(self) -> dict[str, Tensor]:
         return {f.name: getattr(self, f.name).get_state() for f in dataclasses.fields(self)}
@@ -132,7 +135,7 @@ class TrainingImages:
         generator, device = self.streams.device, self.device
         steps = order.split(self.batch_size)
         shares = self._mixup_shares(len(steps)).to(device)
-        mine = [indices[self.rank :: self.ranks] for indices in steps]
+        mine = [self._share(indices) for indices in steps]
         sizes = [len(indices) for indices in mine]
         drawn = torch.cat(mine).to(device)
         shifts = self.crops.shape[2:4]
@@ -151,6 +154,11 @@ class TrainingImages:
             mixed = torch.lerp(inputs[partner], inputs, share)
             yield Batch(mixed, target, self.labels[indices[partner]], share)
 
+    def _share(self, indices: Tensor) -> Tensor:
+        """This process's images of a step; all have as many, the first ones twice if need be."""
+        every = -(-len(indices) // self.ranks) * self.ranks
+        return indices[torch.arange(self.rank, every, self.ranks) % len(indices)]
+
     def _mixup_shares(self, steps: int) -> Tensor:
         """One lambda ~ Beta(alpha, alpha) for each step, (steps,) float32, by the inverse CDF."""
         uniform = torch.rand(steps, dtype=torch.float64, generator=self.streams.mixup)
@@ -165,7 +173,7 @@ def clean_batches(
 ) -> Iterator[Tensor]:
     """Normalised batches of uint8 images, in order and without augmentation."""
     normalise = normaliser(dataset, device)
-    for part in images.split(inference_batch(device)):
+    for part in images.split(inference_batch(device, images[0, 0].numel())):
         yield normalise(part.to(device))
 
 
@@ -178,7 +186,8 @@ class FrozenFeatures:
 
     def __init__(self, batches: TrainingImages, backbone: Callable[[Tensor], Tensor]) -> None:
         self.batches, self.backbone = batches, backbone
-        self.together = max(1, inference_batch(batches.device) // batches.batch_size)
+        pixels = batches.crops.shape[-2] * batches.crops.shape[-1]
+        self.together = max(1, inference_batch(batches.device, pixels) // batches.batch_size)
 
     def __len__(self) -> int:
         return len(self.batches)

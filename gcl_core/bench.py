@@ -36,22 +36,22 @@ from gcl_core.sources import CIFAR_MEAN, CIFAR_STD
 from gcl_core.stage import train_epoch
 
 COUNTS = tuple(long_tailed_counts(5000, 10, 100))
-BATCH, STEPS = 64, 12
-SLICE = BATCH * STEPS  # images of one slice
+BATCH = 64
 FORWARD_FLOP = 2 * 68.9e6  # of ResNet-32 on one 32x32 image; a training step is three times that
 
 Job = Callable[[], None]
 
 
-def benchmark(rounds: int = 7, accelerator: str = "auto") -> dict[str, Any]:
+def benchmark(rounds: int = 7, steps: int = 12, accelerator: str = "auto") -> dict[str, Any]:
     """All measurements as plain values; `bench_table` prints them.
 
     Args:
         rounds: how often every candidate works for its slice.
+        steps: batches of one slice.
         accelerator: "cpu", "gpu" or "auto".
     """
     cores = torch.get_num_threads()
-    with _Workers(accelerator) as workers:
+    with _Workers(accelerator, steps) as workers:
         stage1 = workers.start("reference stage 1", cores), workers.start("stage 1", cores)
         pair = workers.start("stage 1", 1), workers.start("stage 1", 1)
         stage2 = workers.start("reference stage 2", cores), workers.start("stage 2", cores)
@@ -66,7 +66,7 @@ def benchmark(rounds: int = 7, accelerator: str = "auto") -> dict[str, Any]:
                 "reference2": workers.time(stage2[0]),
                 "fast2": workers.time(stage2[1]),
             }
-            rows.append({name: SLICE / seconds for name, seconds in times.items()})
+            rows.append({name: steps * BATCH / seconds for name, seconds in times.items()})
         loss = workers.measure("loss", cores)
         hardware = workers.measure("hardware", cores)
 
@@ -139,8 +139,8 @@ memory copy                             {hardware["copy_gb_per_s"]:8.1f} GB/s"""
 class _Workers:
     """Processes that each hold one candidate, warmed up, and work when told to."""
 
-    def __init__(self, accelerator: str) -> None:
-        self.accelerator = accelerator
+    def __init__(self, accelerator: str, steps: int) -> None:
+        self.accelerator, self.steps = accelerator, steps
         self.context = multiprocessing.get_context("spawn")
         self.processes: list[Any] = []
 
@@ -156,7 +156,7 @@ class _Workers:
         """Start a process for a job of `JOBS`; returns when it is warm."""
         ours, theirs = self.context.Pipe()
         process = self.context.Process(
-            target=_serve, args=(job, threads, self.accelerator, theirs), daemon=True
+            target=_serve, args=(job, threads, self.accelerator, self.steps, theirs), daemon=True
         )
         process.start()
         theirs.close()
@@ -180,17 +180,23 @@ class _Workers:
         return connection.recv()
 
 
-def _serve(job: str, threads: int, accelerator: str, connection: Connection) -> None:
+def _serve(job: str, threads: int, accelerator: str, steps: int, connection: Connection) -> None:
     torch.set_num_threads(threads)
     fast = job in ("stage 1", "stage 2", "data")
     precision = "bf16-mixed" if fast and best_precision(accelerator) == "bfloat16" else "32-true"
     fabric = Fabric(accelerator=accelerator, devices=1, precision=precision)  # type: ignore[arg-type]
-    work = {**JOBS, **MEASURES}[job](fabric)
+    work: Callable[[], Any]
     if job in JOBS:
+        work = JOBS[job](fabric, steps * BATCH)
         work()
+    else:
+        work = MEASURES[job](fabric)
     connection.send("ready")
     while True:
-        connection.recv()
+        try:
+            connection.recv()
+        except EOFError:  # the other side is done
+            return
         answer = work()
         if fabric.device.type == "cuda":
             torch.cuda.synchronize()
@@ -230,22 +236,22 @@ class _PlainImages(Dataset[tuple[Tensor, int]]):
         return self.transform(Image.fromarray(self.images[index])), self.labels[index]
 
 
-def _plain_loader() -> DataLoader[Any]:
+def _plain_loader(images_a_slice: int) -> DataLoader[Any]:
     images = _PlainImages(_random_dataset())
-    sampler = RandomSampler(images, replacement=True, num_samples=SLICE)
+    sampler = RandomSampler(images, replacement=True, num_samples=images_a_slice)
     return DataLoader(images, batch_size=BATCH, sampler=sampler)
 
 
-def _reference_stage1(fabric: Fabric) -> Job:
+def _reference_stage1(fabric: Fabric, images: int) -> Job:
     network = resnet32(10, "linear").to(fabric.device)
     optimizer = torch.optim.SGD(network.parameters(), 0.1, momentum=0.9, weight_decay=2e-4)
-    loader = _plain_loader()
+    loader = _plain_loader(images)
 
     def work() -> None:
         network.train()
-        for images, target in loader:
-            images, target = images.to(fabric.device), target.to(fabric.device)
-            loss = F.cross_entropy(network(images), target)
+        for inputs, target in loader:
+            inputs, target = inputs.to(fabric.device), target.to(fabric.device)
+            loss = F.cross_entropy(network(inputs), target)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -253,16 +259,16 @@ def _reference_stage1(fabric: Fabric) -> Job:
     return work
 
 
-def _reference_stage2(fabric: Fabric) -> Job:
+def _reference_stage2(fabric: Fabric, images: int) -> Job:
     network = resnet32(10, "linear").to(fabric.device).eval()
     optimizer = torch.optim.SGD(network.head.parameters(), 0.1, momentum=0.9, weight_decay=2e-4)
-    loader = _plain_loader()
+    loader = _plain_loader(images)
 
     def work() -> None:
-        for images, target in loader:
-            images, target = images.to(fabric.device), target.to(fabric.device)
+        for inputs, target in loader:
+            inputs, target = inputs.to(fabric.device), target.to(fabric.device)
             with torch.no_grad():
-                features = network.features(images)
+                features = network.features(inputs)
             loss = F.cross_entropy(network.head(features), target)
             optimizer.zero_grad()
             loss.backward()
@@ -271,10 +277,10 @@ def _reference_stage2(fabric: Fabric) -> Job:
     return work
 
 
-def _batches(fabric: Fabric, sampler: type) -> TrainingImages:
+def _batches(fabric: Fabric, sampler: type, images: int) -> TrainingImages:
     dataset = _random_dataset()
     streams = Streams.seeded(0, 1, 0, fabric.device)
-    draws = sampler(dataset.train_labels, num_samples=SLICE, generator=streams.order)
+    draws = sampler(dataset.train_labels, num_samples=images, generator=streams.order)
     return TrainingImages(dataset, draws, BATCH, streams, fabric.device)
 
 
@@ -299,20 +305,20 @@ def _network(fabric: Fabric) -> Network:
     return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
-def _stage1(fabric: Fabric) -> Job:
-    return _trainer(fabric, _network(fabric), _batches(fabric, InstanceBalancedSampler))
+def _stage1(fabric: Fabric, images: int) -> Job:
+    return _trainer(fabric, _network(fabric), _batches(fabric, InstanceBalancedSampler, images))
 
 
-def _stage2(fabric: Fabric) -> Job:
+def _stage2(fabric: Fabric, images: int) -> Job:
     network = _network(fabric)
-    images = _batches(fabric, ClassBalancedSampler)
-    batches = FrozenFeatures(images, frozen(network.backbone, fabric))
+    augmented = _batches(fabric, ClassBalancedSampler, images)
+    batches = FrozenFeatures(augmented, frozen(network.backbone, fabric))
     return _trainer(fabric, CosineClassifier(64, 10).to(fabric.device), batches)
 
 
-def _data(fabric: Fabric) -> Job:
+def _data(fabric: Fabric, images: int) -> Job:
     keep_freed_memory()
-    batches = _batches(fabric, InstanceBalancedSampler)
+    batches = _batches(fabric, InstanceBalancedSampler, images)
 
     def work() -> None:
         for _ in batches:
@@ -394,7 +400,7 @@ def _hardware(fabric: Fabric) -> Callable[[], dict[str, float]]:
     return work
 
 
-JOBS: dict[str, Callable[[Fabric], Job]] = {
+JOBS: dict[str, Callable[[Fabric, int], Job]] = {
     "reference stage 1": _reference_stage1,
     "reference stage 2": _reference_stage2,
     "stage 1": _stage1,

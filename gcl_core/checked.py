@@ -31,8 +31,12 @@ class Checked:
     def __init_subclass__(cls) -> None:
         # Fields are read from the class body: the dataclass decorator runs only afterwards.
         fields = {n: f for n, f in vars(cls).items() if isinstance(f, dataclasses.Field)}
-        lines = [f"    {n} (default {f.default!r}): {f.metadata['text']}" for n, f in fields.items()]
-        cls.__doc__ = "\n".join([cls.__doc__ or "", "", "Attributes:", *lines]) if lines else cls.__doc__
+        lines = [
+            f"    {n} (default {f.default!r}): {f.metadata['text']}" for n, f in fields.items()
+        ]
+        cls.__doc__ = (
+            "\n".join([cls.__doc__ or "", "", "Attributes:", *lines]) if lines else cls.__doc__
+        )
 
     def __post_init__(self) -> None:
         hints = typing.get_type_hints(type(self))
@@ -74,8 +78,8 @@ def coerce(name: str, given: Any, annotation: Any) -> Any:
             if annotation is float and math.isfinite(number):
                 return number
             if annotation is int and number.is_integer():
-                return int(number)
-        except (TypeError, ValueError):
+                return given if isinstance(given, int) else int(number)
+        except (TypeError, ValueError, OverflowError):
             pass
     raise GCLError(f"{name} must be {_type_name(annotation)}, got {given!r}")
 
@@ -99,4 +103,4 @@ def _check_range(name: str, given: Any, limits: Mapping[str, Any]) -> None:
     for number in given if isinstance(given, tuple) else (given,):
         for key, sign, holds in rules:
             if limits[key] is not None and not holds(number, limits[key]):
-                raise GCLError(f"{name} must be {sign} {limits[key]:g}, got {number:g}")
+                raise GCLError(f"{name} must be {sign} {limits[key]}, got {number}")

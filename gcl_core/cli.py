@@ -69,9 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     train.add_argument("--dataset", default="digits", help=f"{', '.join(DATASETS)}:PATH (digits)")
     train.add_argument("--method", default="gcl_crt", help=f"{', '.join(METHODS)} (gcl_crt)")
-    train.add_argument(
-        "--preset", help=f"{', '.join(PRESETS)} (short for digits, official for all others)"
-    )
+    train.add_argument("--preset", help=f"{', '.join(PRESETS)} (official)")
     train.add_argument("--runs", type=Path, default=Path("runs"), help="folder of all runs (runs)")
     train.add_argument("--json", action="store_true", help="the result as the last line, in JSON")
     train.add_argument("--accelerator", default="auto", choices=("auto", "cpu", "gpu"))
@@ -183,7 +181,7 @@ def _train(options: argparse.Namespace, rest: Sequence[str]) -> None:
 def _bench(options: argparse.Namespace, rest: Sequence[str]) -> None:
     from gcl_core.bench import bench_table, benchmark
 
-    result = benchmark(options.rounds, options.accelerator)
+    result = benchmark(options.rounds, accelerator=options.accelerator)
     print(bench_table(result))
     if options.json:
         print(json.dumps(result))

@@ -15,7 +15,9 @@ def checked_counts(class_counts: Sequence[int] | Tensor) -> Tensor:
     """Class counts as a (C,) float64 tensor, refused unless there are two or more, all positive."""
     counts = torch.as_tensor(class_counts, dtype=torch.float64).cpu()
     if counts.ndim != 1 or counts.numel() < 2:
-        raise GCLError(f"class_counts must list at least 2 classes, got shape {tuple(counts.shape)}")
+        raise GCLError(
+            f"class_counts must list at least 2 classes, got shape {tuple(counts.shape)}"
+        )
     if not bool(torch.isfinite(counts).all()) or bool((counts <= 0).any()):
         j = int((~(torch.isfinite(counts) & (counts > 0))).nonzero()[0])
         raise GCLError(f"class_counts must be positive, class {j} has {counts[j]:g}")

@@ -80,6 +80,18 @@ def tsne(features: Tensor, *, perplexity: float = 30.0, seed: int = 0) -> Tensor
     return torch.from_numpy(mapper.fit_transform(F.normalize(features).numpy()))
 
 
+def map_of(
+    run: Run, split: str, *, points: int = 1000, perplexity: float = 30.0
+) -> tuple[Tensor, Tensor]:
+    """A t-SNE map of at most `points` images of a run: (n, 2) positions and their (n,) labels.
+
+    The perplexity is lowered to (n - 1) / 3 where there are few images, as its inventors advise.
+    """
+    features, labels = features_of(run, split)
+    kept = thinned(labels, points)
+    return tsne(features[kept], perplexity=min(perplexity, (len(kept) - 1) / 3)), labels[kept]
+
+
 def angular_spread(features: Tensor, labels: Tensor, num_classes: int) -> Tensor:
     """Mean angle in degrees between the features of a class and their mean direction.
 

@@ -100,6 +100,12 @@ def over_seeds(look: Look, rows: Sequence[Sequence[float]]) -> Series:
     return Series(look, values.mean(0).tolist(), spread)
 
 
+def curve(look: Look, runs: Sequence[Run], key: str) -> Series:
+    """A column of the metrics of several runs by epoch, both stages one after the other."""
+    rows = [[row[key] for folder in run.folders for row in folder.metrics] for run in runs]
+    return over_seeds(look, [[float(value) for value in row] for row in rows])
+
+
 def gradient_curves(differences: Sequence[float], curves: Sequence[Series]) -> Figure:
     """Gradient on the target logit against the logit difference, one curve for each cloud.
 
@@ -269,16 +275,13 @@ def save_figure(figure: Figure, folder: Path, name: str, about: Mapping[str, Any
     atomic_json(folder / f"{name}.json", {"gcl_core": gcl_core.__version__, **about})
 
 
-def about_runs(runs: Sequence[Run]) -> dict[str, Any]:
+def about_runs(*groups: Sequence[Run]) -> dict[str, Any]:
     """What the JSON beside a figure says of the runs in it: their folders' names and settings.
 
     Data are named by their name and fingerprint; no path of this machine is in it.
     """
-    return {
-        "runs": {
-            run.path.name: {**run.folders[-1].about, **run.folders[-1].identity} for run in runs
-        }
-    }
+    last = {run.path.name: run.folders[-1] for runs in groups for run in runs}
+    return {"runs": {name: {**folder.about, **folder.identity} for name, folder in last.items()}}
 
 
 def _lines(axes: Axes, x: Sequence[float], lines: Sequence[Series], **more: Any) -> None:

@@ -126,7 +126,9 @@ class GCLLoss(nn.Module):
             )
         else:
             # The sum adds 0, or NaN where any cosine of the row is not finite.
-            loss = F.cross_entropy(self.scale * cosine, target, reduction="none") + 0 * cosine.sum(1)
+            loss = F.cross_entropy(self.scale * cosine, target, reduction="none") + 0 * cosine.sum(
+                1
+            )
         # One bad cosine spoils the loss of its row: N values to check instead of N x C.
         if on_cpu and not loss.isfinite().all():
             row = int((~loss.isfinite()).nonzero()[0])

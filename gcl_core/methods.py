@@ -145,8 +145,8 @@ def resolve(
     Args:
         dataset: "digits", "cifar10", "cifar100" (or "cifar10:PATH"), or "folder:PATH".
         method: a key of `METHODS`.
-        preset: a key of `PRESETS`; None is the data set's default, "short" for digits and
-            "official" for all others.
+        preset: a key of `PRESETS`; None is the data set's default, "official" for all so far (on
+            digits that is seconds, and fewer epochs leave GCL untrained).
         accelerator: where it will run; decides the precision, unless `precision` is changed.
         changes: any setting by its flat name.
 
@@ -156,7 +156,7 @@ def resolve(
     if method not in METHODS:
         raise GCLError(f"method {method!r} is unknown; allowed: {', '.join(METHODS)}")
     digits = dataset == "digits"
-    preset = preset or ("short" if digits else "official")
+    preset = preset or "official"
     if preset not in PRESETS:
         raise GCLError(f"preset {preset!r} is unknown; allowed: {', '.join(PRESETS)}")
     chosen = METHODS[method]

@@ -12,9 +12,10 @@ from matplotlib.figure import Figure
 from gcl_core.checked import coerce
 from gcl_core.errors import GCLError
 from gcl_core.figures import save_figure, style
+from gcl_core.grid import run_many
 from gcl_core.methods import resolve
 from gcl_core.settings import Settings
-from gcl_core.tables import markdown_table
+from gcl_core.tables import markdown_table, mean_and_spread
 from gcl_core.training import Run
 
 PLAIN = (bool, int, float, complex, str, bytes, list, tuple, dict, set, frozenset, type(None))
@@ -98,6 +99,30 @@ def seeded_settings(
     )
 
 
+def run_variants(
+    parameters: types.SimpleNamespace, variants: Mapping[str, tuple[str, Mapping[str, Any]]]
+) -> dict[str, list[Run]]:
+    """Runs of several variants of a method, one for each seed, trained side by side.
+
+    Reads `seeds`, `runs` and `workers` (0: one for each core) besides what `seeded_settings` reads.
+
+    Args:
+        parameters: as `checked_parameters` returns them.
+        variants: method and changed settings, by the name that the result has them under.
+
+    Raises:
+        GCLError: as `seeded_settings`, before anything is trained, and as `gcl_core.training.run`.
+    """
+    plan = [
+        seeded_settings(parameters, method, seed, **changes)
+        for method, changes in variants.values()
+        for seed in range(parameters.seeds)
+    ]
+    folder = project_path(parameters.runs) or Path("runs")
+    done = iter(run_many(plan, folder, workers=parameters.workers or None))
+    return {name: [next(done) for _ in range(parameters.seeds)] for name in variants}
+
+
 def protocol(runs: Sequence[Run]) -> str:
     """The line that stands under every number: data, ratio, epochs, runs and which epoch counts."""
     first = runs[0]
@@ -116,6 +141,30 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], caption: str = "
     """A Markdown table with its caption below; the first column is text, the others numbers."""
     text = markdown_table(header, rows)
     return Markdown(f"{text}\n\n*{caption}*" if caption else text)
+
+
+def ablation_table(
+    what: str, trained: Mapping[str, Sequence[Run]], paper: Mapping[str, float], *, reference: str
+) -> Markdown:
+    """One of the paper's Tables 3 to 5: the quoted numbers, ours, and the paired differences.
+
+    Args:
+        what: heading of the first column.
+        trained: runs by variant, in the same order of seeds.
+        paper: the paper's top-1 accuracies on CIFAR-10-LT at ratio 100, by variant.
+        reference: the variant that the others are compared with, seed by seed.
+    """
+    rows = []
+    for name, runs in trained.items():
+        pairs = zip(runs, trained[reference], strict=True)
+        difference = [run.result["top1"] - other.result["top1"] for run, other in pairs]
+        ours = [mean_and_spread([run.result[key] for run in runs]) for key in ("top1", "few")]
+        change = "" if name == reference else mean_and_spread(difference)
+        rows.append([name, f"{paper[name]:.2f}", *ours, change])
+    quoted = "paper: CIFAR-10-LT, ratio 100 (quoted)"
+    header = [what, quoted, "here: top-1 (%)", "few-shot (%)", "top-1 minus the reference's"]
+    pairing = f"Last column: seed by seed, the reference is {reference}."
+    return table(header, rows, f"Here: {protocol(trained[reference])}. {pairing}")
 
 
 def show(

@@ -35,8 +35,12 @@ class GCL(Checked):
         0.5, "factor of the cloud; 0.5: published code for CIFAR; 1: the paper's formula", low=0
     )
     sigma: float = value(1 / 3, "standard deviation of eps; 1/3: the paper, Sec. 4.2", low=0)
-    strategy: str = value("log", "cloud sizes; log: the paper, Eq. 9 and Table 3", allowed=STRATEGIES)
-    exponent: float | None = value(None, "e of strategy power: 1/3, 1/4 in Table 3", above=0, below=1)
+    strategy: str = value(
+        "log", "cloud sizes; log: the paper, Eq. 9 and Table 3", allowed=STRATEGIES
+    )
+    exponent: float | None = value(
+        None, "e of strategy power: 1/3, 1/4 in Table 3", above=0, below=1
+    )
     margin: float = value(
         0.0, "m taken from the target's cosine; 0 in stage 1, 0.1 in stage 2: published code"
     )

@@ -1,10 +1,10 @@
 """A run's folder: named by the hash of what it computes, written atomically, by one process.
 
-    runs/<hash>/settings.json    what is computed, and with which versions
-                metrics.csv      one row an epoch; the same bytes whenever the same run is repeated
-                timing.csv       seconds of each epoch; these differ
-                checkpoint.pt    everything that is needed to go on after the last finished epoch
-                result.json      the result; its presence means that the run is finished
+runs/<hash>/settings.json    what is computed, and with which versions
+            metrics.csv      one row an epoch; the same bytes whenever the same run is repeated
+            timing.csv       seconds of each epoch; these differ
+            checkpoint.pt    everything that is needed to go on after the last finished epoch
+            result.json      the result; its presence means that the run is finished
 """
 
 import csv
@@ -72,7 +72,9 @@ class RunFolder:
                 log.info("%s: another process is working on this run; waiting for it", self.path)
                 lock.acquire()
         except OSError as error:
-            raise GCLError(f"cannot use run folder {self.path}: {error.strerror or error}") from error
+            raise GCLError(
+                f"cannot use run folder {self.path}: {error.strerror or error}"
+            ) from error
         try:
             for leftover in self.path.glob(".*.tmp"):
                 leftover.unlink()
@@ -93,7 +95,9 @@ class RunFolder:
         elif any(p.name != ".lock" for p in self.path.iterdir()):
             raise GCLError(f"{self.path} holds files but no settings.json; move it away")
         else:
-            atomic_json(file, {"about": self.about, "identity": self.identity, "versions": versions()})
+            atomic_json(
+                file, {"about": self.about, "identity": self.identity, "versions": versions()}
+            )
 
     @property
     def checkpoint_file(self) -> Path:

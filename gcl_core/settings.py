@@ -73,6 +73,7 @@ class CBEN(Checked):
     def build(self, labels: Tensor, generator: torch.Generator) -> CBENSampler:
         return CBENSampler(labels, self.a, self.b, generator=generator)
 
+
 SamplerSettings = InstanceBalanced | ClassBalanced | EffectiveNumber | CBEN
 KINDS: dict[str, dict[str, type]] = {
     "objective": OBJECTIVES,
@@ -96,10 +97,17 @@ class DataSettings(Checked):
     class_counts: tuple[int, ...] | None = value(
         None, "explicit counts, such as 50,20,5; instead of ratio, profile and n_max", low=1
     )
-    data_seed: int = value(0, "seed of the subset (and of the split of digits)", low=0)
-    image_size: int | None = value(None, "resize every image of a folder to this size", low=4, high=512)
+    data_seed: int = value(
+        0, "seed of the subset (and of the split of digits)", low=0, high=2**32 - 1
+    )
+    image_size: int | None = value(
+        None, "resize every image of a folder to this size", low=4, high=512
+    )
     crop_padding: int | None = value(
-        None, "pixels around the random crop; none: 4 of 32 (published code), 1 of 8", low=0, high=64
+        None,
+        "pixels around the random crop; none: 4 of 32 (published code), 1 of 8",
+        low=0,
+        high=64,
     )
     flip: bool | None = value(None, "mirror at random; none: yes, but not digits")
 
@@ -121,13 +129,18 @@ class Stage(Checked):
     momentum: float = value(0.9, "0.9: the paper, Sec. 4.2", low=0, below=1)
     weight_decay: float = value(2e-4, "2e-4: published code, Cao et al. 2019", low=0)
     schedule: str = value(
-        "multistep", "multistep: the paper; cosine: the code's stage 2", allowed=("multistep", "cosine")
+        "multistep",
+        "multistep: the paper; cosine: the code's stage 2",
+        allowed=("multistep", "cosine"),
     )
     warmup: float = value(
         0.025, "share of the epochs with a rising rate; 5 of 200: published code", low=0, high=1
     )
     milestones: tuple[float, ...] = value(
-        (0.8, 0.9), "shares of the epochs after which lr falls; 160, 180 of 200: code", above=0, below=1
+        (0.8, 0.9),
+        "shares of the epochs after which lr falls; 160, 180 of 200: code",
+        above=0,
+        below=1,
     )
     decay: float = value(
         0.1, "factor at each milestone; 0.1: published code; 0.01: Cao et al. 2019", above=0, high=1
@@ -160,9 +173,15 @@ class Settings(Checked):
     data: DataSettings
     stage1: Stage
     stage2: Stage | None = None
-    network: str = value("resnet32", "backbone; resnet32: the paper for CIFAR", allowed=tuple(NETWORKS))
-    head: str = value("cosine", "classifier; cosine for gcl, linear for ce: both codes", allowed=HEADS)
-    seed: int = value(0, "seed of weights, order, augmentation, mixup and noise", low=0)
+    network: str = value(
+        "resnet32", "backbone; resnet32: the paper for CIFAR", allowed=tuple(NETWORKS)
+    )
+    head: str = value(
+        "cosine", "classifier; cosine for gcl, linear for ce: both codes", allowed=HEADS
+    )
+    seed: int = value(
+        0, "seed of weights, order, augmentation, mixup and noise", low=0, high=2**32 - 1
+    )
     precision: str = value("float32", "of convolutions; weights stay float32", allowed=PRECISIONS)
     devices: int = value(1, "processes, each with its share of every batch", low=1)
 
@@ -233,8 +252,7 @@ def override(settings: Settings, changes: Mapping[str, Any]) -> Settings:
     Raises:
         GCLError: a name that these settings do not have, or a value that is refused.
     """
-    # Kinds first: choosing another objective brings the settings that the other changes may name.
-    for name, given in sorted(changes.items(), key=lambda c: c[0].split("_")[-1] not in KINDS):
+    for name, given in sorted(changes.items(), key=_turn):
         paths = flat_settings(settings)
         if name not in paths:
             close = difflib.get_close_matches(name, paths, 1)
@@ -250,6 +268,17 @@ def override(settings: Settings, changes: Mapping[str, Any]) -> Settings:
         else:
             settings = _replaced(settings, path, given)
     return settings
+
+
+def _turn(change: tuple[str, Any]) -> int:
+    """Kinds first, for the other changes may name settings that they bring; and the head after the
+    objectives that work with any head, before those that need a certain one."""
+    name, given = change
+    if name == "head":
+        return 1
+    if name.split("_")[-1] not in KINDS:
+        return 3
+    return 0 if given in OBJECTIVES and set(OBJECTIVES[given].heads) == set(HEADS) else 2
 
 
 def _replaced(part: Any, path: tuple[str, ...], new: Any) -> Any:

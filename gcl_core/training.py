@@ -1,6 +1,7 @@
 """A run: train the network, then re-balance its classifier on the frozen backbone."""
 
 import functools
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -78,6 +79,8 @@ def run(
 
 def make_fabric(settings: Settings, accelerator: str) -> Fabric:
     """Device, precision and processes, started."""
+    # Fabric announces the precision in a line of its own; it is in our log and in settings.json.
+    logging.getLogger("lightning_fabric.utilities.rank_zero").setLevel(logging.WARNING)
     fabric = Fabric(
         accelerator=accelerator,
         devices=settings.devices,
@@ -101,7 +104,7 @@ def stage1_folder(settings: Settings, dataset: LongTailedDataset, runs: Path) ->
         "std": dataset.std,
     }
     every = to_dict(settings)
-    rest = {key: every[key] for key in every.keys() - {"data", "stage2"}}
+    rest = {key: part for key, part in every.items() if key not in ("data", "stage2")}
     return RunFolder(runs, {"images": images, **rest}, {"dataset": dataset.name})
 
 
@@ -118,11 +121,12 @@ def _stage1(
     folder: RunFolder,
     progress: str,
 ) -> Network:
-    weights = torch.Generator().manual_seed(settings.seed)
-    channels = dataset.train_images.shape[1]
-    network = build_network(settings.network, dataset.num_classes, settings.head, channels, weights)
-    network.to(fabric.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     streams = Streams.seeded(settings.seed, 1, fabric.global_rank, fabric.device)
+    channels = dataset.train_images.shape[1]
+    network = build_network(
+        settings.network, dataset.num_classes, settings.head, channels, streams.weights
+    )
+    network.to(fabric.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def evaluate() -> dict[str, Any]:
         backbone = frozen(network.backbone, fabric)
@@ -154,10 +158,9 @@ def _stage2(
 ) -> Network:
     stage = settings.stage2
     assert stage is not None and stage.rebalance is not None
-    weights = torch.Generator().manual_seed(settings.seed + 1)
-    head = stage.rebalance.build(network.head, weights).to(fabric.device)
-    backbone = frozen(network.backbone, fabric)
     streams = Streams.seeded(settings.seed, 2, fabric.global_rank, fabric.device)
+    head = stage.rebalance.build(network.head, streams.weights).to(fabric.device)
+    backbone = frozen(network.backbone, fabric)
 
     @functools.cache
     def test_features() -> Tensor:

@@ -1,0 +1,285 @@
+"""Batched augmentation against an image-by-image loop; mixup; streams; nothing asked of the device."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+from torch.utils._python_dispatch import TorchDispatchMode
+from torchvision.transforms.v2 import functional as transforms
+from toys import toy_dataset
+
+from gcl_core.batches import Batch, FrozenFeatures, Streams, TrainingImages, clean_batches
+from gcl_core.samplers import ClassBalancedSampler, InstanceBalancedSampler
+
+CPU = torch.device("cpu")
+
+
+def images_of(dataset, *, seed=0, batch_size=16, sampler=InstanceBalancedSampler, **options):
+    streams = Streams.seeded(seed, 1, options.get("rank", 0), CPU)
+    order = sampler(dataset.train_labels, generator=streams.order)
+    return TrainingImages(dataset, order, batch_size, streams, CPU, **options)
+
+
+def epoch_of(dataset, **options):
+    return list(images_of(dataset, **options))
+
+
+def loop(dataset, *, seed=0, batch_size=16, mixup_alpha=0.0):
+    """The same epoch image by image with torchvision's operations, from the same draws."""
+    streams = Streams.seeded(seed, 1, 0, CPU)
+    order = InstanceBalancedSampler(dataset.train_labels, generator=streams.order).draw()
+    steps = math.ceil(len(order) / batch_size)
+    shares = torch.rand(steps, dtype=torch.float64, generator=streams.mixup)
+    if mixup_alpha not in (0.0, 1.0):
+        shares = torch.from_numpy(stats.beta.ppf(shares, mixup_alpha, mixup_alpha))
+    size, pad = dataset.train_images.shape[2], dataset.crop_padding
+    down, right = (
+        torch.randint(2 * pad + 1, order.shape, generator=streams.device) for _ in range(2)
+    )
+    mirrored = torch.rand(order.shape, generator=streams.device) < 0.5
+    images = []
+    for i, index in enumerate(order.tolist()):
+        image = transforms.pad(dataset.train_images[index], [pad])
+        image = transforms.crop(image, int(down[i]), int(right[i]), size, size)
+        if dataset.flip and mirrored[i]:
+            image = transforms.horizontal_flip(image)
+        image = transforms.to_dtype(image, torch.float32, scale=True)
+        images.append(transforms.normalize(image, dataset.mean, dataset.std))
+    images, labels = torch.stack(images), dataset.train_labels[order]
+    for share, inputs, target in zip(
+        shares.tolist(), images.split(batch_size), labels.split(batch_size), strict=True
+    ):
+        if not mixup_alpha:
+            yield inputs, target, None, None
+            continue
+        partner = torch.randperm(len(target), generator=streams.device)
+        mixed = [
+            share * inputs[i] + (1 - share) * inputs[j] for i, j in enumerate(partner.tolist())
+        ]
+        yield torch.stack(mixed), target, target[partner], share
+
+
+@pytest.mark.parametrize("mixup_alpha", [0.0, 1.0, 0.2])
+@pytest.mark.parametrize(("padding", "flip", "channels"), [(2, True, 3), (1, False, 1), (0, True, 3)])
+def test_an_epoch_against_a_loop_over_images(mixup_alpha, padding, flip, channels):
+    dataset = toy_dataset(padding=padding, flip=flip, channels=channels)
+    batches = epoch_of(dataset, mixup_alpha=mixup_alpha)
+    expected = list(loop(dataset, mixup_alpha=mixup_alpha))
+    assert len(batches) == len(expected) == 3
+    for batch, (inputs, target, partner, share) in zip(batches, expected, strict=True):
+        assert batch.inputs.dtype == torch.float32
+        torch.testing.assert_close(batch.inputs, inputs, rtol=0, atol=1e-5)
+        assert torch.equal(batch.target, target)
+        if mixup_alpha:
+            assert torch.equal(batch.partner, partner)
+            assert float(batch.share) == pytest.approx(share, abs=1e-6)
+        else:
+            assert batch.partner is batch.share is None
+
+
+def test_an_epoch_has_every_image_once_and_the_next_is_another():
+    dataset = toy_dataset(padding=0, flip=False)
+    images = images_of(dataset)
+    epochs = [torch.cat([b.inputs for b in images]) for _ in range(2)]
+    (whole,) = clean_batches(dataset.train_images, dataset, CPU)
+    for inputs in epochs:
+        assert sorted(inputs.flatten(1).tolist()) == sorted(whole.flatten(1).tolist())
+    assert not torch.equal(*epochs)
+
+
+def test_every_crop_and_mirror_is_equally_likely():
+    dataset = toy_dataset(counts=(2000,), size=2, channels=1, padding=1)
+    dataset.train_images[:] = torch.tensor([[10, 20], [30, 40]], dtype=torch.uint8)
+    (batch,) = epoch_of(dataset, batch_size=2000)
+    pixels = (batch.inputs * dataset.std[0] + dataset.mean[0]) * 255
+    # 9 crops x 2 mirrors; the crop of one corner, such as 40 alone, is seen in either mirror.
+    seen, times = pixels.round().flatten(1).unique(dim=0, return_counts=True)
+    assert len(seen) == 18
+    assert float(((times - 2000 / 18) ** 2 / (2000 / 18)).sum()) < 41  # once in 1,000 times
+
+
+def test_images_stay_uint8_and_inputs_are_channels_last():
+    dataset = toy_dataset()
+    images = images_of(dataset)
+    assert images.crops.dtype == torch.uint8
+    assert images.crops.untyped_storage().nbytes() == 47 * 3 * 12 * 12  # one copy, no crop is stored
+    before = dataset.train_images.clone()
+    (*_, batch) = images
+    assert batch.inputs.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(dataset.train_images, before)
+
+
+@given(st.integers(1, 50), st.integers(2, 20))
+def test_batches_are_full_but_the_last(samples, batch_size):
+    dataset = toy_dataset(counts=(samples,), size=2, channels=1, padding=0)
+    images = images_of(dataset, batch_size=batch_size)
+    sizes = [len(batch.target) for batch in images]
+    assert len(images) == len(sizes) == math.ceil(samples / batch_size)
+    assert sum(sizes) == samples
+    assert set(sizes[:-1]) <= {batch_size}
+
+
+def test_sampler_decides_the_classes():
+    batches = epoch_of(toy_dataset((300, 20, 4)), sampler=ClassBalancedSampler)
+    counts = torch.bincount(torch.cat([b.target for b in batches]))
+    assert counts.sum() == 324
+    assert ((counts - 108).abs() < 40).all()
+
+
+@pytest.mark.parametrize("alpha", [0.2, 1.0, 2.0])
+def test_mixup_shares_follow_beta(alpha):
+    dataset = toy_dataset(counts=(6000,), size=2, channels=1, padding=0)
+    shares = [float(b.share) for b in epoch_of(dataset, batch_size=2, mixup_alpha=alpha)]
+    assert len(shares) == 3000
+    assert 0 <= min(shares) <= max(shares) <= 1
+    assert stats.kstest(shares, stats.beta(alpha, alpha).cdf).pvalue > 0.001
+
+
+def test_mixup_loss_is_the_formula():
+    generator = torch.Generator().manual_seed(0)
+    outputs = torch.randn(6, 3, generator=generator)
+    target, partner = torch.tensor([0, 1, 2, 0, 1, 2]), torch.tensor([1, 1, 0, 2, 2, 0])
+    calls = []
+
+    def criterion(given, labels):
+        calls.append(labels)
+        return F.cross_entropy(given, labels)
+
+    plain = Batch(outputs, target).loss(criterion, outputs)
+    torch.testing.assert_close(plain, F.cross_entropy(outputs, target))
+    mixed = Batch(outputs, target, partner, torch.tensor(0.3)).loss(criterion, outputs)
+    expected = 0.3 * F.cross_entropy(outputs, target) + 0.7 * F.cross_entropy(outputs, partner)
+    torch.testing.assert_close(mixed, expected)
+    assert [c.tolist() for c in calls[1:]] == [target.tolist(), partner.tolist()]  # fresh noise each
+
+
+# Streams
+
+
+def draws(streams):
+    return {
+        name: torch.rand(8, generator=getattr(streams, name)).tolist() for name in streams.state()
+    }
+
+
+def test_streams_are_all_different():
+    every = [
+        tuple(values)
+        for seed in (0, 1, 2**32 - 1)
+        for stage in (1, 2)
+        for rank in (0, 1)
+        for name, values in draws(Streams.seeded(seed, stage, rank, CPU)).items()
+        if rank == 0 or name in ("device", "noise")
+    ]
+    assert len(set(every)) == len(every) == 3 * 2 * 7
+
+
+def test_order_and_mixup_are_shared_by_all_ranks():
+    first, second = (draws(Streams.seeded(3, 1, rank, CPU)) for rank in (0, 1))
+    assert {k for k in first if first[k] == second[k]} == {"weights", "order", "mixup"}
+
+
+def test_streams_are_restored():
+    streams = Streams.seeded(0, 1, 0, CPU)
+    draws(streams)
+    state = streams.state()
+    expected = draws(streams)
+    other = Streams.seeded(9, 2, 1, CPU)
+    other.restore(state)
+    assert draws(other) == expected
+
+
+def test_an_epoch_after_a_restore_is_the_same():
+    dataset = toy_dataset()
+    images = images_of(dataset, mixup_alpha=1.0)
+    list(images)
+    state = images.streams.state()
+    expected = list(images)
+    later = images_of(dataset, seed=5, mixup_alpha=1.0)
+    later.streams.restore(state)
+    for batch, other in zip(expected, later, strict=True):
+        assert torch.equal(batch.inputs, other.inputs)
+        assert torch.equal(batch.target, other.target)
+        assert torch.equal(batch.partner, other.partner)
+
+
+# Processes
+
+
+@pytest.mark.parametrize("ranks", [2, 3])
+@pytest.mark.parametrize("samples", [48, 47, 33])  # the last batch of 33 by 16 has one image
+def test_processes_share_every_batch(ranks, samples):
+    dataset = toy_dataset(counts=(samples,), size=2, channels=1, padding=0, flip=False)
+    dataset.train_labels[:] = torch.arange(samples)  # so that a label names its image
+    whole = epoch_of(dataset)
+    parts = [epoch_of(dataset, rank=r, ranks=ranks) for r in range(ranks)]
+    for together, *shares in zip(whole, *parts, strict=True):
+        sizes = [len(share.target) for share in shares]
+        assert min(sizes) >= 1  # the mean loss of an empty share would be NaN
+        assert len(set(sizes)) == 1  # DDP weighs all alike
+        assert set(torch.cat([s.target for s in shares]).tolist()) == set(together.target.tolist())
+        assert sum(sizes) < len(together.target) + ranks
+
+
+# Speed
+
+
+class NoAnswer(TorchDispatchMode):
+    """Refuses every operation that would make the host wait for the device."""
+
+    waits = ("_local_scalar_dense", "nonzero", "is_nonzero", "item", "equal", "unique", "masked_select")
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        name = function.overloadpacket.__name__.split(".")[-1]
+        assert name not in self.waits, f"{name} makes the host wait"
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("mixup_alpha", [0.0, 1.0, 0.5])
+@pytest.mark.parametrize("frozen", [False, True])
+def test_nothing_is_asked_of_the_device_between_batches(mixup_alpha, frozen):
+    images = images_of(toy_dataset(), mixup_alpha=mixup_alpha)
+    batches = FrozenFeatures(images, lambda x: x.flatten(1)) if frozen else images
+    epoch = iter(batches)
+    next(epoch)  # the draws of the epoch come before it
+    with NoAnswer():
+        assert len(list(epoch)) == 2
+        with pytest.raises(AssertionError, match="makes the host wait"):
+            float(torch.ones(()))
+
+
+# Other batches
+
+
+def test_clean_batches_are_in_order_and_normalised():
+    dataset = toy_dataset((100, 90, 9), padding=4)
+    got = torch.cat(list(clean_batches(dataset.train_images, dataset, CPU)))
+    expected = [
+        transforms.normalize(
+            transforms.to_dtype(image, torch.float32, scale=True), dataset.mean, dataset.std
+        )
+        for image in dataset.train_images
+    ]
+    torch.testing.assert_close(got, torch.stack(expected), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("mixup_alpha", [0.0, 1.0])
+def test_frozen_features_are_the_same_batches(mixup_alpha):
+    dataset = toy_dataset((90, 30, 9))
+
+    def backbone(images):
+        return images.mean((2, 3))
+
+    plain = epoch_of(dataset, mixup_alpha=mixup_alpha)
+    frozen = FrozenFeatures(images_of(dataset, mixup_alpha=mixup_alpha), backbone)
+    assert len(frozen) == len(plain)
+    for batch, expected in zip(frozen, plain, strict=True):
+        torch.testing.assert_close(batch.inputs, backbone(expected.inputs))
+        assert torch.equal(batch.target, expected.target)
+        if mixup_alpha:
+            assert torch.equal(batch.partner, expected.partner)
+            assert batch.share == expected.share
