@@ -178,7 +178,7 @@ def test_streams_are_all_different():
     assert len(set(every)) == len(every) == 3 * 2 * 7
 
 
-def test_order_and_mixup_are_shared_by_all_ranks():
+def test_ranks_share_what_they_must_agree_on():
     first, second = (draws(Streams.seeded(3, 1, rank, CPU)) for rank in (0, 1))
     assert {k for k in first if first[k] == second[k]} == {"weights", "order", "mixup"}
 

@@ -1,0 +1,107 @@
+"""Accuracies against a loop; the folded network against the plain one."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from toys import seeded, toy_dataset
+
+from gcl_core import digits_cnn, resnet32
+from gcl_core.evaluation import accuracies, confusion_matrix, frozen, outputs_of
+from gcl_core.methods import resolve
+from gcl_core.training import make_fabric
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module", params=["float32", "bfloat16"])
+def fabric(request):
+    return make_fabric(resolve(precision=request.param), "cpu")
+
+
+def lived(network, channels):
+    """A network whose normalisation has statistics and weights of its own."""
+    generator = seeded(2)
+    for layer in network.modules():
+        if isinstance(layer, torch.nn.BatchNorm2d):
+            layer.running_mean.normal_(0, 0.3, generator=generator)
+            layer.running_var.uniform_(0.5, 2, generator=generator)
+            torch.nn.init.uniform_(layer.weight, 0.5, 1.5, generator=generator)
+            torch.nn.init.normal_(layer.bias, 0, 0.3, generator=generator)
+    return network, torch.randn(5, channels, 16, 16, generator=generator)
+
+
+@pytest.mark.parametrize(("make", "channels"), [(resnet32, 3), (digits_cnn, 1)])
+def test_frozen_backbone_is_the_network_in_eval_mode(fabric, make, channels):
+    network, images = lived(make(10), channels)
+    infer = frozen(network.backbone, fabric)
+    assert network.backbone.training  # as it was
+    expected = network.eval().features(images).detach()
+    got = infer(images)
+    assert got.dtype == torch.float32
+    assert not got.requires_grad
+    tolerance = 1e-5 if fabric._precision.precision == "32-true" else 0.03
+    assert float((got - expected).norm() / expected.norm()) < tolerance
+
+
+def test_frozen_backbone_does_not_follow_the_network(fabric):
+    network, images = lived(digits_cnn(10), 1)
+    infer = frozen(network.backbone, fabric)
+    before = infer(images)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.mul_(2)
+    assert torch.equal(infer(images), before)
+    assert not any(p.grad is not None for p in network.parameters())
+    assert all(p.requires_grad for p in network.parameters())
+
+
+def test_frozen_draws_nothing_and_learns_nothing(fabric):
+    network, images = lived(digits_cnn(10), 1)
+    before = {k: v.clone() for k, v in network.state_dict().items()}
+    state = torch.get_rng_state()
+    frozen(network.backbone, fabric)(images)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(before[k], v) for k, v in network.state_dict().items())
+
+
+def test_outputs_are_those_of_every_image_in_order():
+    dataset = toy_dataset((3, 3), tests=80)
+    outputs = outputs_of(lambda x: x.mean((2, 3)), dataset.test_images, dataset, CPU)
+    pixels = dataset.test_images.float().mean((2, 3)) / 255
+    expected = (pixels - torch.tensor(dataset.mean)) / torch.tensor(dataset.std)
+    torch.testing.assert_close(outputs, expected, rtol=1e-4, atol=1e-5)
+
+
+@given(st.integers(2, 6), st.integers(1, 40), st.integers(0, 10**6))
+def test_accuracies_against_a_loop(classes, images, seed):
+    generator = seeded(seed)
+    outputs = torch.randint(4, (images, classes), generator=generator).float()  # with ties
+    labels = torch.randint(classes, (images,), generator=generator)
+    groups = {"many": [0], "medium": list(range(1, classes - 1)), "few": [classes - 1]}
+    guesses = [row.index(max(row)) for row in outputs.tolist()]  # ties go to the first
+
+    def percent(members):
+        right = [g == y for g, y in zip(guesses, labels.tolist(), strict=True) if y in members]
+        return round(100 * sum(right) / len(right), 4) if right else None
+
+    confusion = confusion_matrix(outputs, labels)
+    for true in range(classes):
+        for guess in range(classes):
+            pairs = list(zip(labels.tolist(), guesses, strict=True))
+            assert confusion[true, guess] == pairs.count((true, guess))
+    result = accuracies(confusion, groups)
+    assert result == {
+        "top1": percent(range(classes)),
+        **{group: percent(members) for group, members in groups.items()},
+        "per_class": [percent([j]) for j in range(classes)],
+    }
+
+
+def test_scale_and_shift_of_the_outputs_do_not_matter():
+    outputs = torch.rand(30, 4, generator=seeded())
+    labels = torch.arange(30) % 4
+    expected = confusion_matrix(outputs, labels)
+    assert torch.equal(confusion_matrix(30 * outputs + 7, labels), expected)
+    assert expected.sum() == 30
+    assert expected.device == CPU

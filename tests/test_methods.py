@@ -1,0 +1,173 @@
+"""Each method is what the published code and the paper say, value by value."""
+
+import pytest
+import torch
+
+from gcl_core import CBENSampler, ClassBalancedSampler, GCLError, GCLLoss, InstanceBalancedSampler
+from gcl_core import hardware
+from gcl_core.hardware import best_precision
+from gcl_core.methods import METHODS, PRESETS, resolve
+from gcl_core.objectives import GCL, CrossEntropy
+from gcl_core.rebalance import CRT
+from gcl_core.settings import CBEN, ClassBalanced, DataSettings, InstanceBalanced
+
+
+def official(method):
+    return resolve("cifar10", method, "official")
+
+
+@pytest.mark.parametrize(
+    ("method", "head", "mixup", "stages"),
+    [
+        ("ce", "linear", 0.0, 1),
+        ("ce_mixup", "linear", 1.0, 1),
+        ("ce_mixup_crt", "linear", 1.0, 2),
+        ("gcl", "cosine", 1.0, 1),
+        ("gcl_crt", "cosine", 1.0, 2),
+    ],
+)
+def test_stage1_of_the_published_code(method, head, mixup, stages):
+    settings = official(method)
+    stage = settings.stage1
+    assert (settings.network, settings.head) == ("resnet32", head)
+    assert (stage.epochs, stage.batch_size, stage.lr, stage.momentum) == (200, 64, 0.1, 0.9)
+    assert (stage.weight_decay, stage.schedule, stage.decay) == (2e-4, "multistep", 0.1)
+    assert (stage.warmup, stage.milestones) == (5 / 200, (160 / 200, 180 / 200))
+    assert (stage.mixup_alpha, stage.sampler, stage.rebalance) == (mixup, InstanceBalanced(), None)
+    assert isinstance(stage.objective, GCL if head == "cosine" else CrossEntropy)
+    assert (settings.stage2 is not None) == (stages == 2)
+
+
+def test_clouds_of_the_published_code():
+    first, second = official("gcl_crt").stage1.objective, official("gcl_crt").stage2.objective
+    assert first == GCL(
+        scale=30.0, noise_multiplier=0.5, sigma=1 / 3, strategy="log", margin=0.0, focal_gamma=0.0
+    )
+    assert second == GCL(
+        scale=20.0, noise_multiplier=0.5, sigma=1 / 3, strategy="log", margin=0.1, focal_gamma=1.0
+    )
+    assert official("gcl").stage1 == official("gcl_crt").stage1
+
+
+def test_stage2_of_gcl_in_the_published_code():
+    stage = official("gcl_crt").stage2
+    assert (stage.sampler, stage.rebalance) == (CBEN(0.9999, 1e-5), CRT(fresh_head=False))
+    assert (stage.epochs, stage.batch_size, stage.lr, stage.schedule) == (30, 64, 0.002, "cosine")
+    assert (stage.warmup, stage.momentum, stage.weight_decay) == (0.0, 0.9, 2e-4)
+    assert stage.mixup_alpha == 1.0
+
+
+def test_stage2_of_crt():
+    stage = official("ce_mixup_crt").stage2
+    assert (stage.sampler, stage.rebalance) == (ClassBalanced(), CRT(fresh_head=True))
+    assert (stage.epochs, stage.lr, stage.weight_decay, stage.mixup_alpha) == (30, 0.1, 5e-4, 0.0)
+    assert (stage.schedule, stage.milestones, stage.decay) == ("multistep", (1 / 3, 2 / 3), 0.1)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_paper_s_text_where_it_differs(method):
+    settings = resolve("cifar10", method, "paper")
+    assert (settings.stage1.batch_size, settings.stage1.decay) == (128, 0.01)
+    assert settings.stage1.epochs == 200
+    if method.startswith("gcl"):
+        assert settings.stage1.objective.noise_multiplier == 1.0
+        assert settings.stage1.objective.margin == 0.0
+    if settings.stage2:
+        assert settings.stage2.batch_size == 128
+        assert settings.stage2.rebalance.fresh_head
+        assert settings.stage2.mixup_alpha == 0.0
+    if method == "gcl_crt":
+        assert settings.stage2.objective == GCL(scale=20.0, noise_multiplier=1.0)
+        assert settings.stage2.sampler == CBEN(0.9999, 1e-5)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(("preset", "epochs"), [("short", (60, 10)), ("smoke", (2, 1))])
+def test_short_presets_change_the_epochs_only(method, preset, epochs):
+    short, long = resolve("cifar10", method, preset), official(method)
+    assert short.stage1.epochs == epochs[0]
+    if short.stage2:
+        assert short.stage2.epochs == epochs[1]
+    changes = {"epochs": 200} | ({"stage2_epochs": 30} if long.stage2 else {})
+    assert resolve("cifar10", method, preset, **changes) == long
+
+
+def test_defaults_of_the_data_sets():
+    digits, cifar = resolve("digits", "gcl_crt"), resolve("folder:/x", "gcl_crt")
+    assert digits == resolve("digits", "gcl_crt", "official")
+    assert cifar == resolve("folder:/x", "gcl_crt", "official")
+    assert (digits.network, cifar.network) == ("digits_cnn", "resnet32")
+    assert digits.data == DataSettings(dataset="digits", imbalance_ratio=100.0)
+    assert digits.precision == "float32"
+    assert resolve() == digits
+    assert resolve("digits", epochs=7, seed=3).stage1.epochs == 7
+
+
+def test_every_method_and_preset_is_described():
+    for method in METHODS.values():
+        assert method.summary
+        assert method.source
+    assert set(PRESETS) == {"official", "paper", "short", "smoke"}
+    assert set(METHODS) >= {"ce", "ce_mixup", "ce_mixup_crt", "gcl", "gcl_crt"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("digits", "gcll"), "method 'gcll' is unknown; allowed: ce, ce_mixup, ce_mixup_crt, gcl, gcl_crt"),
+        (("digits", "gcl", "best"), "preset 'best' is unknown; allowed: official, paper, short, smoke"),
+    ],
+)
+def test_unknown_names_are_refused(arguments, message):
+    with pytest.raises(GCLError, match=message):
+        resolve(*arguments)
+
+
+def test_parts_build_what_they_name():
+    settings, counts = official("gcl_crt"), torch.tensor([50, 20, 5])
+    labels, generator = torch.arange(3).repeat_interleave(counts), torch.Generator()
+    criterion = settings.stage2.objective.build(counts, generator)
+    assert isinstance(criterion, GCLLoss)
+    assert (criterion.scale, criterion.noise_multiplier, criterion.margin) == (20.0, 0.5, 0.1)
+    assert (criterion.focal_gamma, criterion.generator) == (1.0, generator)
+    assert isinstance(official("ce").stage1.objective.build(counts, generator), torch.nn.CrossEntropyLoss)
+    sampler = settings.stage2.sampler.build(labels, generator)
+    assert isinstance(sampler, CBENSampler)
+    assert (sampler.a, sampler.b, sampler.generator) == (0.9999, 1e-5, generator)
+    assert isinstance(InstanceBalanced().build(labels, generator), InstanceBalancedSampler)
+    assert isinstance(ClassBalanced().build(labels, generator), ClassBalancedSampler)
+
+
+# Precision
+
+
+@pytest.mark.parametrize("supported", [True, False])
+def test_precision_follows_the_hardware(monkeypatch, supported):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: supported)
+    expected = "bfloat16" if supported else "float32"
+    assert best_precision("auto") == best_precision("cpu") == expected
+    assert resolve("cifar10", "gcl").precision == expected
+    assert resolve("cifar10", "gcl", precision="float32").precision == "float32"
+    assert resolve("digits", "gcl", precision="auto").precision == expected
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: not supported)
+    assert best_precision("gpu") == best_precision("auto") != expected
+    assert best_precision("cpu") == expected
+
+
+def test_memory_is_kept_only_where_the_c_library_can(monkeypatch):
+    hardware.keep_freed_memory()
+
+    def without(name):
+        raise OSError
+
+    monkeypatch.setattr(hardware.ctypes, "CDLL", without)
+    hardware.keep_freed_memory()
+
+
+def test_inference_batches():
+    cpu, gpu = torch.device("cpu"), torch.device("cuda")
+    assert hardware.inference_batch(cpu, 32 * 32) == 64
+    assert hardware.inference_batch(cpu, 10**9) == 1
+    assert hardware.inference_batch(gpu, 32 * 32) > 64

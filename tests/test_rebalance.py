@@ -1,0 +1,90 @@
+"""Re-balancing: what each kind keeps, what it trains, and its formula."""
+
+import pytest
+import torch
+from toys import seeded
+from torch import nn
+
+from gcl_core import CosineClassifier
+from gcl_core.rebalance import CRT, LWS, TauNorm
+
+FEATURES = torch.randn(6, 5, generator=seeded(1))
+
+
+@pytest.fixture(params=["linear", "cosine"])
+def head(request):
+    """A classifier whose weights have different lengths."""
+    head = nn.Linear(5, 3) if request.param == "linear" else CosineClassifier(5, 3)
+    with torch.no_grad():
+        head.weight *= torch.tensor([[0.5], [2.0], [4.0]])
+    return head
+
+
+def trained(module):
+    return [name for name, p in module.named_parameters() if p.requires_grad]
+
+
+def unchanged(head, rebalanced):
+    """Training what is re-balanced leaves the classifier of stage 1 as it was."""
+    before = [p.clone() for p in head.parameters()]
+    with torch.no_grad():
+        for parameter in rebalanced.parameters():
+            parameter.add_(1)
+    return all(torch.equal(a, b) for a, b in zip(before, head.parameters(), strict=True))
+
+
+def test_crt_starts_from_a_copy_of_stage_1(head):
+    copied = CRT().build(head, seeded())
+    assert type(copied) is type(head)
+    assert torch.equal(copied(FEATURES), head(FEATURES))
+    assert trained(copied) == [name for name, _ in head.named_parameters()]
+    assert unchanged(head, copied)
+
+
+def test_crt_with_a_fresh_head_starts_anew(head):
+    before = head(FEATURES)
+    first, again, other = (CRT(fresh_head=True).build(head, seeded(s)) for s in (0, 0, 1))
+    assert torch.equal(first.weight, again.weight)
+    assert not torch.equal(first.weight, other.weight)
+    assert not torch.equal(first.weight, head.weight)
+    assert first.weight.shape == head.weight.shape
+    assert torch.equal(head(FEATURES), before)
+    if isinstance(head, nn.Linear):
+        assert first.bias.tolist() == [0, 0, 0]
+
+
+def test_lws_trains_one_scale_for_each_class(head):
+    scaled = LWS().build(head, seeded())
+    assert torch.equal(scaled(FEATURES), head(FEATURES))  # scales start at one
+    assert trained(scaled) == ["scales"]
+    with torch.no_grad():
+        scaled.scales.copy_(torch.tensor([1.0, 2.0, -3.0]))
+    assert torch.equal(scaled(FEATURES), head(FEATURES) * torch.tensor([1.0, 2.0, -3.0]))
+    assert all(p.requires_grad for p in head.parameters())
+    assert unchanged(head, scaled)
+
+
+@pytest.mark.parametrize("tau", [0.0, 0.5, 1.0, 2.0])
+def test_tau_normalisation_against_a_loop(head, tau):
+    normalised = TauNorm(tau).build(head, seeded())
+    assert trained(normalised) == []
+    for features, outputs in zip(FEATURES, normalised(FEATURES), strict=True):
+        if isinstance(head, CosineClassifier):
+            features = features / features.norm()
+        for weight, output in zip(head.weight, outputs, strict=True):
+            torch.testing.assert_close(output, features @ weight / weight.norm() ** tau)
+    assert unchanged(head, normalised)
+
+
+def test_tau_one_of_a_cosine_classifier_is_itself():
+    head = CosineClassifier(5, 3)
+    with torch.no_grad():
+        head.weight *= 7
+    torch.testing.assert_close(TauNorm().build(head, seeded())(FEATURES), head(FEATURES))
+
+
+def test_tau_normalisation_is_float32_under_autocast(head):
+    normalised = TauNorm(1.0).build(head, seeded())
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(normalised(FEATURES), normalised(FEATURES.float()))
+        assert normalised(FEATURES).dtype == torch.float32
