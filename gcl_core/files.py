@@ -25,7 +25,7 @@ def atomic_write(path: Path, data: bytes) -> None:
     """Write a whole file or none: a temporary file beside it, synchronised, then renamed.
 
     Raises:
-        OSError: no space, no permission; the temporary file is removed.
+        OSError: no space, no permission; it names the file, and the temporary file is removed.
     """
     handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
     try:
@@ -35,8 +35,10 @@ def atomic_write(path: Path, data: bytes) -> None:
             os.fsync(file.fileno())
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         Path(temporary).unlink(missing_ok=True)
+        if isinstance(error, OSError):  # of a file descriptor: it does not know the name
+            raise OSError(error.errno, error.strerror, str(path)) from error
         raise
 
 

@@ -53,10 +53,15 @@ def train_stage(
     writes = fabric.is_global_zero
     with folder.opened() if writes else contextlib.nullcontext():
         fabric.barrier()
-        saved = folder.load_checkpoint()
+        saved, finished = folder.load_checkpoint(), folder.result is not None
+        fabric.barrier()  # every process has read before any writes
         if saved is not None:
             module.load_state_dict(saved["module"])
-        if folder.result is not None:
+        elif finished:
+            raise GCLError(
+                f"{folder.path} has a result but no checkpoint.pt; move it away and run again"
+            )
+        if finished:
             return
         history: list[dict[str, Any]] = saved["history"] if saved else []
         weights = [p for p in module.parameters() if p.requires_grad]
@@ -101,6 +106,7 @@ def train_stage(
         if writes:
             if not weights:
                 folder.save_checkpoint({"module": module.state_dict(), "history": history})
+            folder.write_metrics(history)  # again: the last epoch may have been killed before it
             folder.finish(evaluate() | {"epochs": epochs} | _best_on_test(history))
         fabric.barrier()
 

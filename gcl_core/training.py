@@ -8,10 +8,12 @@ from typing import Any
 
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 
 from gcl_core.batches import FrozenFeatures, Streams, TrainingImages
 from gcl_core.dataset import LongTailedDataset, load_dataset
+from gcl_core.errors import GCLError
 from gcl_core.evaluation import accuracies, confusion_matrix, frozen, outputs_of
 from gcl_core.hardware import keep_freed_memory
 from gcl_core.models import Network, build_network
@@ -78,15 +80,24 @@ def run(
 
 
 def make_fabric(settings: Settings, accelerator: str) -> Fabric:
-    """Device, precision and processes, started."""
+    """Device, precision and processes, started.
+
+    Raises:
+        GCLError: there is no such device, or not as many.
+    """
     # Fabric announces the precision in a line of its own; it is in our log and in settings.json.
     logging.getLogger("lightning_fabric.utilities.rank_zero").setLevel(logging.WARNING)
-    fabric = Fabric(
-        accelerator=accelerator,
-        devices=settings.devices,
-        strategy="ddp" if settings.devices > 1 else "auto",
-        precision="bf16-mixed" if settings.precision == "bfloat16" else "32-true",
-    )
+    try:
+        fabric = Fabric(
+            accelerator=accelerator,
+            devices=settings.devices,
+            strategy="ddp" if settings.devices > 1 else "auto",
+            precision="bf16-mixed" if settings.precision == "bfloat16" else "32-true",
+        )
+    except (MisconfigurationException, RuntimeError, ValueError) as error:
+        raise GCLError(
+            f"accelerator {accelerator!r} with devices {settings.devices} is not here: {error}"
+        ) from error
     fabric.launch()
     if fabric.device.type == "cpu":
         keep_freed_memory()

@@ -1,0 +1,42 @@
+"""What can happen to a process in the middle of a run; each is done inside it."""
+
+import errno
+import os
+import resource
+import signal
+
+from gcl_core import files
+
+
+def die_at_write(number: int, moment: str) -> None:
+    """SIGKILL at the file that is the `number`-th to get its name, "before" or "after" it does."""
+    replace, done = os.replace, []
+
+    def replace_or_die(source, target):
+        done.append(target)
+        if len(done) == number and moment == "before":
+            os.kill(os.getpid(), signal.SIGKILL)
+        replace(source, target)
+        if len(done) == number:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    files.os.replace = replace_or_die
+
+
+def full_disk_at_write(number: int) -> None:
+    """From the `number`-th file on, there is no space left."""
+    fsync, done = os.fsync, []
+
+    def fsync_or_fail(descriptor):
+        done.append(descriptor)
+        if len(done) >= number:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        fsync(descriptor)
+
+    files.os.fsync = fsync_or_fail
+
+
+def small_files_only(size: int) -> None:
+    """No file may grow beyond `size` bytes (for the system's own "File too large")."""
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
