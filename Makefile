@@ -54,7 +54,7 @@ lock: ## pin requirements.lock anew after a change of pyproject.toml
 
 clean: ## remove caches and build products; .venv, runs and results stay
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
-	find gcl_core tests notebooks -name __pycache__ -type d -prune -exec rm -rf {} +
+	find . -path ./$(VENV) -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # $(INSTALLED) is touched last. While $(INSTALLING) is there an installation is going on, or was
 # interrupted: then what it left cannot be trusted, and the next one starts from nothing.
