@@ -162,7 +162,7 @@ class GCLLoss(nn.Module):
 
 
 class _NormalBits:
-    """eps ~ N(0, sigma^2) on a CPU, four values from each 64 random bits, made row by row.
+    """eps ~ N(0, sigma^2) on a CPU, four values from each 64 random bits.
 
     `Tensor.normal_` takes longer than a whole cross-entropy, as its generator is serial. Here the
     generator gives a seed for numpy's SFC64, and 16 random bits choose one of 2^16 equally likely
@@ -179,15 +179,18 @@ class _NormalBits:
         self.bits = torch.from_numpy(words.view(np.int16))[: shape.numel()].view(shape)
         self.factor = sigma * math.sqrt(2)
 
-    def __getitem__(self, rows: slice) -> Tensor:
-        uniform = torch.add(self.bits[rows], 0.5).mul_(2.0**-15)
-        return uniform.erfinv_().mul_(self.factor)
+    def clouds(self, reach: Tensor, rows: slice) -> Tensor:
+        """reach_j min(|eps_ij|, 1) for some rows."""
+        uniform = self.bits[rows].float().add_(0.5).mul_(2.0**-15)
+        size = uniform.erfinv_().abs_().mul_(self.factor).clamp_(max=1)
+        return size.to(reach.dtype).mul_(reach)
 
 
 def _clouds(noise: "Tensor | _NormalBits", reach: Tensor, rows: slice = slice(None)) -> Tensor:
     """reach_j |clamp(eps_ij)| for some rows, (n, C) in the dtype of reach, a fresh tensor."""
-    eps = noise[rows].to(reach.dtype)
-    return eps.clamp(-1, 1).abs_().mul_(reach)
+    if isinstance(noise, _NormalBits):
+        return noise.clouds(reach, rows)
+    return noise[rows].to(reach.dtype).clamp(-1, 1).abs_().mul_(reach)
 
 
 class _CloudedCrossEntropy(torch.autograd.Function):
@@ -218,10 +221,10 @@ class _CloudedCrossEntropy(torch.autograd.Function):
             logits = _clouds(noise, reach, rows).add_(given, alpha=scale)
             if scaled_margin:
                 logits.scatter_add_(1, labels, logits.new_full(labels.shape, -scaled_margin))
-            logs = torch.log_softmax(logits, 1, out=probability[rows])
-            # The sum adds 0, or NaN where any cosine of the row is not finite.
-            loss[rows] = 0 * given.sum(1) - logs.gather(1, labels)[:, 0]
-            logs.exp_()
+            p = torch.softmax(logits, 1, out=probability[rows])
+            # -log p_y = max z - log max p - z_y; softmax costs less than log_softmax and exp.
+            loss[rows] = logits.amax(1) - p.amax(1).log_() - logits.gather(1, labels)[:, 0]
+            loss[rows] += 0 * given.sum(1)  # NaN where a cosine of the row is not finite
         weight = (1 - torch.exp(-loss)) ** focal_gamma if focal_gamma else None
         ctx.scale = scale
         ctx.save_for_backward(probability, target, weight)

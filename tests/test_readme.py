@@ -1,0 +1,73 @@
+"""The README's code runs, its tables are those of the records, and what it names exists."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from torch.utils.data import TensorDataset
+
+from gcl_core.errors import GCLError
+from gcl_core.records import load_records
+from gcl_core.tables import readme_blocks, replace_block, update_readme
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+
+
+def test_the_ten_lines_run_and_learn():
+    code = re.search(r"```python\n(.*?)```", README, re.DOTALL)
+    assert code is not None
+    lines = [line for line in code[1].splitlines() if line]
+    assert len(lines) == 10
+    torch.manual_seed(0)
+    labels = torch.repeat_interleave(torch.arange(10), torch.arange(50, 0, -5))
+    images = torch.randn(10, 64)[labels] + 0.1 * torch.randn(len(labels), 64)
+    yours = {
+        "backbone": torch.nn.Linear(64, 64),
+        "dataset": TensorDataset(images, labels),
+        "labels": labels,
+    }
+    exec(code[1], yours)
+    right = yours["classifier"](yours["backbone"](images)).argmax(1) == labels
+    assert right.float().mean() > 0.5  # chance is 0.1
+
+
+def test_the_tables_are_those_of_the_records():
+    assert update_readme(ROOT, check=True), "run make tables"
+
+
+def test_a_table_that_drifts_is_seen(tmp_path):
+    (tmp_path / "results").mkdir()
+    for file in (ROOT / "results").glob("*.json"):
+        (tmp_path / "results" / file.name).write_bytes(file.read_bytes())
+    readme = tmp_path / "README.md"
+    block = readme_blocks(ROOT / "results")["digits"]
+    number = re.search(r"\d\d\.\d", block)[0]
+    readme.write_text(README.replace(number, "99.9"))
+    assert not update_readme(tmp_path, check=True)
+    assert not update_readme(tmp_path)
+    assert readme.read_text() == README
+
+
+def test_a_missing_place_is_named():
+    with pytest.raises(GCLError, match="<!-- nothing --> is missing"):
+        replace_block(README, "nothing", "")
+
+
+def test_gcl_with_crt_is_above_ce_by_more_than_the_spread():
+    records = load_records(ROOT / "results" / "digits.json")
+    for ratio in (50.0, 100.0):
+        by = {
+            method: [r for r in records if (r["method"], r["imbalance_ratio"]) == (method, ratio)]
+            for method in ("ce", "gcl_crt")
+        }
+        assert [r["seed"] for r in by["ce"]] == [r["seed"] for r in by["gcl_crt"]] == list(range(5))
+        for key in ("top1", "few"):
+            ce, gcl = (torch.tensor([r[key] for r in by[m]]) for m in ("ce", "gcl_crt"))
+            assert gcl.mean() - ce.mean() > max(ce.std(), gcl.std())
+
+
+@pytest.mark.parametrize("link", sorted(set(re.findall(r"\]\((?!http)([^)#]+)\)", README))))
+def test_links_lead_somewhere(link):
+    assert (ROOT / link).exists()

@@ -1,0 +1,60 @@
+"""Tables against numbers worked out by hand."""
+
+from gcl_core.tables import comparison, markdown_table, mean_and_spread, paired_gain
+
+
+def record(method, seed, top1, few, ratio=100.0):
+    return {
+        "method": method,
+        "imbalance_ratio": ratio,
+        "seed": seed,
+        "epochs": [200, 30] if method == "gcl_crt" else [200],
+        "top1": top1,
+        "many": 90.0,
+        "medium": None,
+        "few": few,
+        "best_on_test": {"top1": top1 + 1},
+    }
+
+
+RECORDS = [
+    record("ce", 0, 70.0, 30.0),
+    record("ce", 1, 74.0, 34.0),
+    record("gcl_crt", 0, 80.0, 60.0),
+    record("gcl_crt", 1, 82.0, 60.0),
+]
+
+
+def test_mean_and_sample_standard_deviation():
+    assert mean_and_spread([1.0, 3.0]) == "2.0 ± 1.4"
+    assert mean_and_spread([1.0]) == "1.00"
+    assert mean_and_spread([None, None]) == "-"
+    assert mean_and_spread([None, 2.0, 4.0]) == "3.0 ± 1.4"
+
+
+def test_comparison_rows():
+    rows = comparison(RECORDS).splitlines()[2:]
+    assert rows[0] == (
+        "| ce | 100 | 72.0 ± 2.8 | 90.0 ± 0.0 | - | 32.0 ± 2.8 | 73.0 ± 2.8 | 200 | 2 |"
+    )
+    assert rows[1].startswith("| gcl_crt | 100 | 81.0 ± 1.4 |")
+    assert rows[1].endswith("| 200 + 30 | 2 |")
+
+
+def test_ratios_are_kept_apart():
+    rows = comparison([*RECORDS, record("ce", 0, 50.0, 10.0, ratio=50.0)]).splitlines()[2:]
+    assert [row.split(" | ")[1] for row in rows] == ["100", "100", "50"]
+    assert "| 50.00 |" in rows[2]
+
+
+def test_paired_gain_is_of_the_same_seed():
+    records = [r for r in RECORDS if r["medium"] is None]
+    for each in records:
+        each["medium"] = 80.0
+    text = paired_gain([*records, record("gcl_crt", 7, 0.0, 0.0) | {"medium": 0.0}], "gcl_crt", "ce")
+    assert "top-1 9.0 ± 1.4" in text  # 10 and 8; seed 7 has no partner
+    assert "few 28.0 ± 2.8" in text
+
+
+def test_markdown_aligns_numbers_right():
+    assert markdown_table(["a", "b"], [["x", "1"]]).splitlines()[1] == "|---|---:|"
