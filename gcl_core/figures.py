@@ -47,7 +47,7 @@ METHOD_LOOKS = {
     "ce": Look("CE", "#000000"),
     "ce_mixup": Look("CE + mixup", "#8A8A8A", "--"),
     "ce_mixup_crt": Look("CE + mixup + cRT", "#56B4E9", "-."),
-    "gcl": Look("GCL, stage 1", "#009E73", "--"),
+    "gcl": Look("GCL, stage 1", "#009E73"),
     "gcl_crt": Look("GCL + cRT", "#D55E00"),
     "no_cloud": Look("no cloud (k = 0)", "#8A8A8A", ":"),
 }
@@ -216,8 +216,10 @@ def dots(
         )
         for axes, (title, variants) in zip(every, groups.items(), strict=True):
             for row, values in enumerate(variants.values()):
-                low = np.mean(values), np.std(values, ddof=1) if len(values) > 1 else 0.0
-                axes.errorbar(low[0], row, xerr=low[1], color=colour, capsize=5, lw=2.5, marker="|")
+                half = np.std(values, ddof=1) if len(values) > 1 else 0.0
+                axes.errorbar(
+                    [np.mean(values)], [row], xerr=[half], color=colour, capsize=5, marker="D", ms=7
+                )
                 axes.plot(values, [row - 0.22] * len(values), "o", color=colour, alpha=0.45, ms=5)
             axes.set_yticks(range(len(variants)), list(variants))
             axes.set_ylim(len(variants) - 0.4, -0.6)

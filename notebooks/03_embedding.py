@@ -1,0 +1,225 @@
+# ---
+# jupyter:
+#   jupytext:
+#     cell_metadata_filter: tags
+#     formats: ipynb,py:percent
+#     notebook_metadata_filter: kernelspec,jupytext,-jupytext.text_representation.jupytext_version
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 3. The embedding: are tail classes squeezed, and does GCL spread them?
+#
+# The paper's Fig. 1 is a t-SNE map in which the tail classes of a cross-entropy network occupy less
+# room than the head classes; its Fig. 3 compares such maps for CE and GCL on training and test
+# images and calls those of GCL "more scattered" and "much easier to separate". t-SNE maps persuade,
+# but their distances and areas have no meaning. So we draw them, and put beside them numbers taken
+# in the space itself: the spread of each class, the angle between class anchors, and how often
+# neighbours disagree.
+#
+# Afterwards you can say which part of the paper's picture holds on these data, and which does not.
+
+# %% [markdown]
+# ## Parameters
+#
+# `seed` is the run that is drawn; the numbers are over `seeds` runs. With the defaults most runs
+# are those of notebook 2 and are only read. `points` bounds the images in a map: t-SNE of ten
+# thousand takes minutes.
+
+# %% tags=["parameters"]
+dataset: str = "digits"  # digits, cifar10, cifar100 (or cifar10:PATH), or folder:PATH
+imbalance_ratio: float = (
+    100.0  # n_max / n_min of the training images; 0: leave the data as they are
+)
+preset: str = ""  # official, paper, short or smoke; empty: the data set's own default
+seed: int = 0  # the run that the maps show, below seeds
+seeds: int = 5  # runs of each method, from seed 0 on
+perplexity: float = 30.0  # of t-SNE: about how many neighbours each point tries to keep
+points: int = 1000  # images in a map, at most
+runs: str = "runs"  # folder of all runs, in the project unless absolute
+figures: str = ""  # folder to save the figures in; empty: show them only
+workers: int = 0  # runs at a time; 0: one for each core
+
+# %%
+from gcl_core.notebook import checked_parameters, project_path
+
+p = checked_parameters(globals(), minimum={"seeds": 1, "points": 10, "workers": 0})
+folder = project_path(p.figures)
+
+# %% [markdown]
+# The cell above checks the parameters: a name that is not in the list, a wrong type or a value out
+# of range stops everything here. `embedding` has the measures of this notebook, `figures` the
+# pictures.
+
+# %%
+from gcl_core import embedding
+from gcl_core.figures import (
+    METHOD_LOOKS,
+    about_runs,
+    embedding_maps,
+    headline,
+    over_seeds,
+    values_by_class,
+)
+from gcl_core.notebook import (
+    protocol,
+    run_variants,
+    show,
+    table,
+)
+from gcl_core.tables import mean_and_spread
+
+# %% [markdown]
+# ## Four networks
+#
+# The features are those of stage 1; stage 2 does not touch them. CE and GCL differ in three things
+# at once: mixup, the cosine classifier with its scale of 30, and the cloud. Two more networks stand
+# between them, so that a difference can be given to its cause: CE with mixup, and GCL with $k = 0$,
+# which has everything but the cloud. GCL with cRT is there for the accuracies of the last figure.
+
+# %%
+networks = {
+    "ce": ("ce", {}),
+    "ce_mixup": ("ce_mixup", {}),
+    "no_cloud": ("gcl", {"noise_multiplier": 0}),
+    "gcl": ("gcl", {}),
+    "gcl_crt": ("gcl_crt", {}),
+}
+trained = run_variants(p, networks)
+data = trained["ce"][p.seed].dataset
+print(data)
+
+# %% [markdown]
+# ## The maps
+#
+# A cosine classifier sees only the direction of a feature, so all features are first divided by
+# their length, for the linear classifier too. t-SNE then places the images such that each keeps its
+# nearest neighbours (it starts from the two principal components, with a fixed seed). Colours are
+# the groups, and every point is drawn as the index of its class.
+
+# %%
+maps = {
+    f"{METHOD_LOOKS[name].label}: {split} images": embedding.map_of(
+        trained[name][p.seed], split, points=p.points, perplexity=p.perplexity
+    )
+    for split in ("train", "test")
+    for name in ("ce", "gcl")
+}
+drawn = about_runs(*(trained[name][p.seed : p.seed + 1] for name in ("ce", "gcl")))
+show(
+    embedding_maps(data, maps),
+    "03_maps",
+    "t-SNE maps of training and test features for CE and GCL; colours are the groups of classes.",
+    folder,
+    {"perplexity": p.perplexity, "points": p.points, **drawn},
+)
+
+# %% [markdown]
+# **What to notice.** TODO maps
+#
+# ## Numbers beside the pictures
+#
+# On unit features $f_i$ and unit anchors $w_j$ (the rows of the classifier):
+#
+# - **spread** of a class: the mean angle between its test features and their mean direction;
+# - **anchor angle**: from its anchor to the nearest other one. Ten anchors can all be at most
+#   $\arccos(-1/9) = 96.4°$ apart;
+# - **overlap**: the share of the 10 nearest neighbours of its test images that have another label.
+#
+# The first and the last need the balanced *test* set: on training images a class of one image has
+# no spread, and one of five cannot have ten neighbours of its own.
+
+# %%
+compared = ["ce", "ce_mixup", "no_cloud", "gcl"]
+classes = data.num_classes
+numbers = {"Spread (degrees)": {}, "Anchor angle (degrees)": {}, "Overlap": {}}
+for name in compared:
+    features = [embedding.features_of(run) for run in trained[name]]
+    anchors = [embedding.class_anchors(run) for run in trained[name]]
+    for title, rows in {
+        "Spread (degrees)": [embedding.angular_spread(f, y, classes) for f, y in features],
+        "Anchor angle (degrees)": [embedding.nearest_anchor_angles(w) for w in anchors],
+        "Overlap": [embedding.overlap(f, y, classes) for f, y in features],
+    }.items():
+        numbers[title][name] = rows
+
+panels = {
+    title: [over_seeds(METHOD_LOOKS[n], [r.tolist() for r in rows]) for n, rows in by_name.items()]
+    for title, by_name in numbers.items()
+}
+show(
+    values_by_class(data, panels),
+    "03_numbers",
+    "Angular spread, angle to the nearest other anchor, and neighbour overlap of each class, head"
+    " to tail, for four networks.",
+    folder,
+    about_runs(*trained.values()),
+)
+
+# %%
+rows = [
+    [f"{title}: {METHOD_LOOKS[name].label}"]
+    + [
+        mean_and_spread([embedding.group_means(row, data.groups)[group] for row in by_name[name]])
+        for group in data.groups
+    ]
+    for title, by_name in (
+        ("spread", numbers["Spread (degrees)"]),
+        ("anchor angle", numbers["Anchor angle (degrees)"]),
+        ("overlap (%)", {n: [100 * r for r in rs] for n, rs in numbers["Overlap"].items()}),
+    )
+    for name in compared
+]
+table(["", *data.groups], rows, f"Test images; {protocol(trained['gcl'])}.")
+
+# %% [markdown]
+# **What to notice.** TODO numbers
+#
+# ## The study in one figure
+#
+# How many images a class has, what that does to its accuracy under CE and under GCL with cRT (mean
+# and standard deviation over the seeds), and the two embeddings of the test images.
+
+# %%
+show(
+    headline(
+        data,
+        [
+            over_seeds(METHOD_LOOKS[n], [run.result["per_class"] for run in trained[n]])
+            for n in ("ce", "gcl_crt")
+        ],
+        {
+            f"{METHOD_LOOKS[n].label}: test images": maps[f"{METHOD_LOOKS[n].label}: test images"]
+            for n in ("ce", "gcl")
+        },
+    ),
+    "headline",
+    "Training images by class; accuracy by class for CE and for GCL with cRT, which is far higher"
+    " on the rare classes; t-SNE maps of the test features of both.",
+    folder,
+    about_runs(trained["ce"], trained["gcl_crt"]),
+)
+
+# %% [markdown]
+# ## Exercises
+#
+# 1. Run with `perplexity=5` and `perplexity=100`, then with another `seed`. Which features of the
+#    maps stay? Which statement would you still make?
+# 2. Measure `overlap` with `k=3` and `k=30`. Does the order of the networks depend on it?
+# 3. The anchors of `gcl_crt` were trained again on balanced batches. Predict whether the tail's
+#    angle to the nearest anchor grows, then measure it with `class_anchors`.
+#
+# ## References
+#
+# - M. Li, Y.-M. Cheung, Y. Lu. *Long-tailed Visual Recognition via Gaussian Clouded Logit
+#   Adjustment.* CVPR 2022, [arXiv 2305.11733](https://arxiv.org/abs/2305.11733), Fig. 1 and 3, Sec.
+#   4.5.1.
+# - L. van der Maaten, G. Hinton. *Visualizing Data using t-SNE.* JMLR 9, 2008.
+# - M. Wattenberg, F. Viégas, I. Johnson. *How to Use t-SNE Effectively.* Distill, 2016.

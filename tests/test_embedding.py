@@ -1,0 +1,151 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from gcl_core import embedding
+from gcl_core.errors import GCLError
+from gcl_core.methods import resolve
+from gcl_core.training import run
+from tests.toys import seeded, toy_dataset
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A run of one epoch for each re-balancing."""
+    runs, data = tmp_path_factory.mktemp("runs"), toy_dataset(counts=(30, 12, 5))
+    changes = {"network": "digits_cnn", "precision": "float32"}
+    return {
+        kind: run(
+            resolve("folder:toy", "gcl_crt", "smoke", stage2_rebalance=kind, **changes),
+            runs,
+            dataset=data,
+            progress="none",
+        )
+        for kind in ("crt", "lws", "tau_norm")
+    }
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_features_give_the_networks_cosines(trained, split):
+    finished = trained["crt"]
+    features, labels = embedding.features_of(finished, split)
+    data = finished.dataset
+    assert torch.equal(labels, getattr(data, f"{split}_labels"))
+    torch.testing.assert_close(features.norm(dim=1), torch.ones(len(labels)))
+    mean, std = (torch.tensor(v).view(1, -1, 1, 1) for v in (data.mean, data.std))
+    with torch.no_grad():
+        cosine = finished.network((getattr(data, f"{split}_images") / 255 - mean) / std)
+    product = features @ embedding.class_anchors(finished).T
+    torch.testing.assert_close(product, cosine, rtol=1e-3, atol=1e-4)
+
+
+def test_anchors_are_found_in_every_kind_of_classifier(trained):
+    kept = embedding.class_anchors(trained["tau_norm"])
+    torch.testing.assert_close(embedding.class_anchors(trained["lws"]), kept)
+    assert kept.shape == (3, 64)
+    torch.testing.assert_close(kept.norm(dim=1), torch.ones(3))
+
+
+def test_an_unknown_split_is_refused(trained):
+    with pytest.raises(GCLError, match="'val' is unknown; allowed: train, test"):
+        embedding.features_of(trained["crt"], "val")
+
+
+def test_spread_of_features_on_a_cone_is_the_cones_angle():
+    angle = math.radians(25)
+    turns = torch.arange(12) * (2 * math.pi / 12)
+    cone = torch.stack(
+        [
+            math.sin(angle) * turns.cos(),
+            math.sin(angle) * turns.sin(),
+            torch.full((12,), math.cos(angle)),
+        ],
+        1,
+    )
+    features = torch.cat([cone * torch.linspace(1, 9, 12)[:, None], torch.eye(3)[:1]])
+    labels = torch.tensor([0] * 12 + [1])
+    spread = embedding.angular_spread(features, labels, 3)
+    # Lengths do not count; one image, and none, have no spread.
+    assert float(spread[0]) == pytest.approx(25, abs=1e-4)
+    assert torch.isnan(spread[1:]).all()
+
+
+def test_anchors_of_a_simplex_are_96_degrees_apart():
+    simplex = torch.eye(10) - 0.1
+    angles = embedding.nearest_anchor_angles(simplex * torch.linspace(1, 5, 10)[:, None])
+    expected = math.degrees(math.acos(-1 / 9))
+    torch.testing.assert_close(angles, torch.full((10,), expected, dtype=torch.float64))
+
+
+def test_nearest_anchor_is_the_nearest():
+    degrees = torch.tensor([0.0, 10.0, 40.0, 200.0])
+    anchors = torch.stack([torch.deg2rad(degrees).cos(), torch.deg2rad(degrees).sin()], 1)
+    angles = embedding.nearest_anchor_angles(anchors)
+    torch.testing.assert_close(
+        angles.float(), torch.tensor([10.0, 10.0, 30.0, 160.0]), atol=1e-3, rtol=0
+    )
+
+
+def test_overlap_is_the_naive_count():
+    features = torch.randn(40, 3, generator=seeded())
+    labels = torch.randint(4, (40,), generator=seeded(1))
+    unit = F.normalize(features).numpy()
+    expected = np.zeros(5)
+    for i in range(40):
+        order = sorted((j for j in range(40) if j != i), key=lambda j: -float(unit[i] @ unit[j]))
+        expected[labels[i]] += np.mean([labels[j] != labels[i] for j in order[:7]])
+    counts = np.bincount(labels.numpy(), minlength=5)
+    result = embedding.overlap(features, labels, 5, k=7).numpy()
+    np.testing.assert_allclose(result[:4], expected[:4] / counts[:4])
+    assert np.isnan(result[4])
+
+
+def test_overlap_refuses_more_neighbours_than_images():
+    with pytest.raises(GCLError, match="k must be"):
+        embedding.overlap(torch.eye(5), torch.zeros(5), 1, k=5)
+
+
+def test_tsne_keeps_clusters_apart_and_is_reproducible():
+    centres = torch.eye(3).repeat_interleave(20, 0)
+    features = centres + 0.05 * torch.randn(60, 3, generator=seeded())
+    first, second = (embedding.tsne(features, perplexity=10, seed=3) for _ in range(2))
+    assert torch.equal(first, second)
+    labels = torch.arange(3).repeat_interleave(20)
+    distances = torch.cdist(first, first).fill_diagonal_(torch.inf)
+    assert torch.equal(labels[distances.argmin(1)], labels)
+
+
+def test_tsne_sees_directions_only():
+    features = torch.randn(30, 4, generator=seeded())
+    # Powers of two: not even the last bit of a direction changes.
+    longer = features * 2.0 ** (torch.arange(30) % 7)[:, None]
+    maps = [embedding.tsne(x, perplexity=5) for x in (features, longer)]
+    assert torch.equal(*maps)
+
+
+def test_tsne_refuses_a_perplexity_that_is_too_large():
+    with pytest.raises(GCLError, match="perplexity must be above 0 and below the 10 images"):
+        embedding.tsne(torch.eye(10), perplexity=10)
+
+
+def test_maps_of_few_images_lower_the_perplexity(trained):
+    positions, labels = embedding.map_of(trained["crt"], "test", perplexity=50)
+    assert positions.shape == (12, 2)
+    assert torch.equal(labels, trained["crt"].dataset.test_labels)
+
+
+def test_thinning_keeps_proportions_and_every_class():
+    labels = torch.tensor([0] * 900 + [1] * 99 + [2])
+    kept = embedding.thinned(labels, 100)
+    assert torch.bincount(labels[kept]).tolist() == [90, 9, 1]
+    assert torch.equal(kept, embedding.thinned(labels, 100))
+    assert torch.equal(embedding.thinned(labels, 1000), torch.arange(1000))
+
+
+def test_group_means_leave_out_what_has_no_value():
+    values = torch.tensor([1.0, 3.0, torch.nan, 8.0])
+    means = embedding.group_means(values, {"many": [0, 1], "few": [2, 3]})
+    assert means == {"many": 2.0, "few": 8.0}

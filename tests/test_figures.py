@@ -1,0 +1,173 @@
+import itertools
+import json
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import gcl_core
+from gcl_core import figures
+from gcl_core.figures import GROUP_COLOURS, METHOD_LOOKS, Look, Series
+from gcl_core.methods import METHODS, resolve
+from gcl_core.training import run
+from tests.toys import toy_dataset
+
+# Linear RGB as seen with the named deficiency at full severity: Machado, Oliveira and Fernandes,
+# "A Physiologically-based Model for Simulation of Color Vision Deficiency", 2009.
+VISION = {
+    "normal": np.eye(3),
+    "protanopia": [
+        [0.152286, 1.052583, -0.204868],
+        [0.114503, 0.786281, 0.099216],
+        [-0.003882, -0.048116, 1.051998],
+    ],
+    "deuteranopia": [
+        [0.367322, 0.860646, -0.227968],
+        [0.280085, 0.672501, 0.047413],
+        [-0.011820, 0.042940, 0.968881],
+    ],
+    "tritanopia": [
+        [1.255528, -0.076749, -0.178779],
+        [-0.078411, 0.930809, 0.147602],
+        [0.004733, 0.691367, 0.303900],
+    ],
+}
+XYZ = [[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]]
+
+
+def lab(colour, vision):
+    """CIELAB of a colour as it is seen."""
+    rgb = np.array(mpl.colors.to_rgb(colour))
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    seen = np.clip(np.asarray(VISION[vision]) @ linear, 0, 1)
+    ratio = np.asarray(XYZ) @ seen / (np.asarray(XYZ) @ np.ones(3))
+    f = np.where(ratio > (6 / 29) ** 3, np.cbrt(ratio), ratio / (3 * (6 / 29) ** 2) + 4 / 29)
+    return np.array([116 * f[1] - 16, 500 * (f[0] - f[1]), 200 * (f[1] - f[2])])
+
+
+def distance(one, other, vision):
+    """CIE76: 2.3 is just noticeable; above 15 two lines cannot be taken for each other."""
+    return float(np.linalg.norm(lab(one, vision) - lab(other, vision)))
+
+
+@pytest.mark.parametrize("vision", VISION)
+def test_groups_differ_for_every_eye(vision):
+    for one, other in itertools.combinations(GROUP_COLOURS.values(), 2):
+        assert distance(one, other, vision) > 15, (one, other)
+
+
+@pytest.mark.parametrize("vision", VISION)
+def test_methods_differ_for_every_eye_in_colour_or_line(vision):
+    for one, other in itertools.combinations(METHOD_LOOKS.values(), 2):
+        assert distance(one.colour, other.colour, vision) > 15 or one.line != other.line, (
+            one,
+            other,
+        )
+
+
+def test_every_method_has_a_look_of_its_own_and_no_groups_colour():
+    assert METHODS.keys() <= METHOD_LOOKS.keys()
+    looks = [(look.colour, look.line) for look in METHOD_LOOKS.values()]
+    assert len(set(looks)) == len(looks)
+    assert not {look.colour for look in METHOD_LOOKS.values()} & set(GROUP_COLOURS.values())
+
+
+def test_the_style_stays_inside_its_block():
+    before = dict(mpl.rcParams)
+    with figures.style():
+        assert mpl.rcParams["font.size"] == 13
+    assert dict(mpl.rcParams) == before
+
+
+def test_mean_and_spread_over_seeds():
+    series = figures.over_seeds(Look("a", "#000000"), [[1, 10], [3, 10], [5, 10]])
+    assert series.values == [3, 10]
+    assert series.spread == [2, 0]
+    assert figures.over_seeds(Look("a", "#000000"), [[1, 2]]).spread is None
+
+
+def series(label, values, colour="#000000"):
+    return Series(Look(label, colour), values, [1.0] * len(values))
+
+
+def every_figure():
+    """One call of each figure function."""
+    data = toy_dataset(counts=(30, 12, 5))
+    lines = [series("one", [90.0, 50.0, 10.0]), series("two", [80.0, 70.0, 60.0], "#D55E00")]
+    generator = torch.Generator().manual_seed(0)
+    positions = torch.randn(12, 2, generator=generator), data.test_labels
+    maps = {"CE": positions, "GCL": positions}
+    x = list(np.linspace(-5, 20, 50))
+    return {
+        "gradient_curves": figures.gradient_curves(x, [series("a", list(1 / (1 + np.exp(x))))]),
+        "values_by_class": figures.values_by_class(data, {"A": lines, "B": lines}, percent=True),
+        "training_curves": figures.training_curves({"A": lines, "B": lines}, stage2_starts=2),
+        "embedding_maps": figures.embedding_maps(data, maps),
+        "dots": figures.dots({"T": {"a": [1.0, 2.0], "b": [3.0, 4.0]}, "U": {"c": [1.5]}}, "x"),
+        "headline": figures.headline(data, lines, maps),
+    }
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("figures")
+    for name, figure in every_figure().items():
+        figures.save_figure(figure, folder, name, {"what": name})
+    return folder
+
+
+def test_a_figure_drawn_again_has_the_same_bytes(drawn, tmp_path):
+    for name, figure in every_figure().items():
+        figures.save_figure(figure, tmp_path, name, {"what": name})
+        for suffix in ("svg", "png", "json"):
+            file = f"{name}.{suffix}"
+            assert (tmp_path / file).read_bytes() == (drawn / file).read_bytes(), file
+
+
+def test_three_files_and_no_date_in_them(drawn):
+    for name in every_figure():
+        assert "<dc:date>" not in (drawn / f"{name}.svg").read_text()
+        about = json.loads((drawn / f"{name}.json").read_text())
+        assert about == {"gcl_core": gcl_core.__version__, "what": name}
+        with Image.open(drawn / f"{name}.png") as image:
+            assert image.info["dpi"] == pytest.approx((150, 150), abs=0.1)
+            assert np.asarray(image.convert("L")).std() > 5
+
+
+def test_no_pyplot_figure_stays_open():
+    every_figure()
+    pyplot = pytest.importorskip("matplotlib.pyplot")
+    assert pyplot.get_fignums() == []
+
+
+def test_labels_at_line_ends_keep_apart():
+    lines = [series(f"line {i}", [0.0, 50 + i / 100]) for i in range(4)]
+    figure = figures.values_by_class(toy_dataset(counts=(9, 3)), {"A": lines})
+    places = sorted(t.xy[1] for t in figure.axes[0].texts if t.get_text().startswith("line"))
+    assert len(places) == 4
+    assert min(np.diff(places)) > 0.09
+    assert places[-1] <= 1.0 + 1e-9
+
+
+def test_what_stands_beside_a_figure_names_runs_and_settings_but_no_path(tmp_path):
+    settings = resolve(
+        "folder:/somewhere", "ce", "smoke", network="digits_cnn", precision="float32"
+    )
+    finished = run(settings, tmp_path / "runs", dataset=toy_dataset(), progress="none")
+    about = figures.about_runs([finished], [finished])["runs"]
+    assert list(about) == [finished.path.name]
+    assert about[finished.path.name]["stage1"]["epochs"] == 2
+    assert about[finished.path.name]["dataset"] == "toy"
+    text = json.dumps(about)
+    assert "somewhere" not in text
+    assert str(tmp_path) not in text
+
+
+def test_curves_join_both_stages(tmp_path):
+    settings = resolve("folder:x", "gcl_crt", "smoke", network="digits_cnn", precision="float32")
+    finished = run(settings, tmp_path, dataset=toy_dataset(), progress="none")
+    line = figures.curve(METHOD_LOOKS["gcl_crt"], [finished], "top1")
+    assert len(line.values) == 3
+    assert line.values[-1] == finished.result["top1"]

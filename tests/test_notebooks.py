@@ -1,0 +1,258 @@
+import re
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+
+import jupytext
+import nbformat
+import papermill
+import pytest
+
+import gcl_core
+from gcl_core import notebook as tools
+from gcl_core.errors import GCLError
+from gcl_core.methods import resolve
+from gcl_core.training import run
+
+ROOT = Path(gcl_core.__file__).parents[1]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))
+SMALL = {"preset": "smoke", "seeds": 2, "workers": 1}
+each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+
+
+def code_cells(notebook):
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def is_parameters(cell):
+    return "parameters" in cell.metadata.get("tags", [])
+
+
+def texts(value):
+    """Every text inside a notebook's outputs."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for key, inner in value.items():
+            if key != "image/png":
+                yield from texts(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from texts(inner)
+
+
+def test_there_are_four_notebooks():
+    assert len(NOTEBOOKS) == 4
+
+
+# The committed files.
+
+
+@each_notebook
+def test_pair_is_in_step(path):
+    pair = jupytext.read(path.with_suffix(".py"))
+    mine = [
+        (c.cell_type, c.source, c.metadata.get("tags", [])) for c in nbformat.read(path, 4).cells
+    ]
+    assert mine == [(c.cell_type, c.source, c.metadata.get("tags", [])) for c in pair.cells]
+
+
+@each_notebook
+def test_pair_holds_no_version_and_the_kernel_python3(path):
+    for notebook in (nbformat.read(path, 4), jupytext.read(path.with_suffix(".py"))):
+        assert notebook.metadata["kernelspec"]["name"] == "python3"
+        assert "jupytext_version" not in str(notebook.metadata)
+    header = path.with_suffix(".py").read_text().split("# %%")[0]
+    assert "jupytext_version:" not in header
+
+
+@each_notebook
+def test_the_first_code_cell_is_the_only_parameters_cell(path):
+    cells = code_cells(nbformat.read(path, 4))
+    assert [is_parameters(cell) for cell in cells] == [True] + [False] * (len(cells) - 1)
+    assert "checked_parameters(globals()" in cells[1].source
+
+
+@each_notebook
+def test_every_parameter_has_a_type_a_value_and_a_help(path):
+    cell = next(c for c in nbformat.read(path, 4).cells if is_parameters(c))
+    lines = cell.source.splitlines()
+    for line in lines:
+        assert re.fullmatch(r"\w+: (str|int|float|bool) = \S+  # \w.{8,}", line), line
+    known = papermill.inspect_notebook(path)
+    assert len(known) == len(lines)
+    assert all(p["help"] and p["inferred_type_name"] != "None" for p in known.values())
+    assert {"dataset", "imbalance_ratio", "preset", "runs", "figures"} <= known.keys()
+
+
+@each_notebook
+def test_prose_outweighs_code(path):
+    cells = nbformat.read(path, 4).cells
+    words = sum(len(c.source.split()) for c in cells if c.cell_type == "markdown")
+    code = [c for c in cells if c.cell_type == "code"]
+    assert words >= 50 * len(code)
+    assert max(len(c.source.splitlines()) for c in code) <= 25
+    assert not any(re.search(r"^\s*(def|class) ", c.source, re.MULTILINE) for c in code)
+
+
+@each_notebook
+def test_sections_are_there(path):
+    prose = "\n".join(c.source for c in nbformat.read(path, 4).cells if c.cell_type == "markdown")
+    for part in ("# ", "## Parameters", "**What to notice.**", "## Exercises", "## References"):
+        assert part in prose
+    exercises = prose.split("## Exercises")[1].split("## References")[0]
+    assert len(re.findall(r"^\d\. ", exercises, re.MULTILINE)) == 3
+    assert "TODO" not in prose
+
+
+@each_notebook
+def test_committed_outputs_are_whole_small_and_without_paths(path):
+    assert path.stat().st_size < 500_000
+    notebook = nbformat.read(path, 4)
+    assert_clean(notebook)
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            if "image/png" in output.get("data", {}):
+                assert output["metadata"]["image/png"]["alt"]
+    for text in texts(notebook):
+        assert not re.search(r"/(root|work|home|tmp)\b", text), text[:300]
+
+
+def assert_clean(notebook):
+    """Every code cell was executed, none failed, nothing was written to stderr."""
+    for cell in code_cells(notebook):
+        assert cell.execution_count, cell.source
+        for output in cell.outputs:
+            assert output.output_type != "error"
+            assert output.get("name") != "stderr", output.get("text")
+
+
+# Execution.
+
+
+def execute(path, tmp_path, **parameters):
+    target = tmp_path / path.name
+    given = {"runs": str(tmp_path / "runs"), "figures": str(tmp_path / "figures"), **parameters}
+    papermill.execute_notebook(path, target, given, kernel_name="python3", progress_bar=False)
+    return nbformat.read(target, 4)
+
+
+@each_notebook
+def test_every_notebook_runs(path, tmp_path, monkeypatch):
+    monkeypatch.setenv("TQDM_DISABLE", "1")
+    assert_clean(execute(path, tmp_path, **SMALL))
+    saved = sorted((tmp_path / "figures").iterdir())
+    assert {file.suffix for file in saved} == {".svg", ".png", ".json"}
+    assert all(file.stem.startswith((path.stem[:2], "headline")) for file in saved)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"ratio": 50.0}, r"parameter 'ratio' is unknown; allowed: dataset: str, imbalance_ratio"),
+        ({"imbalance_ratio": "many"}, r"parameter imbalance_ratio must be a number, got 'many'"),
+    ],
+    ids=["unknown", "wrong-type"],
+)
+def test_a_wrong_parameter_stops_before_anything_trains(wrong, message, tmp_path, monkeypatch):
+    monkeypatch.setenv("TQDM_DISABLE", "1")
+    with pytest.raises(papermill.PapermillExecutionError, match=message):
+        execute(NOTEBOOKS[1], tmp_path, **SMALL, **wrong)
+    assert not (tmp_path / "runs").exists()
+
+
+# The helpers.
+
+
+def namespace(**more):
+    """What `globals()` of a notebook holds after its parameters cell."""
+    return {
+        "__annotations__": {"seeds": int, "ratio": float, "name": str},
+        "seeds": 5,
+        "ratio": 100.0,
+        "name": "",
+        "_i1": "text",
+        "In": ["text"],
+        "Out": {},
+        "exit": None,
+        "torch": ModuleType("torch"),
+        "namespace": namespace,
+        "Path": Path,
+        **more,
+    }
+
+
+def test_parameters_are_converted():
+    given = tools.checked_parameters(namespace(ratio=50, seeds="3"))
+    assert given == SimpleNamespace(seeds=3, ratio=50.0, name="")
+    assert isinstance(given.ratio, float)
+
+
+@pytest.mark.parametrize(
+    "more", [{"seed": 1}, {"Seeds": 1}, {"x": None}, {"x": [1]}, {"x": "y"}, {"x": True}], ids=str
+)
+def test_an_unknown_parameter_is_refused(more):
+    name = next(iter(more))
+    expected = f"parameter '{name}' is unknown; allowed: seeds: int, ratio: float, name: str"
+    with pytest.raises(GCLError, match=expected):
+        tools.checked_parameters(namespace(**more))
+
+
+@pytest.mark.parametrize(
+    "more",
+    [{"seeds": 2.5}, {"seeds": True}, {"ratio": "x"}, {"ratio": None}, {"name": 3}, {"seeds": [1]}],
+    ids=str,
+)
+def test_a_wrong_type_is_refused(more):
+    with pytest.raises(
+        GCLError, match=rf"parameter {next(iter(more))} must be .*; allowed: seeds: int"
+    ):
+        tools.checked_parameters(namespace(**more))
+
+
+def test_a_value_below_its_minimum_and_a_missing_one_are_refused():
+    with pytest.raises(GCLError, match="seeds must be >= 1, got 0"):
+        tools.checked_parameters(namespace(seeds=0), minimum={"seeds": 1})
+    without = namespace()
+    del without["ratio"]
+    with pytest.raises(GCLError, match="parameter 'ratio' has no value"):
+        tools.checked_parameters(without)
+
+
+def test_relative_folders_lie_in_the_project(tmp_path, monkeypatch):
+    inner = tmp_path / "project" / "notebooks"
+    inner.mkdir(parents=True)
+    monkeypatch.chdir(inner)
+    assert tools.project_path("runs") == inner / "runs"
+    (tmp_path / "pyproject.toml").write_text('[project]\nname = "other"\n')
+    assert tools.project_path("runs") == inner / "runs"
+    (inner.parent / "pyproject.toml").write_text('[project]\nname = "gcl-core"\n')
+    assert tools.project_path("runs") == inner.parent / "runs"
+    assert tools.project_path(str(tmp_path / "x")) == tmp_path / "x"
+    assert tools.project_path("") is None
+
+
+def test_settings_follow_parameters_and_seed():
+    given = SimpleNamespace(dataset="digits", imbalance_ratio=50.0, preset="smoke")
+    settings = tools.seeded_settings(given, "gcl_crt", 3, scale=20)
+    expected = resolve(
+        "digits", "gcl_crt", "smoke", imbalance_ratio=50.0, seed=3, data_seed=3, scale=20
+    )
+    assert settings == expected
+    given = SimpleNamespace(dataset="folder:x", imbalance_ratio=0.0, preset="")
+    settings = tools.seeded_settings(given, "ce", 3)
+    assert (settings.data.imbalance_ratio, settings.data.data_seed, settings.seed) == (None, 0, 3)
+    assert settings.stage1.epochs == 200
+
+
+def test_tables_say_their_protocol_and_pair_by_seed(tmp_path):
+    given = SimpleNamespace(dataset="digits", imbalance_ratio=100.0, preset="smoke")
+    plan = [tools.seeded_settings(given, "gcl_crt", seed) for seed in range(2)]
+    runs = [run(settings, tmp_path, progress="none") for settings in plan]
+    line = tools.protocol(runs)
+    assert "304 training images in 10 classes (124 to 1 each)" in line
+    assert "2 + 1 epochs, last epoch, 2 seeds" in line
+    other = [SimpleNamespace(result={"top1": r.result["top1"] + 2, "few": 1.0}) for r in runs]
+    text = tools.ablation_table("x", {"b": other, "a": runs}, {"a": 1, "b": 2}, reference="a").data
+    row = next(line for line in text.splitlines() if line.startswith("| b |"))
+    assert row.startswith("| b | 2.00 |")
+    assert row.endswith("| 1.0 ± 0.0 | 2.0 ± 0.0 |")

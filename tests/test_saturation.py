@@ -1,0 +1,151 @@
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from scipy import integrate, stats
+
+from gcl_core.errors import GCLError
+from gcl_core.methods import resolve
+from gcl_core.saturation import (
+    binary_gradient,
+    cloud_quadrature,
+    expected_binary_gradient,
+    expected_target_gradient,
+    saturation,
+    softmax_gradient,
+)
+from gcl_core.training import run
+from tests.toys import seeded, toy_dataset
+
+SIGMA = 1 / 3
+
+
+def test_softmax_gradient_is_autograds():
+    logits = torch.randn(6, 4, dtype=torch.float64, generator=seeded()).requires_grad_()
+    target = torch.tensor([0, 1, 2, 3, 0, 1])
+    F.cross_entropy(logits, target, reduction="sum").backward()
+    torch.testing.assert_close(softmax_gradient(logits.detach(), target), logits.grad)
+
+
+def test_binary_gradient_is_eq_3_and_the_two_class_case_of_eq_2():
+    difference = torch.tensor([-40.0, -1.0, 0.0, 2.0, 40.0], dtype=torch.float64)
+    logits = torch.stack([difference, torch.zeros(5, dtype=torch.float64)], 1)
+    expected = softmax_gradient(logits, torch.zeros(5, dtype=torch.int64))[:, 0]
+    torch.testing.assert_close(binary_gradient(difference), expected, rtol=1e-12, atol=1e-16)
+    assert float(binary_gradient(torch.tensor(2.0))) == pytest.approx(-1 / (1 + math.exp(2)))
+
+
+@pytest.mark.parametrize("sigma", [0.01, 0.1, SIGMA, 1.0, 5.0])
+def test_quadrature_has_the_moments_of_the_clamped_half_normal(sigma):
+    point, weight = cloud_quadrature(sigma)
+    normal = stats.norm(scale=sigma)
+    for power in (0, 1, 2, 7):
+        inside, _ = integrate.quad(
+            lambda x, k=power: 2 * x**k * normal.pdf(x), 0, min(1, 12 * sigma)
+        )
+        assert float((weight * point**power).sum()) == pytest.approx(
+            inside + 2 * normal.sf(1), rel=1e-8
+        )
+
+
+def test_quadrature_gives_the_mean_shift_of_the_facts():
+    point, weight = cloud_quadrature(SIGMA)
+    assert float((point * weight).sum()) == pytest.approx(0.26571, abs=1e-5)
+
+
+def test_quadrature_refuses_a_negative_sigma():
+    with pytest.raises(GCLError, match="sigma must be >= 0"):
+        cloud_quadrature(-1)
+
+
+def test_expected_binary_gradient_is_the_double_integral():
+    normal = stats.norm(scale=SIGMA)
+
+    def oracle(difference, own, other):
+        edge = 2 * normal.sf(1)
+
+        def at(x, y):
+            return -1 / (1 + math.exp(difference - own * x + other * y))
+
+        density = lambda x: 2 * normal.pdf(x)  # noqa: E731
+        both, _ = integrate.dblquad(lambda y, x: at(x, y) * density(x) * density(y), 0, 1, 0, 1)
+        one, _ = integrate.quad(lambda x: at(x, 1) * density(x), 0, 1)
+        two, _ = integrate.quad(lambda y: at(1, y) * density(y), 0, 1)
+        return both + edge * (one + two) + edge**2 * at(1, 1)
+
+    for difference, own, other in ((0.0, 15.0, 0.0), (5.0, 15.0, 0.0), (3.0, 4.0, 9.0)):
+        given = torch.tensor(difference, dtype=torch.float64)
+        result = float(expected_binary_gradient(given, own, other, SIGMA))
+        assert result == pytest.approx(oracle(difference, own, other), rel=1e-6)
+
+
+def test_without_a_cloud_the_expected_gradient_is_the_plain_one():
+    difference = torch.linspace(-3, 9, 7)
+    plain = binary_gradient(difference)
+    torch.testing.assert_close(expected_binary_gradient(difference, 0.0), plain)
+    torch.testing.assert_close(expected_binary_gradient(difference, 15.0, sigma=0.0), plain)
+
+
+def test_expected_target_gradient_agrees_with_the_binary_one():
+    difference = torch.linspace(-5, 25, 13, dtype=torch.float64)
+    logits = torch.stack([torch.zeros_like(difference), difference], 1)
+    target = torch.ones(13, dtype=torch.int64)
+    result = expected_target_gradient(logits, target, torch.tensor([7.0, 15.0]), SIGMA)
+    expected = -expected_binary_gradient(difference, 15.0, 7.0, SIGMA)
+    torch.testing.assert_close(result, expected, rtol=1e-5, atol=1e-12)
+
+
+def test_expected_target_gradient_agrees_with_simulation():
+    logits = 5 * torch.randn(8, 5, dtype=torch.float64, generator=seeded(1))
+    target = torch.arange(8) % 5
+    reach = torch.tensor([0.0, 2.0, 5.0, 10.0, 15.0], dtype=torch.float64)
+    result = expected_target_gradient(logits, target, reach, SIGMA)
+    eps = (torch.randn(100_000, 5, dtype=torch.float64, generator=seeded(2)) * SIGMA).clamp(-1, 1)
+    for z, y, value in zip(logits, target, result, strict=True):
+        drawn = 1 - (z - reach * eps.abs()).softmax(1)[:, y]
+        assert float(value) == pytest.approx(float(drawn.mean()), abs=5 * float(drawn.std()) / 316)
+
+
+def test_expected_target_gradient_does_not_depend_on_a_common_shift():
+    logits = torch.randn(3, 4, dtype=torch.float64, generator=seeded())
+    target, reach = torch.tensor([0, 1, 3]), torch.tensor([0.0, 3.0, 6.0, 9.0])
+    moved = expected_target_gradient(logits + 1000, target, reach)
+    torch.testing.assert_close(
+        moved, expected_target_gradient(logits, target, reach), rtol=1e-6, atol=0
+    )
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    data = toy_dataset(counts=(30, 12, 5))
+    changes = {"network": "digits_cnn", "epochs": 1, "stage2_epochs": 1}
+    settings = resolve("folder:toy", "gcl_crt", "smoke", precision="float32", **changes)
+    return run(settings, tmp_path_factory.mktemp("runs"), dataset=data, progress="none")
+
+
+def test_saturation_of_a_run_is_that_of_its_clean_outputs(trained):
+    data = trained.dataset
+    mean = torch.tensor(data.mean).view(1, -1, 1, 1)
+    std = torch.tensor(data.std).view(1, -1, 1, 1)
+    with torch.no_grad():
+        cosine = trained.network((data.train_images / 255 - mean) / std)
+    # Scale 20 is that of stage 2.
+    expected = 1 - (20 * cosine).softmax(1).gather(1, data.train_labels[:, None])[:, 0]
+    result = saturation(trained, threshold=0.5)
+    torch.testing.assert_close(result.gradient.float(), expected, rtol=1e-3, atol=1e-5)
+    for j in range(3):
+        members = expected[data.train_labels == j]
+        assert float(result.mean[j]) == pytest.approx(float(members.mean()), abs=1e-4)
+        assert float(result.active[j]) == pytest.approx(float((members > 0.5).float().mean()))
+
+
+def test_saturation_with_the_cloud_uses_the_objectives_margin_and_clouds(trained):
+    clouded, clean = saturation(trained, cloud=True), saturation(trained)
+    labels = trained.dataset.train_labels
+    # The target's margin of 0.1 and the wide cloud of the tail leave the tail more gradient.
+    assert bool((clouded.gradient > clean.gradient)[labels == 2].all())
+    # A head image has no cloud of its own, only the margin: bounded by the margin alone.
+    head = labels == 0
+    odds = clean.gradient / (1 - clean.gradient) * math.exp(20 * 0.1)
+    assert bool((clouded.gradient < odds / (1 + odds))[head].all())
