@@ -1,4 +1,4 @@
-"""Batches without a per-image step: one uint8 tensor on the device, augmented by tensor operations."""
+"""Batches without a per-image step: one uint8 tensor on the device and tensor operations."""
 
 import dataclasses
 import itertools
@@ -37,7 +37,7 @@ class Batch:
         each, as in the published code.
         """
         loss = criterion(outputs, self.target)
-        if self.partner is None:
+        if self.partner is None or self.share is None:
             return loss
         return self.share * loss + (1 - self.share) * criterion(outputs, self.partner)
 
@@ -73,8 +73,14 @@ class Streams:
             key = np.random.SeedSequence((seed, stage, rank, number)).generate_state(1, np.uint64)
             return torch.Generator(on).manual_seed(int(key[0]))
 
-        shared = [stream(number, torch.device("cpu"), 0) for number in range(3)]
-        return cls(*shared, stream(3, device, rank), stream(4, device, rank))
+        cpu = torch.device("cpu")
+        return cls(
+            weights=stream(0, cpu, 0),
+            order=stream(1, cpu, 0),
+            mixup=stream(2, cpu, 0),
+            device=stream(3, device, rank),
+            noise=stream(4, device, rank),
+        )
 
     def state(self) -> dict[str, Tensor]:
         return {f.name: getattr(self, f.name).get_state() for f in dataclasses.fields(self)}

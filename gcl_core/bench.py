@@ -17,19 +17,17 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from lightning_fabric import Fabric
-from PIL import Image
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset, RandomSampler
-from torchvision import transforms
+from torch.utils.data import DataLoader
 
 from gcl_core.batches import FrozenFeatures, Streams, TrainingImages
 from gcl_core.dataset import LongTailedDataset
 from gcl_core.evaluation import frozen
-from gcl_core.hardware import best_precision, keep_freed_memory
+from gcl_core.hardware import best_precision, channels_last, keep_freed_memory
 from gcl_core.imbalance import long_tailed_counts
 from gcl_core.loss import GCLLoss
-from gcl_core.methods import METHODS
 from gcl_core.models import CosineClassifier, Network, resnet32
+from gcl_core.plain import plain_epoch, plain_loader
 from gcl_core.progress import Progress
 from gcl_core.samplers import ClassBalancedSampler, InstanceBalancedSampler
 from gcl_core.sources import CIFAR_MEAN, CIFAR_STD
@@ -112,28 +110,38 @@ def benchmark(rounds: int = 7, steps: int = 12, accelerator: str = "auto") -> di
 
 def bench_table(result: dict[str, Any]) -> str:
     """The measurements of `benchmark` as text."""
-    first, second, loss = result["stage1"], result["stage2"], result["gcl_loss"]
-    hardware = result["hardware"]
-    return f"""\
-ResNet-32, batch {result["batch_size"]}, {result["images"]} images an epoch; {result["threads"]} threads, \
-{result["precision"]}; medians of {result["rounds"]} interleaved rounds
-                                        images/s   ratio   seconds an epoch
-stage 1, plain loop (PIL, float32)      {first["reference_images_per_s"]:8.0f}    1.00   \
-{result["images"] / first["reference_images_per_s"]:8.1f}
-stage 1                                 {first["images_per_s"]:8.0f}   {first["ratio"]:5.2f}   \
-{first["seconds_per_epoch"]:8.1f}
-stage 1, two one-thread runs together   {first["two_processes_images_per_s"]:8.0f}   \
-{first["two_processes_ratio"]:5.2f}
-stage 2, plain loop (PIL, float32)      {second["reference_images_per_s"]:8.0f}    1.00   \
-{result["images"] / second["reference_images_per_s"]:8.1f}
-stage 2                                 {second["images_per_s"]:8.0f}   {second["ratio"]:5.2f}   \
-{second["seconds_per_epoch"]:8.1f}   (30 epochs: {second["seconds_of_30_epochs"]:.0f} s)
-share of stage 1 spent on data          {100 * first["data_share"]:8.1f} %
-GCLLoss / cross-entropy at (512, 8142)  {loss["ratio"]:8.2f}     ({loss["gcl_ms"]:.1f} / \
-{loss["cross_entropy_ms"]:.1f} ms; composed plainly {loss["plain_ratio"]:.2f})
-{result["precision"]} matrix product, measured peak    {hardware["matmul_tflop_per_s"]:8.2f} TFLOP/s; \
-stage 1 uses {100 * hardware["training_share_of_matmul_peak"]:.1f} % of it
-memory copy                             {hardware["copy_gb_per_s"]:8.1f} GB/s"""
+    first, second = result["stage1"], result["stage2"]
+    loss, hardware, images = result["gcl_loss"], result["hardware"], result["images"]
+    plain1, plain2 = first["reference_images_per_s"], second["reference_images_per_s"]
+    pair = first["two_processes_images_per_s"]
+    rows = [
+        ("stage 1, plain loop (PIL, float32)", plain1, 1, images / plain1),
+        ("stage 1", first["images_per_s"], first["ratio"], first["seconds_per_epoch"]),
+        ("stage 1, two one-thread runs", pair, first["two_processes_ratio"], 2 * images / pair),
+        ("stage 2, plain loop (PIL, float32)", plain2, 1, images / plain2),
+        ("stage 2", second["images_per_s"], second["ratio"], second["seconds_per_epoch"]),
+    ]
+    head = (
+        f"ResNet-32, batch {result['batch_size']}, {images} images an epoch, "
+        f"{result['threads']} threads, {result['precision']}, "
+        f"medians of {result['rounds']} interleaved rounds"
+    )
+    lines = [head, f"{'':36}{'images/s':>9}{'ratio':>8}{'s/epoch':>9}"]
+    lines += [f"{name:36}{rate:9.0f}{ratio:8.2f}{epoch:9.1f}" for name, rate, ratio, epoch in rows]
+    share = hardware["training_share_of_matmul_peak"]
+    return "\n".join(
+        [
+            *lines,
+            f"stage 2, its 30 epochs: {second['seconds_of_30_epochs']:.0f} s",
+            f"data: {100 * first['data_share']:.1f} % of stage 1",
+            f"GCLLoss at (512, 8142): {loss['ratio']:8.2f} times cross-entropy "
+            f"({loss['gcl_ms']:.1f} and {loss['cross_entropy_ms']:.1f} ms); "
+            f"composed plainly {loss['plain_ratio']:.2f} times",
+            f"hardware: {hardware['matmul_tflop_per_s']:.2f} TFLOP/s in a {result['precision']} "
+            f"matrix product, of which stage 1 uses {100 * share:.1f} %; "
+            f"memory copy {hardware['copy_gb_per_s']:.1f} GB/s",
+        ]
+    )
 
 
 class _Workers:
@@ -214,55 +222,23 @@ def _random_dataset() -> LongTailedDataset:
     )
 
 
-class _PlainImages(Dataset[tuple[Tensor, int]]):
-    """The data set that a user would write: PIL images and torchvision transforms, one at a time."""
-
-    def __init__(self, dataset: LongTailedDataset) -> None:
-        self.images = dataset.train_images.permute(0, 2, 3, 1).contiguous().numpy()
-        self.labels = dataset.train_labels.tolist()
-        self.transform = transforms.Compose(
-            [
-                transforms.RandomCrop(32, padding=4),
-                transforms.RandomHorizontalFlip(),
-                transforms.ToTensor(),
-                transforms.Normalize(CIFAR_MEAN, CIFAR_STD),
-            ]
-        )
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        return self.transform(Image.fromarray(self.images[index])), self.labels[index]
-
-
-def _plain_loader(images_a_slice: int) -> DataLoader[Any]:
-    images = _PlainImages(_random_dataset())
-    sampler = RandomSampler(images, replacement=True, num_samples=images_a_slice)
-    return DataLoader(images, batch_size=BATCH, sampler=sampler)
+def _reference_loader(images: int) -> DataLoader[Any]:
+    dataset = _random_dataset()
+    draws = InstanceBalancedSampler(dataset.train_labels, num_samples=images)
+    return plain_loader(dataset, BATCH, draws)
 
 
 def _reference_stage1(fabric: Fabric, images: int) -> Job:
     network = resnet32(10, "linear").to(fabric.device)
     optimizer = torch.optim.SGD(network.parameters(), 0.1, momentum=0.9, weight_decay=2e-4)
-    loader = _plain_loader(images)
-
-    def work() -> None:
-        network.train()
-        for inputs, target in loader:
-            inputs, target = inputs.to(fabric.device), target.to(fabric.device)
-            loss = F.cross_entropy(network(inputs), target)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-
-    return work
+    loader = _reference_loader(images)
+    return lambda: plain_epoch(network, optimizer, loader, fabric.device)
 
 
 def _reference_stage2(fabric: Fabric, images: int) -> Job:
     network = resnet32(10, "linear").to(fabric.device).eval()
     optimizer = torch.optim.SGD(network.head.parameters(), 0.1, momentum=0.9, weight_decay=2e-4)
-    loader = _plain_loader(images)
+    loader = _reference_loader(images)
 
     def work() -> None:
         for inputs, target in loader:
@@ -301,8 +277,7 @@ def _ignore(_: object) -> None:
 def _network(fabric: Fabric) -> Network:
     if fabric.device.type == "cpu":
         keep_freed_memory()
-    network = resnet32(10, "linear").to(fabric.device)
-    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return channels_last(resnet32(10, "linear").to(fabric.device))
 
 
 def _stage1(fabric: Fabric, images: int) -> Job:
@@ -328,7 +303,7 @@ def _data(fabric: Fabric, images: int) -> Job:
 
 
 def _loss(fabric: Fabric) -> Callable[[], dict[str, float]]:
-    """GCLLoss against `F.cross_entropy`, forward and backward, at iNaturalist's number of classes."""
+    """GCLLoss against `F.cross_entropy`, forward and backward, with iNaturalist's classes."""
     generator = torch.Generator(fabric.device).manual_seed(0)
     cosine = torch.rand(512, 8142, device=fabric.device, generator=generator) * 2 - 1
     cosine.requires_grad_()
@@ -350,7 +325,7 @@ def _loss(fabric: Fabric) -> Callable[[], dict[str, float]]:
     def seconds(candidate: Callable[[], Tensor]) -> float:
         cosine.grad = None
         began = time.perf_counter()
-        candidate().backward()  # type: ignore[no-untyped-call]
+        candidate().backward()
         if fabric.device.type == "cuda":
             torch.cuda.synchronize()
         return time.perf_counter() - began

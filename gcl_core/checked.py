@@ -1,4 +1,4 @@
-"""Frozen dataclasses whose fields carry their meaning, their source and the range they are held to."""
+"""Frozen dataclasses whose fields carry their meaning, their source and their range."""
 
 import dataclasses
 import math

@@ -83,6 +83,18 @@ def _parser() -> argparse.ArgumentParser:
     bench.add_argument("--rounds", type=int, default=7, help="interleaved rounds (7)")
     bench.add_argument("--accelerator", default="auto", choices=("auto", "cpu", "gpu"))
 
+    compare = command(
+        "compare", _compare, "show that the fast loop reaches the accuracy of the plain one"
+    )
+    compare.add_argument("--dataset", default="digits", help=f"{', '.join(DATASETS)}:PATH (digits)")
+    compare.add_argument("--imbalance-ratio", type=float, default=100.0, help="(100)")
+    compare.add_argument("--epochs", type=int, default=30, help="epochs of cross-entropy (30)")
+    compare.add_argument("--seeds", type=int, default=5, help="runs of each (5)")
+    compare.add_argument(
+        "--runs", type=Path, default=Path("runs"), help="folder of all runs (runs)"
+    )
+    compare.add_argument("--json", action="store_true", help="the numbers as the last line")
+
     whole = command("study", _study, "run the whole study on Digits-LT and execute the notebooks")
     whole.add_argument(
         "--out", type=Path, default=Path("study"), help="folder of the output (study)"
@@ -107,9 +119,9 @@ def _settings_help() -> str:
     """Every setting of the full method: what it means, its default and its source."""
     settings = resolve("digits", "gcl_crt", "official")
     lines = [
-        "settings: any single one can be given as --name value (- and _ are alike); --imbalance-ratio,",
-        "--epochs and --seed are among them. Stage 2 has the same with the prefix --stage2-. Values:",
-        "gcl_crt, preset official.",
+        "settings: any single one can be given as --name value (- and _ are alike), among them",
+        "--imbalance-ratio, --epochs and --seed; those of stage 2 have the prefix --stage2-.",
+        "In brackets the values of gcl_crt, preset official.",
         "",
     ]
     for name, path in flat_settings(settings).items():
@@ -183,6 +195,34 @@ def _bench(options: argparse.Namespace, rest: Sequence[str]) -> None:
 
     result = benchmark(options.rounds, accelerator=options.accelerator)
     print(bench_table(result))
+    if options.json:
+        print(json.dumps(result))
+
+
+def _compare(options: argparse.Namespace, rest: Sequence[str]) -> None:
+    from gcl_core.plain import plain_accuracy, same_accuracy
+    from gcl_core.training import run
+
+    settings = [
+        resolve(
+            options.dataset,
+            "ce",
+            imbalance_ratio=options.imbalance_ratio,
+            epochs=options.epochs,
+            seed=seed,
+        )
+        for seed in range(options.seeds)
+    ]
+    fast = [run(each, options.runs).result["top1"] for each in settings]
+    plain = []
+    for each in settings:
+        plain.append(plain_accuracy(each))
+        logging.info("plain loop, seed %d: %.2f %%", each.seed, plain[-1])
+    result = same_accuracy(fast, plain)
+    print(
+        f"top-1 after {options.epochs} epochs: fast {result['fast']}, plain {result['plain']}; "
+        f"difference {result['difference']} with standard error {result['standard_error']}"
+    )
     if options.json:
         print(json.dumps(result))
 

@@ -64,7 +64,7 @@ class LongTailedDataset:
         more = ", ..." if self.num_classes > 20 else ""
         sizes = ", ".join(f"{group} {len(classes)}" for group, classes in self.groups.items())
         return (
-            f"{self.name}: {len(self.train_labels)} training and {len(self.test_labels)} test images, "
+            f"{self.name}: {len(self.train_labels)} training, {len(self.test_labels)} test images, "
             f"{self.num_classes} classes, imbalance ratio {self.imbalance_ratio:g}\n"
             f"  class counts [{counts}{more}]; classes by group: {sizes}"
         )

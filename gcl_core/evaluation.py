@@ -10,15 +10,18 @@ from torch.fx.experimental.optimization import fuse
 
 from gcl_core.batches import clean_batches
 from gcl_core.dataset import LongTailedDataset
+from gcl_core.hardware import channels_last
 
 Inference = Callable[[Tensor], Tensor]
 
 
 def frozen(module: nn.Module, fabric: Fabric) -> Inference:
-    """A copy of a module for inference: batch normalisation folded into the convolutions, no
-    gradients, the run's precision. Later changes to the module do not reach it."""
+    """A copy of a module for inference; later changes to the module do not reach it.
+
+    Batch normalisation is folded into the convolutions; no gradients; the run's precision.
+    """
     training = module.training
-    copied = fuse(module.eval()).requires_grad_(False).to(memory_format=torch.channels_last)
+    copied = channels_last(fuse(module.eval()).requires_grad_(False))
     module.train(training)
 
     def infer(inputs: Tensor) -> Tensor:

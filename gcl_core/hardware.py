@@ -1,15 +1,18 @@
 """What the hardware offers: bfloat16, batch sizes for inference, and memory that is kept."""
 
 import ctypes
+from typing import TypeVar
 
 import torch
 
 BFLOAT16, FLOAT32 = "bfloat16", "float32"
 PRECISIONS = (BFLOAT16, FLOAT32)
 
+Module = TypeVar("Module", bound=torch.nn.Module)
+
 
 def best_precision(accelerator: str = "auto") -> str:
-    """ "bfloat16" where the hardware multiplies it, else "float32"."""
+    """Name the precision: "bfloat16" where the hardware multiplies it, else "float32"."""
     if accelerator != "cpu" and torch.cuda.is_available():
         supported = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
@@ -24,6 +27,11 @@ def inference_batch(device: torch.device, pixels: int) -> int:
     which is so for about 64 images of 32x32 (measured).
     """
     return max(1, 64 * 32 * 32 // pixels) if device.type == "cpu" else 1024
+
+
+def channels_last(module: Module) -> Module:
+    """The module with its weights laid out channels last, as convolutions are fastest."""
+    return module.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 
 def keep_freed_memory() -> None:

@@ -96,13 +96,12 @@ class GCLLoss(nn.Module):
         self._clouded = bool(sizes.max() * noise_multiplier * sigma > 0)
 
     def logits(self, cosine: Tensor, noise: Tensor | None = None) -> Tensor:
-        """Clouded logits s (cos theta_j - k delta_j |eps_j|), (N, C); in eval mode s cos theta_j."""
+        """Clouded logits s (cos theta_j - k delta_j |eps_j|), (N, C); eval mode: s cos theta_j."""
         cosine = self._checked(cosine, noise)
         if not self.training:
             return self.scale * cosine
-        if noise is None:
-            noise = self._draw(cosine)
-        return self.scale * cosine + _clouds(noise, self._reach(cosine))
+        eps = self._draw(cosine) if noise is None else noise
+        return self.scale * cosine + _clouds(eps, self._reach(cosine))
 
     def forward(self, cosine: Tensor, target: Tensor, noise: Tensor | None = None) -> Tensor:
         """The loss: () for "mean" and "sum", (N,) for "none"."""

@@ -103,8 +103,8 @@ GCL_CRT = replace(
     ),
     # No margin, focal factor or warm head is in the paper; its cRT follows Kang et al. Scale, a, b
     # and the stage-2 rate are not in its text either: there the code's values stay.
-    paper=GCL_STAGE1.paper
-    | {
+    paper={
+        **GCL_STAGE1.paper,
         "stage2_batch_size": 128,
         "stage2_noise_multiplier": 1.0,
         "stage2_margin": 0.0,

@@ -170,8 +170,11 @@ def build_head(head: str, in_features: int, num_classes: int) -> nn.Module:
 
 
 def initialise(module: nn.Module, generator: torch.Generator | None = None) -> None:
-    """Draw every weight anew: Kaiming normal for convolutions and linear layers (He et al. 2015;
-    the published code), unit anchors for a cosine classifier, identity for normalisation layers."""
+    """Draw every weight anew, as the published code does.
+
+    Kaiming normal for convolutions and linear layers (He et al. 2015), unit anchors for a cosine
+    classifier, identity for normalisation layers.
+    """
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d | nn.Linear):
             nn.init.kaiming_normal_(layer.weight, generator=generator)
@@ -186,7 +189,7 @@ def initialise(module: nn.Module, generator: torch.Generator | None = None) -> N
 def resnet32(
     num_classes: int, head: str = "cosine", generator: torch.Generator | None = None
 ) -> Network:
-    """ResNet-32 for 32x32 RGB images, the backbone of the long-tailed CIFAR tables (0.46 M weights)."""
+    """ResNet-32 for 32x32 RGB images: the backbone of the CIFAR tables (0.46 M weights)."""
     return build_network("resnet32", num_classes, head, generator=generator)
 
 

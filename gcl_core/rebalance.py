@@ -84,7 +84,7 @@ class NormalisedHead(nn.Module):
 
     def __init__(self, head: nn.Module, tau: float) -> None:
         super().__init__()
-        weight: Tensor = head.weight.detach().clone()  # type: ignore[operator, union-attr]
+        weight: Tensor = head.weight.detach().clone()  # type: ignore[operator]
         self.weight = nn.Parameter(weight / weight.norm(dim=1, keepdim=True) ** tau, False)
         self.unit_features = isinstance(head, CosineClassifier)
 

@@ -114,7 +114,8 @@ class RunFolder:
         checkpoint = load_tensors(self.checkpoint_file)
         if checkpoint.get("run") != self.path.name:
             raise GCLError(
-                f"{self.checkpoint_file} is not a checkpoint of this run; move it away and run again"
+                f"{self.checkpoint_file} is not a checkpoint of this run; "
+                "move it away and run again"
             )
         return checkpoint
 

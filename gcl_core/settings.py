@@ -75,7 +75,7 @@ class CBEN(Checked):
 
 
 SamplerSettings = InstanceBalanced | ClassBalanced | EffectiveNumber | CBEN
-KINDS: dict[str, dict[str, type]] = {
+KINDS: dict[str, Mapping[str, type]] = {
     "objective": OBJECTIVES,
     "sampler": {k.name: k for k in (InstanceBalanced, ClassBalanced, EffectiveNumber, CBEN)},
     "rebalance": REBALANCERS,
@@ -271,8 +271,10 @@ def override(settings: Settings, changes: Mapping[str, Any]) -> Settings:
 
 
 def _turn(change: tuple[str, Any]) -> int:
-    """Kinds first, for the other changes may name settings that they bring; and the head after the
-    objectives that work with any head, before those that need a certain one."""
+    """Order of a change: kinds first, for the others may name settings that they bring.
+
+    The head comes after the objectives that work with any head and before those that need one.
+    """
     name, given = change
     if name == "head":
         return 1

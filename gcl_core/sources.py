@@ -210,7 +210,7 @@ def _decode(name: str, image_size: int | None) -> np.ndarray:
 
 
 def cache_folder() -> Path:
-    """Where downloads and decoded images are kept: $GCL_CACHE, or gcl in the user's cache folder."""
+    """Folder of downloads and decoded images: $GCL_CACHE, or gcl in the user's cache folder."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(os.environ.get("GCL_CACHE") or Path(base) / "gcl")
 

@@ -143,7 +143,7 @@ def _of_all_ranks(fabric: Fabric, streams: Streams) -> list[dict[str, Tensor]]:
     state = streams.state()
     if fabric.world_size == 1:
         return [state]
-    gathered = fabric.all_gather(state)
+    gathered: Any = fabric.all_gather(state)
     return [{k: v[r].cpu() for k, v in gathered.items()} for r in range(fabric.world_size)]
 
 

@@ -15,7 +15,7 @@ from gcl_core.batches import FrozenFeatures, Streams, TrainingImages
 from gcl_core.dataset import LongTailedDataset, load_dataset
 from gcl_core.errors import GCLError
 from gcl_core.evaluation import accuracies, confusion_matrix, frozen, outputs_of
-from gcl_core.hardware import keep_freed_memory
+from gcl_core.hardware import channels_last, keep_freed_memory
 from gcl_core.models import Network, build_network
 from gcl_core.runs import RunFolder
 from gcl_core.settings import Settings, Stage, to_dict
@@ -137,7 +137,7 @@ def _stage1(
     network = build_network(
         settings.network, dataset.num_classes, settings.head, channels, streams.weights
     )
-    network.to(fabric.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    channels_last(network.to(fabric.device))
 
     def evaluate() -> dict[str, Any]:
         backbone = frozen(network.backbone, fabric)
