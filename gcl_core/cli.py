@@ -3,6 +3,7 @@
 import argparse
 import json
 import logging
+import os
 import sys
 import textwrap
 from collections.abc import Sequence
@@ -25,7 +26,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status (0, 1 for what the user has to mend, 130)."""
     parser = _parser()
     options, rest = parser.parse_known_args(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    level = logging.INFO if _speaks() else logging.WARNING
+    logging.basicConfig(level=level, format="%(message)s", stream=sys.stderr)
     if rest and options.command != "train":
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     if getattr(options, "threads", None):
@@ -33,14 +35,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return options.run(options, rest) or 0
     except (GCLError, OSError) as error:
-        print(f"gcl: {_one_line(error)}", file=sys.stderr)
-        return 1
+        status, text = 1, _one_line(error)
     except KeyboardInterrupt:
-        print(
-            "gcl: interrupted; the same command continues after the last finished epoch",
-            file=sys.stderr,
-        )
-        return INTERRUPTED
+        text = "interrupted; the same command continues after the last finished epoch"
+        status = INTERRUPTED
+    if _speaks():
+        print(f"gcl: {text}", file=sys.stderr)
+    return status
+
+
+def _speaks() -> bool:
+    """Whether this is the only process of a run, or the first of several (Fabric numbers them)."""
+    return os.environ.get("LOCAL_RANK", "0") == "0"
 
 
 def _one_line(error: Exception) -> str:
@@ -69,7 +75,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     train.add_argument("--dataset", default="digits", help=f"{', '.join(DATASETS)}:PATH (digits)")
     train.add_argument("--method", default="gcl_crt", help=f"{', '.join(METHODS)} (gcl_crt)")
-    train.add_argument("--preset", help=f"{', '.join(PRESETS)} (official)")
+    train.add_argument("--preset", help=f"{', '.join(PRESETS)} (digits for digits, else official)")
     train.add_argument("--runs", type=Path, default=Path("runs"), help="folder of all runs (runs)")
     train.add_argument("--json", action="store_true", help="the result as the last line, in JSON")
     train.add_argument("--accelerator", default="auto", choices=("auto", "cpu", "gpu"))
@@ -185,7 +191,7 @@ def _train(options: argparse.Namespace, rest: Sequence[str]) -> None:
     if "best_on_test" in result:
         best = result["best_on_test"]
         logging.info("best epoch on test (%s): %.2f", best["note"], best["top1"])
-    if options.json:
+    if options.json and _speaks():
         line = {key: result[key] for key in (*keys, "per_class")}
         print(json.dumps(line | {"epochs": settings.stage1.epochs, "run": str(finished.path)}))
 

@@ -159,7 +159,7 @@ def training_curves(
         stage2_starts: epochs of stage 1, where a vertical line separates the stages.
     """
     with style():
-        figure = Figure(figsize=(3.6 * len(panels) + 1.2, 4))
+        figure = Figure(figsize=(3.3 * len(panels) + 0.6, 4))
         every = np.atleast_1d(figure.subplots(1, len(panels)))
         for axes, (title, lines) in zip(every, panels.items(), strict=True):
             for series in lines:
@@ -173,6 +173,8 @@ def training_curves(
                     size=10,
                 )
             axes.set(title=title, xlabel="epoch")
+            if "%" in title:
+                axes.set_ylim(-3, 103)
         _legend_below(figure, next(iter(panels.values())))
         return figure
 
@@ -337,7 +339,7 @@ def _by_class(
     _class_axis(axes, dataset, counts)
 
 
-def _class_axis(axes: Axes, dataset: LongTailedDataset, counts: bool) -> None:
+def _class_axis(axes: Axes, dataset: LongTailedDataset, counts: bool, strip: bool = True) -> None:
     """Class names (and counts) along x, and a strip in the colours of the groups."""
     number = dataset.num_classes
     step = 1 if number <= 20 else number // 10
@@ -350,7 +352,7 @@ def _class_axis(axes: Axes, dataset: LongTailedDataset, counts: bool) -> None:
     axes.set_xlabel("class" + (" and its training images" if counts else ", head to tail"))
     place = blended_transform_factory(axes.transData, axes.transAxes)
     for group, members in dataset.groups.items():
-        for j in members:
+        for j in members if strip else ():
             axes.fill_between(
                 [j - 0.5, j + 0.5], 0, 0.02, transform=place, color=GROUP_COLOURS[group], lw=0
             )
@@ -372,7 +374,8 @@ def _counts(axes: Axes, dataset: LongTailedDataset) -> None:
                 )
     axes.set_title("Training images by class")
     axes.grid(axis="x", visible=False)
-    _class_axis(axes, dataset, False)
+    axes.margins(y=0.1)
+    _class_axis(axes, dataset, False, strip=False)
 
 
 def _map(axes: Axes, dataset: LongTailedDataset, positions: Tensor, labels: Tensor) -> None:
@@ -396,8 +399,9 @@ def _group_key(figure: Figure, dataset: LongTailedDataset) -> None:
         mpl.lines.Line2D([], [], color=GROUP_COLOURS[g], marker="s", ls="", ms=10)
         for g in dataset.groups
     ]
-    labels = [f"{g}-shot ({_classes(members)})" for g, members in dataset.groups.items()]
-    figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
+    labels = [f"{g}-shot: {_classes(members)}" for g, members in dataset.groups.items()]
+    compact = {"handletextpad": 0.0, "columnspacing": 1.0, "fontsize": 12}
+    figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False, **compact)
 
 
 def _classes(members: Sequence[int]) -> str:

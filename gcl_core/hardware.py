@@ -31,7 +31,7 @@ def inference_batch(device: torch.device, pixels: int) -> int:
 
 def channels_last(module: Module) -> Module:
     """The module with its weights laid out channels last, as convolutions are fastest."""
-    return module.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+    return module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def keep_freed_memory() -> None:

@@ -143,6 +143,17 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], caption: str = "
     return Markdown(f"{text}\n\n*{caption}*" if caption else text)
 
 
+def paired_difference(runs: Sequence[Run], others: Sequence[Run], key: str = "top1") -> str:
+    """Mean ± standard deviation of the difference seed by seed; empty for runs and themselves.
+
+    What a seed does to both, such as drawing few good images, cancels in it.
+    """
+    pairs = list(zip(runs, others, strict=True))
+    if all(run is other for run, other in pairs):
+        return ""
+    return mean_and_spread([run.result[key] - other.result[key] for run, other in pairs])
+
+
 def ablation_table(
     what: str, trained: Mapping[str, Sequence[Run]], paper: Mapping[str, float], *, reference: str
 ) -> Markdown:
@@ -156,15 +167,13 @@ def ablation_table(
     """
     rows = []
     for name, runs in trained.items():
-        pairs = zip(runs, trained[reference], strict=True)
-        difference = [run.result["top1"] - other.result["top1"] for run, other in pairs]
         ours = [mean_and_spread([run.result[key] for run in runs]) for key in ("top1", "few")]
-        change = "" if name == reference else mean_and_spread(difference)
+        change = paired_difference(runs, trained[reference])
         rows.append([name, f"{paper[name]:.2f}", *ours, change])
     quoted = "paper: CIFAR-10-LT, ratio 100 (quoted)"
-    header = [what, quoted, "here: top-1 (%)", "few-shot (%)", "top-1 minus the reference's"]
-    pairing = f"Last column: seed by seed, the reference is {reference}."
-    return table(header, rows, f"Here: {protocol(trained[reference])}. {pairing}")
+    header = [what, quoted, "here: top-1 (%)", "few-shot (%)", f"top-1 − ({reference})"]
+    caption = f"Here: {protocol(trained[reference])}. Last column: difference seed by seed."
+    return table(header, rows, caption)
 
 
 def show(

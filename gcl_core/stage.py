@@ -140,11 +140,10 @@ def _one_row(accuracy: dict[str, Any]) -> dict[str, Any]:
 
 
 def _of_all_ranks(fabric: Fabric, streams: Streams) -> list[dict[str, Tensor]]:
-    state = streams.state()
-    if fabric.world_size == 1:
-        return [state]
-    gathered: Any = fabric.all_gather(state)
-    return [{k: v[r].cpu() for k, v in gathered.items()} for r in range(fabric.world_size)]
+    states = [streams.state()] * fabric.world_size
+    if fabric.world_size > 1:
+        torch.distributed.all_gather_object(states, states[fabric.global_rank])
+    return states
 
 
 def _best_on_test(history: list[dict[str, Any]]) -> dict[str, Any]:

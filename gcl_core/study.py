@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 METHODS = ("ce", "ce_mixup", "ce_mixup_crt", "gcl", "gcl_crt")
 RATIOS = (50.0, 100.0)
 SEEDS = range(5)
-PRESET = "official"
+PRESET = "digits"
 
 
 def study(root: Path, out: Path, runs: Path, *, workers: int | None = None) -> str:

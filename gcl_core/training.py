@@ -1,7 +1,9 @@
 """A run: train the network, then re-balance its classifier on the frozen backbone."""
 
+import contextlib
 import functools
 import logging
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -70,10 +72,11 @@ def run(
     dataset = load_dataset(settings.data) if dataset is None else dataset
     fabric = make_fabric(settings, accelerator)
     folders = [stage1_folder(settings, dataset, runs)]
-    network = _stage1(fabric, settings, dataset, folders[0], progress)
-    if settings.stage2 is not None:
-        folders.append(stage2_folder(settings.stage2, folders[0]))
-        network = _stage2(fabric, settings, dataset, network, folders[1], progress)
+    with _all_or_none(fabric):
+        network = _stage1(fabric, settings, dataset, folders[0], progress)
+        if settings.stage2 is not None:
+            folders.append(stage2_folder(settings.stage2, folders[0]))
+            network = _stage2(fabric, settings, dataset, network, folders[1], progress)
     result = folders[-1].result
     assert result is not None
     return Run(settings, dataset, network.cpu().eval(), result, tuple(folders))
@@ -85,8 +88,8 @@ def make_fabric(settings: Settings, accelerator: str) -> Fabric:
     Raises:
         GCLError: there is no such device, or not as many.
     """
-    # Fabric announces the precision in a line of its own; it is in our log and in settings.json.
-    logging.getLogger("lightning_fabric.utilities.rank_zero").setLevel(logging.WARNING)
+    # Fabric announces precision and processes in lines of its own; ours and settings.json have them.
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     try:
         fabric = Fabric(
             accelerator=accelerator,
@@ -102,6 +105,17 @@ def make_fabric(settings: Settings, accelerator: str) -> Fabric:
     if fabric.device.type == "cpu":
         keep_freed_memory()
     return fabric
+
+
+@contextlib.contextmanager
+def _all_or_none(fabric: Fabric) -> Iterator[None]:
+    """When the first process fails, the others end with it, instead of waiting for it."""
+    try:
+        yield
+    except BaseException:
+        for process in getattr(fabric.strategy.launcher, "procs", ()):
+            process.kill()
+        raise
 
 
 def stage1_folder(settings: Settings, dataset: LongTailedDataset, runs: Path) -> RunFolder:
