@@ -8,10 +8,11 @@ import sys
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 
+from gcl_core.checked import coerce
 from gcl_core.errors import GCLError
 from gcl_core.files import project_root
 from gcl_core.methods import METHODS, PRESETS, resolve
@@ -24,15 +25,15 @@ INTERRUPTED = 130
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status (0, 1 for what the user has to mend, 130)."""
-    parser = _parser()
-    options, rest = parser.parse_known_args(arguments)
     level = logging.INFO if _speaks() else logging.WARNING
     logging.basicConfig(level=level, format="%(message)s", stream=sys.stderr)
-    if rest and options.command != "train":
-        parser.error(f"unrecognized arguments: {' '.join(rest)}")
-    if getattr(options, "threads", None):
-        torch.set_num_threads(options.threads)
+    parser = _parser()
     try:
+        options, rest = parser.parse_known_args(arguments)
+        if rest and options.command != "train":
+            parser.error(f"unrecognized arguments: {' '.join(rest)}")
+        if getattr(options, "threads", None):
+            torch.set_num_threads(options.threads)
         return options.run(options, rest) or 0
     except (GCLError, OSError) as error:
         status, text = 1, _one_line(error)
@@ -56,8 +57,22 @@ def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())
 
 
+class _Parser(argparse.ArgumentParser):
+    """One that says what is wrong in one line, as everything else here does."""
+
+    def error(self, message: str) -> NoReturn:
+        raise GCLError(f"{message}; see {self.prog} --help")
+
+
+def _positive(text: str) -> int:
+    number = coerce("it", text, int)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"it must be at least 1, got {number}")
+    return number
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m gcl_core", description=__doc__)
+    parser = _Parser(prog="python -m gcl_core", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     def command(name: str, run: Any, text: str, **more: Any) -> argparse.ArgumentParser:
@@ -79,14 +94,14 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--runs", type=Path, default=Path("runs"), help="folder of all runs (runs)")
     train.add_argument("--json", action="store_true", help="the result as the last line, in JSON")
     train.add_argument("--accelerator", default="auto", choices=("auto", "cpu", "gpu"))
-    train.add_argument("--threads", type=int, help="CPU threads; the last bits depend on them")
+    train.add_argument("--threads", type=_positive, help="CPU threads; the last bits depend on them")
     train.add_argument("--progress", default="auto", choices=PROGRESS_KINDS)
 
     methods = command("methods", _methods, "list the methods with their sources")
     methods.add_argument("--json", action="store_true", help="as JSON")
     bench = command("bench", _bench, "measure the speed beside the loop one would otherwise write")
     bench.add_argument("--json", action="store_true", help="the measurements as the last line")
-    bench.add_argument("--rounds", type=int, default=7, help="interleaved rounds (7)")
+    bench.add_argument("--rounds", type=_positive, default=7, help="interleaved rounds (7)")
     bench.add_argument("--accelerator", default="auto", choices=("auto", "cpu", "gpu"))
 
     compare = command(
@@ -94,8 +109,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     compare.add_argument("--dataset", default="digits", help=f"{', '.join(DATASETS)}:PATH (digits)")
     compare.add_argument("--imbalance-ratio", type=float, default=100.0, help="(100)")
-    compare.add_argument("--epochs", type=int, default=30, help="epochs of cross-entropy (30)")
-    compare.add_argument("--seeds", type=int, default=5, help="runs of each (5)")
+    compare.add_argument("--epochs", type=_positive, default=30, help="epochs of cross-entropy (30)")
+    compare.add_argument("--seeds", type=_positive, default=5, help="runs of each (5)")
     compare.add_argument(
         "--runs", type=Path, default=Path("runs"), help="folder of all runs (runs)"
     )
@@ -106,13 +121,13 @@ def _parser() -> argparse.ArgumentParser:
         "--out", type=Path, default=Path("study"), help="folder of the output (study)"
     )
     whole.add_argument("--runs", type=Path, default=Path("runs"), help="folder of all runs (runs)")
-    whole.add_argument("--workers", type=int, help="runs at a time (one for each core)")
+    whole.add_argument("--workers", type=_positive, help="runs at a time (one for each core)")
 
     books = command(
         "notebooks", _notebooks, "renew the committed notebooks, figures, records and tables"
     )
     books.add_argument("--runs", type=Path, default=Path("runs"), help="folder of all runs (runs)")
-    books.add_argument("--workers", type=int, help="runs at a time (one for each core)")
+    books.add_argument("--workers", type=_positive, help="runs at a time (one for each core)")
 
     tables = command("tables", _tables, "write the README's tables from the run records")
     tables.add_argument("--check", action="store_true", help="only say whether they are in step")

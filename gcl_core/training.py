@@ -88,7 +88,7 @@ def make_fabric(settings: Settings, accelerator: str) -> Fabric:
     Raises:
         GCLError: there is no such device, or not as many.
     """
-    # Fabric announces precision and processes in lines of its own; ours and settings.json have them.
+    # Fabric announces precision and processes in lines of its own; settings.json has them.
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     try:
         fabric = Fabric(

@@ -82,7 +82,9 @@ def test_the_paper_s_text_where_it_differs(method):
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize(("preset", "epochs"), [("short", (60, 10)), ("smoke", (2, 1))])
+@pytest.mark.parametrize(
+    ("preset", "epochs"), [("short", (60, 10)), ("digits", (120, 30)), ("smoke", (2, 1))]
+)
 def test_short_presets_change_the_epochs_only(method, preset, epochs):
     short, long = resolve("cifar10", method, preset), official(method)
     assert short.stage1.epochs == epochs[0]
@@ -94,7 +96,7 @@ def test_short_presets_change_the_epochs_only(method, preset, epochs):
 
 def test_defaults_of_the_data_sets():
     digits, cifar = resolve("digits", "gcl_crt"), resolve("folder:/x", "gcl_crt")
-    assert digits == resolve("digits", "gcl_crt", "official")
+    assert digits == resolve("digits", "gcl_crt", "digits")
     assert cifar == resolve("folder:/x", "gcl_crt", "official")
     assert (digits.network, cifar.network) == ("digits_cnn", "resnet32")
     assert digits.data == DataSettings(dataset="digits", imbalance_ratio=100.0)
@@ -107,15 +109,21 @@ def test_every_method_and_preset_is_described():
     for method in METHODS.values():
         assert method.summary
         assert method.source
-    assert set(PRESETS) == {"official", "paper", "short", "smoke"}
+    assert set(PRESETS) == {"official", "paper", "short", "digits", "smoke"}
     assert set(METHODS) >= {"ce", "ce_mixup", "ce_mixup_crt", "gcl", "gcl_crt"}
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("digits", "gcll"), "method 'gcll' is unknown; allowed: ce, ce_mixup, ce_mixup_crt, gcl, gcl_crt"),
-        (("digits", "gcl", "best"), "preset 'best' is unknown; allowed: official, paper, short, smoke"),
+        (
+            ("digits", "gcll"),
+            "method 'gcll' is unknown; allowed: ce, ce_mixup, ce_mixup_crt, gcl, gcl_crt",
+        ),
+        (
+            ("digits", "gcl", "best"),
+            "preset 'best' is unknown; allowed: official, paper, short, digits, smoke",
+        ),
     ],
 )
 def test_unknown_names_are_refused(arguments, message):
@@ -130,7 +138,9 @@ def test_parts_build_what_they_name():
     assert isinstance(criterion, GCLLoss)
     assert (criterion.scale, criterion.noise_multiplier, criterion.margin) == (20.0, 0.5, 0.1)
     assert (criterion.focal_gamma, criterion.generator) == (1.0, generator)
-    assert isinstance(official("ce").stage1.objective.build(counts, generator), torch.nn.CrossEntropyLoss)
+    assert isinstance(
+        official("ce").stage1.objective.build(counts, generator), torch.nn.CrossEntropyLoss
+    )
     sampler = settings.stage2.sampler.build(labels, generator)
     assert isinstance(sampler, CBENSampler)
     assert (sampler.a, sampler.b, sampler.generator) == (0.9999, 1e-5, generator)

@@ -1,0 +1,42 @@
+"""The fast loop and the plain one agree: in the accuracy over seeds, and the measure itself."""
+
+import pytest
+import torch
+
+from gcl_core.dataset import load_dataset
+from gcl_core.grid import run_many
+from gcl_core.methods import resolve
+from gcl_core.plain import PlainImages, plain_accuracy, same_accuracy
+from gcl_core.settings import DataSettings
+
+
+def test_same_accuracy_over_seeds(tmp_path):
+    settings = [resolve("digits", "ce", epochs=25, seed=seed) for seed in range(5)]
+    fast = [run.result["top1"] for run in run_many(settings, tmp_path, workers=1)]
+    compared = same_accuracy(fast, [plain_accuracy(each) for each in settings])
+    assert compared["standard_error"] < 4
+    assert abs(compared["difference"]) < 3 * compared["standard_error"]
+    assert min(compared["fast"] + compared["plain"]) > 40  # chance is 10
+
+
+def test_the_plain_loop_leaves_the_global_generator_alone():
+    before = torch.random.get_rng_state()
+    plain_accuracy(resolve("digits", "ce", epochs=1))
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_plain_images_are_those_of_the_data_set():
+    dataset = load_dataset(DataSettings(crop_padding=0))
+    image, label = PlainImages(dataset)[7]
+    expected = (dataset.train_images[7] / 255 - dataset.mean[0]) / dataset.std[0]
+    torch.testing.assert_close(image, expected)
+    assert label == dataset.train_labels[7]
+
+
+@pytest.mark.parametrize(("shift", "within"), [(0.5, True), (5.0, False)])
+def test_difference_against_its_standard_error(shift, within):
+    fast = [1.0, 2.0, 3.0, 4.0]
+    compared = same_accuracy(fast, [value - shift for value in fast])
+    assert compared["difference"] == shift
+    assert compared["standard_error"] == 0.91  # sqrt(2 * (5 / 3) / 4)
+    assert compared["within"] is within
