@@ -58,11 +58,12 @@ def test_pair_is_in_step(path):
 
 @each_notebook
 def test_pair_holds_no_version_and_the_kernel_python3(path):
-    for notebook in (nbformat.read(path, 4), jupytext.read(path.with_suffix(".py"))):
-        assert notebook.metadata["kernelspec"]["name"] == "python3"
-        assert "jupytext_version" not in str(notebook.metadata)
+    metadata = nbformat.read(path, 4).metadata
+    assert metadata["kernelspec"]["name"] == "python3"
+    assert "jupytext_version" not in metadata["jupytext"].get("text_representation", {})
     header = path.with_suffix(".py").read_text().split("# %%")[0]
     assert "jupytext_version:" not in header
+    assert "name: python3" in header
 
 
 @each_notebook
