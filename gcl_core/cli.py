@@ -12,7 +12,6 @@ from typing import Any, NoReturn
 
 import torch
 
-from gcl_core.checked import coerce
 from gcl_core.errors import GCLError
 from gcl_core.files import project_root
 from gcl_core.methods import METHODS, PRESETS, resolve
@@ -65,10 +64,9 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _positive(text: str) -> int:
-    number = coerce("it", text, int)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"it must be at least 1, got {number}")
-    return number
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number, at least 1, got {text!r}")
+    return int(text)
 
 
 def _parser() -> argparse.ArgumentParser:
