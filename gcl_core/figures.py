@@ -128,7 +128,11 @@ def gradient_curves(differences: Sequence[float], curves: Sequence[Series]) -> F
 
 
 def values_by_class(
-    dataset: LongTailedDataset, panels: Mapping[str, Sequence[Series]], percent: bool = False
+    dataset: LongTailedDataset,
+    panels: Mapping[str, Sequence[Series]],
+    *,
+    percent: bool = False,
+    floor: Mapping[str, float] | None = None,
 ) -> Figure:
     """One panel below the other, each with one line for each method over the classes, head first.
 
@@ -136,14 +140,18 @@ def values_by_class(
         dataset: its class counts and groups are drawn along x.
         panels: title and lines of each; every line has C values.
         percent: whether all values are shares from 0 to 100, which then is the range of y.
+        floor: smallest value that is shown of panels that are logarithmic, by their title.
     """
     with style():
         figure = Figure(figsize=(8.5, 1.2 + 2.7 * len(panels)))
         every = np.atleast_1d(figure.subplots(len(panels), 1, sharex=True))
         for axes, (title, lines) in zip(every, panels.items(), strict=True):
-            _by_class(axes, dataset, title, lines)
+            if floor and title in floor:
+                axes.set_yscale("log")
+                axes.set_ylim(floor[title], 1.2)
             if percent:
                 axes.set_ylim(-3, 103)
+            _by_class(axes, dataset, title, lines)
         for axes in every[:-1]:
             axes.set_xlabel("")
         return figure
@@ -302,9 +310,9 @@ def _label_ends(
     axes: Axes, x: Sequence[float], lines: Sequence[Series], gap: float = 0.075
 ) -> None:
     """Each line's label at its right end; labels keep `gap` (in axes heights) from each other."""
-    low, high = axes.get_ylim()
     ends = sorted((float(s.values[-1]), i) for i, s in enumerate(lines))
-    places = [(value - low) / (high - low) for value, _ in ends]
+    to_axes = axes.transData + axes.transAxes.inverted()
+    places = [max(0.0, float(to_axes.transform((x[-1], value))[1])) for value, _ in ends]
     for i in range(1, len(places)):
         places[i] = max(places[i], places[i - 1] + gap)
     excess = max(0.0, places[-1] - 1.0)
