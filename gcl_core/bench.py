@@ -29,6 +29,7 @@ from gcl_core.loss import GCLLoss
 from gcl_core.models import CosineClassifier, Network, resnet32
 from gcl_core.plain import plain_epoch, plain_loader
 from gcl_core.progress import Progress
+from gcl_core.runs import versions
 from gcl_core.samplers import ClassBalancedSampler, InstanceBalancedSampler
 from gcl_core.sources import CIFAR_MEAN, CIFAR_STD
 from gcl_core.stage import train_epoch
@@ -76,6 +77,7 @@ def benchmark(rounds: int = 7, steps: int = 12, accelerator: str = "auto") -> di
 
     images = sum(COUNTS)
     return {
+        "versions": versions(),
         "images": images,
         "batch_size": BATCH,
         "threads": cores,

@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 import torch
 
 from gcl_core.errors import GCLError
-from gcl_core.files import project_root
+from gcl_core.files import atomic_json, project_root
 from gcl_core.methods import METHODS, PRESETS, resolve
 from gcl_core.progress import KINDS as PROGRESS_KINDS
 from gcl_core.settings import describe, flat_settings, get_setting
@@ -92,13 +92,16 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--runs", type=Path, default=Path("runs"), help="folder of all runs (runs)")
     train.add_argument("--json", action="store_true", help="the result as the last line, in JSON")
     train.add_argument("--accelerator", default="auto", choices=("auto", "cpu", "gpu"))
-    train.add_argument("--threads", type=_positive, help="CPU threads; the last bits depend on them")
+    train.add_argument(
+        "--threads", type=_positive, help="CPU threads; the last bits depend on them"
+    )
     train.add_argument("--progress", default="auto", choices=PROGRESS_KINDS)
 
     methods = command("methods", _methods, "list the methods with their sources")
     methods.add_argument("--json", action="store_true", help="as JSON")
     bench = command("bench", _bench, "measure the speed beside the loop one would otherwise write")
     bench.add_argument("--json", action="store_true", help="the measurements as the last line")
+    bench.add_argument("--out", type=Path, help="a file to keep the measurements in, as JSON")
     bench.add_argument("--rounds", type=_positive, default=7, help="interleaved rounds (7)")
     bench.add_argument("--accelerator", default="auto", choices=("auto", "cpu", "gpu"))
 
@@ -107,7 +110,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     compare.add_argument("--dataset", default="digits", help=f"{', '.join(DATASETS)}:PATH (digits)")
     compare.add_argument("--imbalance-ratio", type=float, default=100.0, help="(100)")
-    compare.add_argument("--epochs", type=_positive, default=30, help="epochs of cross-entropy (30)")
+    compare.add_argument(
+        "--epochs", type=_positive, default=30, help="epochs of cross-entropy (30)"
+    )
     compare.add_argument("--seeds", type=_positive, default=5, help="runs of each (5)")
     compare.add_argument(
         "--runs", type=Path, default=Path("runs"), help="folder of all runs (runs)"
@@ -214,6 +219,8 @@ def _bench(options: argparse.Namespace, rest: Sequence[str]) -> None:
 
     result = benchmark(options.rounds, accelerator=options.accelerator)
     print(bench_table(result))
+    if options.out:
+        atomic_json(options.out, result)
     if options.json:
         print(json.dumps(result))
 

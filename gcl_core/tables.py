@@ -6,7 +6,9 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
+from gcl_core.bench import bench_table
 from gcl_core.errors import GCLError
+from gcl_core.files import load_json
 from gcl_core.records import ACCURACIES, load_records
 
 HEADINGS = ("top-1", "many", "medium", "few")
@@ -88,6 +90,9 @@ def readme_blocks(results: Path) -> dict[str, str]:
     cifar = results / "cifar10-jpeg.json"
     if cifar.exists():
         blocks["cifar10-jpeg"] = comparison(load_records(cifar))
+    bench = results / "bench.json"
+    if bench.exists():
+        blocks["bench"] = f"```text\n{bench_table(load_json(bench))}\n```"
     return blocks
 
 
