@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -42,11 +43,26 @@ class Outcome:
         return lines[-1]
 
 
-def python(*arguments: object, timeout: float = 120) -> Outcome:
-    """`python -m gcl_core ARGUMENTS`."""
+def python(*arguments: object, kill_at: str | None = None) -> Outcome:
+    """`python -m gcl_core ARGUMENTS`, killed as soon as a line of its log begins with `kill_at`."""
     command = [sys.executable, "-m", "gcl_core", *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=timeout)
-    return Outcome(done.returncode, done.stdout, done.stderr)
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    lines = []
+    for line in process.stderr:
+        lines.append(line)
+        if kill_at is not None and line.startswith(kill_at):
+            process.kill()
+    out, _ = process.communicate(timeout=120)
+    return Outcome(process.returncode, out, "".join(lines))
+
+
+def wait_until(condition: Callable[[], object], seconds: float = 60) -> None:
+    """Return once the condition holds; fail if it does not come to."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.005)
 
 
 class Forked:

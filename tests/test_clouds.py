@@ -73,7 +73,9 @@ def test_log_sizes_depend_on_ratios_only(counts, factor):
 
 def test_small_exponents_approach_the_logarithm():
     counts = long_tailed_counts(5000, 10, 100)
-    errors = [(cloud_sizes(counts, "power", e) - cloud_sizes(counts)).abs().max() for e in (0.1, 1e-6)]
+    errors = [
+        (cloud_sizes(counts, "power", e) - cloud_sizes(counts)).abs().max() for e in (0.1, 1e-6)
+    ]
     assert errors[1] < 1e-5 < errors[0]
 
 

@@ -1,15 +1,16 @@
 """The long-tailed data set: counts, ratio, groups, statistics and fingerprint."""
 
 import dataclasses
+import itertools
 
 import pytest
 import torch
-from toys import image_folder
 
 from gcl_core import GCLError, long_tailed_counts
 from gcl_core.dataset import load_dataset
 from gcl_core.settings import DataSettings
 from gcl_core.sources import load_source
+from toys import image_folder
 
 
 def load(**settings):
@@ -27,13 +28,19 @@ def test_digits_are_long_tailed_and_the_test_set_is_not():
     assert torch.bincount(dataset.test_labels).tolist() == [50] * 10
     assert dataset.imbalance_ratio == 62  # 124 / 2: the true one, after rounding down
     assert dataset.groups == {"many": [0, 1, 2], "medium": [3, 4, 5, 6], "few": [7, 8, 9]}
-    for text in ("ratio 62", "class counts [124, ", "many 3, medium 4, few 3", "digits", "500 test"):
+    for text in (
+        "ratio 62",
+        "class counts [124, ",
+        "many 3, medium 4, few 3",
+        "digits",
+        "500 test",
+    ):
         assert text in str(dataset)
 
 
 def test_subsets_are_nested_across_ratios_of_one_seed():
     subsets = [images_of(load(imbalance_ratio=r)) for r in (1, 10, 50, 124)]
-    for larger, smaller in zip(subsets, subsets[1:], strict=False):
+    for larger, smaller in itertools.pairwise(subsets):
         assert smaller < larger
     assert not images_of(load(imbalance_ratio=124, data_seed=1)) <= subsets[1]
 

@@ -4,12 +4,12 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from toys import seeded, toy_dataset
 
 from gcl_core import digits_cnn, resnet32
 from gcl_core.evaluation import accuracies, confusion_matrix, frozen, outputs_of
 from gcl_core.methods import resolve
 from gcl_core.training import make_fabric
+from toys import seeded, toy_dataset
 
 CPU = torch.device("cpu")
 

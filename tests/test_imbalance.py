@@ -7,10 +7,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from toys import seeded
 
 from gcl_core import GCLError, class_groups, long_tailed_counts
 from gcl_core.imbalance import class_counts_of, nested_subset
+from toys import seeded
 
 getcontext().prec = 50
 
@@ -44,9 +44,7 @@ def test_rounding_does_not_lose_an_image():
 @given(st.integers(1, 20000), st.integers(2, 120), st.data())
 def test_counts_against_exact_arithmetic(n_max, classes, data):
     ratio = data.draw(st.integers(1, n_max))
-    exact = [
-        n_max * Decimal(ratio) ** (Decimal(-i) / (classes - 1)) for i in range(classes)
-    ]
+    exact = [n_max * Decimal(ratio) ** (Decimal(-i) / (classes - 1)) for i in range(classes)]
     counts = long_tailed_counts(n_max, classes, ratio)
     assert counts == [floor(x + Decimal("1e-9")) for x in exact]
     assert min(counts) >= 1

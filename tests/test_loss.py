@@ -7,7 +7,6 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
-from toys import seeded
 from torch.utils.data import BatchSampler
 
 from gcl_core import (
@@ -18,6 +17,7 @@ from gcl_core import (
     cloud_sizes,
     long_tailed_counts,
 )
+from toys import seeded
 
 COUNTS = [500, 120, 30, 5]
 CIFAR10 = long_tailed_counts(5000, 10, 100)
@@ -110,9 +110,13 @@ def test_gradient_is_that_of_the_plain_composition(settings, reduction):
     shift = criterion.scale * criterion.margin * F.one_hot(target, 4)
     losses = F.cross_entropy(logits - shift, target, reduction="none")
     losses = losses * (1 - torch.exp(-losses.detach())) ** criterion.focal_gamma
-    whole = {"mean": losses.mean(), "sum": losses.sum(), "none": (losses * weights).sum()}[reduction]
+    whole = {"mean": losses.mean(), "sum": losses.sum(), "none": (losses * weights).sum()}[
+        reduction
+    ]
     whole.backward()
-    torch.testing.assert_close(loss.detach(), losses.detach() if reduction == "none" else whole.detach())
+    torch.testing.assert_close(
+        loss.detach(), losses.detach() if reduction == "none" else whole.detach()
+    )
     torch.testing.assert_close(ours.grad, plain.grad)
 
 
@@ -277,7 +281,9 @@ def test_margin_applies_to_the_target_only():
 
 def test_reductions():
     cosine, target, noise = example(12)
-    none, total, mean = (GCLLoss(COUNTS, reduction=r)(cosine, target, noise) for r in ("none", "sum", "mean"))
+    none, total, mean = (
+        GCLLoss(COUNTS, reduction=r)(cosine, target, noise) for r in ("none", "sum", "mean")
+    )
     assert none.shape == (12,)
     torch.testing.assert_close(none.sum(), total)
     torch.testing.assert_close(none.mean(), mean)
@@ -311,7 +317,9 @@ def test_low_precision_cosines_are_computed_in_float32(dtype):
     assert given.grad.isfinite().all()
 
 
-@given(st.floats(-1, 1, width=32), st.sampled_from([0.0, 0.5, 1.0, 2.5]), st.sampled_from([30.0, 1e3]))
+@given(
+    st.floats(-1, 1, width=32), st.sampled_from([0.0, 0.5, 1.0, 2.5]), st.sampled_from([30.0, 1e3])
+)
 def test_saturated_logits_stay_finite(other, gamma, scale):
     cosine = torch.tensor([[1.0, -1.0, other], [-1.0, 1.0, other]], requires_grad=True)
     criterion = GCLLoss([50, 9, 2], scale=scale, focal_gamma=gamma)
@@ -346,11 +354,17 @@ def test_labels_out_of_range_are_refused(bad, train):
     [
         (lambda c, y, e: GCLLoss(COUNTS)(c[:, :3], y), r"cosine must be \(N, 4\), got \(6, 3\)"),
         (lambda c, y, e: GCLLoss(COUNTS)(c[0], y[:1]), r"cosine must be \(N, 4\), got \(4,\)"),
-        (lambda c, y, e: GCLLoss(COUNTS).logits(c[:, :3]), r"cosine must be \(N, 4\), got \(6, 3\)"),
+        (
+            lambda c, y, e: GCLLoss(COUNTS).logits(c[:, :3]),
+            r"cosine must be \(N, 4\), got \(6, 3\)",
+        ),
         (lambda c, y, e: GCLLoss(COUNTS)(c, y[:5]), "target must have one entry for each row"),
         (lambda c, y, e: GCLLoss(COUNTS)(c, y[:, None]), "target must have one entry for each row"),
         (lambda c, y, e: GCLLoss(COUNTS)(c, y, e[:5]), "noise must have the shape of cosine"),
-        (lambda c, y, e: GCLLoss(COUNTS).logits(c, e[:, :1]), "noise must have the shape of cosine"),
+        (
+            lambda c, y, e: GCLLoss(COUNTS).logits(c, e[:, :1]),
+            "noise must have the shape of cosine",
+        ),
         (lambda c, y, e: GCLLoss([5, 0, 1, 1]), "class 1 has 0"),
         (lambda c, y, e: GCLLoss([5, -3, 1, 1]), "class 1 has -3"),
         (lambda c, y, e: GCLLoss([5]), "at least 2 classes"),
@@ -360,7 +374,10 @@ def test_labels_out_of_range_are_refused(bad, train):
         (lambda c, y, e: GCLLoss(COUNTS, scale=0.0), "scale must be > 0, got 0.0"),
         (lambda c, y, e: GCLLoss(COUNTS, scale=math.inf), "scale must be > 0, got inf"),
         (lambda c, y, e: GCLLoss(COUNTS, sigma=-1.0), "sigma must be >= 0, got -1.0"),
-        (lambda c, y, e: GCLLoss(COUNTS, noise_multiplier=math.nan), "noise_multiplier must be >= 0"),
+        (
+            lambda c, y, e: GCLLoss(COUNTS, noise_multiplier=math.nan),
+            "noise_multiplier must be >= 0",
+        ),
         (lambda c, y, e: GCLLoss(COUNTS, focal_gamma=-1.0), "focal_gamma must be >= 0"),
         (lambda c, y, e: GCLLoss(COUNTS, margin=math.nan), "margin must be a number"),
     ],

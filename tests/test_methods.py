@@ -3,8 +3,14 @@
 import pytest
 import torch
 
-from gcl_core import CBENSampler, ClassBalancedSampler, GCLError, GCLLoss, InstanceBalancedSampler
-from gcl_core import hardware
+from gcl_core import (
+    CBENSampler,
+    ClassBalancedSampler,
+    GCLError,
+    GCLLoss,
+    InstanceBalancedSampler,
+    hardware,
+)
 from gcl_core.hardware import best_precision
 from gcl_core.methods import METHODS, PRESETS, resolve
 from gcl_core.objectives import GCL, CrossEntropy

@@ -7,11 +7,11 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
-from toys import seeded
 from torch import nn
 
 from gcl_core import CosineClassifier, GCLError, digits_cnn, resnet32
 from gcl_core.models import BasicBlock, CifarResNet, build_head, build_network, initialise
+from toys import seeded
 
 
 @given(st.integers(1, 5), st.integers(1, 6), st.integers(2, 5), st.integers(0, 999))
@@ -131,8 +131,14 @@ def test_initialise_resets_normalisation():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: build_network("vgg", 10), "network 'vgg' is unknown; allowed: resnet32, digits_cnn"),
-        (lambda: build_head("angular", 64, 10), "head 'angular' is unknown; allowed: cosine, linear"),
+        (
+            lambda: build_network("vgg", 10),
+            "network 'vgg' is unknown; allowed: resnet32, digits_cnn",
+        ),
+        (
+            lambda: build_head("angular", 64, 10),
+            "head 'angular' is unknown; allowed: cosine, linear",
+        ),
         (lambda: resnet32(10, "angular"), "head 'angular' is unknown"),
         (lambda: CifarResNet(33), "depth must be"),
     ],

@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from toys import seeded
 from torch import nn
 
 from gcl_core import CosineClassifier
 from gcl_core.rebalance import CRT, LWS, TauNorm
+from toys import seeded
 
 FEATURES = torch.randn(6, 5, generator=seeded(1))
 

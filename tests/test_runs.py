@@ -15,7 +15,9 @@ from gcl_core.runs import RunFolder, identity_hash, versions
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-100, 100) | st.floats(-9, 9) | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3)
+    ),
     max_leaves=8,
 )
 
@@ -28,10 +30,12 @@ def folder_of(place, **identity):
 
 
 def history(epochs):
-    return [{"epoch": e + 1, "lr": 0.1, "train_loss": 1 / (e + 3), "few": None} for e in range(epochs)]
+    return [
+        {"epoch": e + 1, "lr": 0.1, "train_loss": 1 / (e + 3), "few": None} for e in range(epochs)
+    ]
 
 
-@pytest.fixture()
+@pytest.fixture
 def folder(tmp_path):
     return folder_of(tmp_path, lr=0.1, counts=(3, 2))
 
@@ -78,7 +82,9 @@ def test_checkpoint_metrics_and_result(folder):
         loaded = folder.load_checkpoint()
         assert loaded["history"] == history(2)
         assert torch.equal(loaded["module"]["w"], torch.ones(3) * 2)
-        assert folder.metrics == [{k: "" if v is None else str(v) for k, v in row.items()} for row in history(2)]
+        assert folder.metrics == [
+            {k: "" if v is None else str(v) for k, v in row.items()} for row in history(2)
+        ]
         text = (folder.path / "metrics.csv").read_text()
         assert text == f"epoch,lr,train_loss,few\n1,0.1,{1 / 3},\n2,0.1,0.25,\n"
         assert (folder.path / "timing.csv").read_text() == "epoch,train_seconds\n1,0.5\n2,0.5\n"

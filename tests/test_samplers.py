@@ -7,7 +7,6 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from toys import seeded
 from torch.utils.data import BatchSampler, DataLoader, TensorDataset, WeightedRandomSampler
 
 from gcl_core import (
@@ -19,6 +18,7 @@ from gcl_core import (
     cloud_sizes,
     long_tailed_counts,
 )
+from toys import seeded
 
 getcontext().prec = 60
 SAMPLERS = [InstanceBalancedSampler, ClassBalancedSampler, EffectiveNumberSampler, CBENSampler]
@@ -209,10 +209,16 @@ def test_more_images_than_multinomial_takes():
         (lambda: ClassBalancedSampler([0, -1]), "got -1"),
         (lambda: ClassBalancedSampler([0.0, 1.0]), "labels must be integers"),
         (lambda: ClassBalancedSampler([True, False]), "labels must be integers"),
-        (lambda: ClassBalancedSampler([0, 1], num_samples=0), "num_samples must be at least 1, got 0"),
+        (
+            lambda: ClassBalancedSampler([0, 1], num_samples=0),
+            "num_samples must be at least 1, got 0",
+        ),
         (lambda: EffectiveNumberSampler([0, 1], 1.0), r"beta must be in \[0, 1\), got 1.0"),
         (lambda: EffectiveNumberSampler([0, 1], -0.1), r"beta must be in \[0, 1\), got -0.1"),
-        (lambda: EffectiveNumberSampler([0, 1], float("nan")), r"beta must be in \[0, 1\), got nan"),
+        (
+            lambda: EffectiveNumberSampler([0, 1], float("nan")),
+            r"beta must be in \[0, 1\), got nan",
+        ),
         (lambda: CBENSampler([0, 1], 1.0), r"a and a \+ b must be in \[0, 1\)"),
         (lambda: CBENSampler([0, 1], 0.9, 0.1), r"a and a \+ b must be in \[0, 1\)"),
         (lambda: CBENSampler([0, 1], 0.9, -0.95), r"a and a \+ b must be in \[0, 1\)"),

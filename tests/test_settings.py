@@ -1,4 +1,4 @@
-"""Settings: every value is found, changed and refused by name; the schedules are the published ones."""
+"""Settings: every value is found, changed and refused by name; schedules are the published ones."""
 
 import dataclasses
 import itertools
@@ -133,7 +133,9 @@ def test_a_change_reaches_its_value_and_no_other(data):
 
 @given(st.data())
 def test_order_of_changes_does_not_matter(data):
-    names = data.draw(st.lists(st.sampled_from(sorted(NUMBERS)), min_size=2, max_size=5, unique=True))
+    names = data.draw(
+        st.lists(st.sampled_from(sorted(NUMBERS)), min_size=2, max_size=5, unique=True)
+    )
     changes = {name: data.draw(NUMBERS[name]) for name in names}
     expected = override(FULL, changes)
     for order in itertools.permutations(names):
@@ -143,8 +145,12 @@ def test_order_of_changes_does_not_matter(data):
 def test_a_new_kind_brings_its_own_settings():
     changed = override(FULL, {"stage2_sampler_beta": 0.9, "stage2_sampler": "effective"})
     assert changed.stage2.sampler == EffectiveNumber(0.9)
-    assert override(FULL, {"stage2_rebalance": "tau_norm", "stage2_tau": "0.5"}).stage2.rebalance == TauNorm(0.5)
-    assert override(FULL, {"stage2_sampler": "cben"}) == FULL  # the kind that is there keeps its values
+    assert override(
+        FULL, {"stage2_rebalance": "tau_norm", "stage2_tau": "0.5"}
+    ).stage2.rebalance == TauNorm(0.5)
+    assert (
+        override(FULL, {"stage2_sampler": "cben"}) == FULL
+    )  # the kind that is there keeps its values
     mine = override(FULL, {"stage2_sampler_a": 0.5})
     assert override(mine, {"stage2_sampler": "cben"}) == mine
 
@@ -171,7 +177,13 @@ def test_all_settings_have_one_name_and_a_meaning():
     names = flat_settings(FULL)
     for name in ("epochs", "batch_size", "lr", "scale", "seed", "imbalance_ratio", "dataset"):
         assert name in names
-    for name in ("stage2_epochs", "stage2_lr", "stage2_sampler", "stage2_sampler_a", "stage2_fresh_head"):
+    for name in (
+        "stage2_epochs",
+        "stage2_lr",
+        "stage2_sampler",
+        "stage2_sampler_a",
+        "stage2_fresh_head",
+    ):
         assert name in names
     assert all(describe(FULL, path) for path in names.values())
     assert len(set(names.values())) == len(names)
@@ -217,7 +229,9 @@ def test_every_limit_holds(part, field, limit):
     if field.name in ("image_size", "crop_padding", "n_max", "class_counts"):
         step = 1
     outside = bound - step if limit in ("low", "above") else bound + step
-    required = {"data": DataSettings(), "stage1": Stage(objective=GCL())} if part is Settings else {}
+    required = (
+        {"data": DataSettings(), "stage1": Stage(objective=GCL())} if part is Settings else {}
+    )
 
     def make(value):
         value = (value,) if field.name in ("class_counts", "milestones") else value
@@ -235,7 +249,10 @@ def test_every_limit_holds(part, field, limit):
     [
         ({"epohcs": 3}, r"unknown setting 'epohcs' \(did you mean epochs\?\); allowed: .*epochs"),
         ({"tau": 1}, "unknown setting 'tau'.*; allowed: "),
-        ({"stage2_sampler": "random"}, "'random' is unknown; allowed: instance, class, effective, cben"),
+        (
+            {"stage2_sampler": "random"},
+            "'random' is unknown; allowed: instance, class, effective, cben",
+        ),
         ({"objective": "focal"}, "objective 'focal' is unknown; allowed: cross_entropy, gcl"),
         ({"strategy": "linear"}, "strategy 'linear' is unknown; allowed: log, power, cosine"),
         ({"profile": "linear"}, "profile 'linear' is unknown; allowed: exp, step"),

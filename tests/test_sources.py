@@ -1,4 +1,4 @@
-"""Sources: the digits, CIFAR from archives in its own format, and folders with what can be wrong."""
+"""Sources: the digits, CIFAR from archives in its format, and folders with what can be wrong."""
 
 import hashlib
 import io
@@ -14,10 +14,10 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_digits
 from torchvision import datasets
-from toys import image_folder
 
 from gcl_core import GCLError, sources
 from gcl_core.sources import load_source
+from toys import image_folder
 
 
 def load(path, **options):
@@ -60,33 +60,29 @@ def test_digits_are_split_by_seed():
 # CIFAR
 
 
-def write_cifar(root, dataset_class, monkeypatch, keys, classes):
+def write_cifar(root, dataset_class, monkeypatch, keys):
     """An archive in CIFAR's format with 20 + 10 images, whose checksums torchvision is told."""
     random = np.random.default_rng(0)
-    archive = tarfile.open(root / dataset_class.filename, "w:gz")
-    sums = {}
+    made, sums = {}, {}
+    with tarfile.open(root / dataset_class.filename, "w:gz") as archive:
 
-    def add(name, content):
-        data = pickle.dumps(content)
-        sums[name] = hashlib.md5(data).hexdigest()
-        entry = tarfile.TarInfo(f"{dataset_class.base_folder}/{name}")
-        entry.size = len(data)
-        archive.addfile(entry, io.BytesIO(data))
+        def add(name, content):
+            data = pickle.dumps(content)
+            sums[name] = hashlib.md5(data).hexdigest()
+            entry = tarfile.TarInfo(f"{dataset_class.base_folder}/{name}")
+            entry.size = len(data)
+            archive.addfile(entry, io.BytesIO(data))
 
-    files = [name for name, _ in (*dataset_class.train_list, *dataset_class.test_list)]
-    made = {}
-    for name in files:
-        number = 10 if name in ("test", "test_batch") else 20 if name == "train" else 4
-        pixels = random.integers(0, 256, (number, 3072), dtype=np.uint8)
-        labels = [i % classes for i in range(number)]
-        made[name] = (pixels, labels)
-        add(name, {"data": pixels, keys[0]: labels})
-    add(dataset_class.meta["filename"], {keys[1]: [f"class {j}" for j in range(classes)]})
-    archive.close()
+        for name, _ in (*dataset_class.train_list, *dataset_class.test_list):
+            number = 10 if name in ("test", "test_batch") else 20 if name == "train" else 4
+            pixels = random.integers(0, 256, (number, 3072), dtype=np.uint8)
+            made[name] = (pixels, [i % 10 for i in range(number)])
+            add(name, {"data": pixels, keys[0]: made[name][1]})
+        meta = dataset_class.meta
+        add(meta["filename"], {keys[1]: [f"class {j}" for j in range(10)]})
     for attribute in ("train_list", "test_list"):
         listed = [[name, sums[name]] for name, _ in getattr(dataset_class, attribute)]
         monkeypatch.setattr(dataset_class, attribute, listed)
-    meta = dataset_class.meta
     monkeypatch.setattr(dataset_class, "meta", {**meta, "md5": sums[meta["filename"]]})
     checksum = hashlib.md5((root / dataset_class.filename).read_bytes()).hexdigest()
     monkeypatch.setattr(dataset_class, "tgz_md5", checksum)
@@ -94,12 +90,12 @@ def write_cifar(root, dataset_class, monkeypatch, keys, classes):
 
 
 CIFARS = [
-    ("cifar10", datasets.CIFAR10, ("labels", "label_names"), 10),
-    ("cifar100", datasets.CIFAR100, ("fine_labels", "fine_label_names"), 10),
+    ("cifar10", datasets.CIFAR10, ("labels", "label_names")),
+    ("cifar100", datasets.CIFAR100, ("fine_labels", "fine_label_names")),
 ]
 
 
-@pytest.fixture()
+@pytest.fixture
 def offline(monkeypatch):
     """No network: a download fails as it does without one."""
 
@@ -109,34 +105,36 @@ def offline(monkeypatch):
     monkeypatch.setattr("urllib.request.urlopen", refuse)
 
 
-@pytest.mark.parametrize(("name", "dataset_class", "keys", "classes"), CIFARS)
-def test_cifar_from_its_archive(
-    tmp_path, monkeypatch, offline, name, dataset_class, keys, classes
-):
-    made = write_cifar(tmp_path, dataset_class, monkeypatch, keys, classes)
+@pytest.mark.parametrize(("name", "dataset_class", "keys"), CIFARS)
+def test_cifar_from_its_archive(tmp_path, monkeypatch, offline, name, dataset_class, keys):
+    made = write_cifar(tmp_path, dataset_class, monkeypatch, keys)
     for _ in range(2):  # from the archive, then from the unpacked files
         source = load_source(f"{name}:{tmp_path}")
         assert source.name == name
-        assert source.class_names == tuple(f"class {j}" for j in range(classes))
+        assert source.class_names == tuple(f"class {j}" for j in range(10))
         pixels = np.concatenate([v[0] for k, v in made.items() if not k.startswith("test")])
         assert source.train_images.dtype == torch.uint8
         assert source.train_images.is_contiguous()
         assert np.array_equal(source.train_images.numpy(), pixels.reshape(20, 3, 32, 32))
-        assert source.train_labels.tolist() == [y for k, v in made.items() if "test" not in k for y in v[1]]
+        assert source.train_labels.tolist() == [
+            y for k, v in made.items() if "test" not in k for y in v[1]
+        ]
         assert source.test_labels.tolist() == list(range(10))
         assert (source.crop_padding, source.flip) == (4, True)
         assert source.mean == (0.4914, 0.4822, 0.4465)
         assert source.std == (0.2023, 0.1994, 0.2010)
 
 
-@pytest.mark.parametrize(("name", "dataset_class", "keys", "classes"), CIFARS)
+@pytest.mark.parametrize(("name", "dataset_class", "keys"), CIFARS)
 def test_cifar_that_is_missing_or_damaged_is_refused(
-    tmp_path, monkeypatch, offline, name, dataset_class, keys, classes
+    tmp_path, monkeypatch, offline, name, dataset_class, keys
 ):
-    expected = f"{name} is not in .* and could not be downloaded .*no network.*--dataset {name}:PATH"
+    expected = (
+        f"{name} is not in .* and could not be downloaded .*no network.*--dataset {name}:PATH"
+    )
     with pytest.raises(GCLError, match=expected):
         load_source(f"{name}:{tmp_path}")
-    write_cifar(tmp_path, dataset_class, monkeypatch, keys, classes)
+    write_cifar(tmp_path, dataset_class, monkeypatch, keys)
     archive = tmp_path / dataset_class.filename
     damaged = archive.read_bytes()[:-100]
     archive.write_bytes(damaged)
@@ -181,7 +179,7 @@ def test_image_size_resizes(tmp_path):
     assert load(tmp_path, image_size=32).crop_padding == 4
 
 
-@pytest.fixture()
+@pytest.fixture
 def decoded(monkeypatch):
     """Names of the images that are decoded."""
     names, decode = [], sources._decode
@@ -280,12 +278,18 @@ def truncated(path):
 
 
 BROKEN = {
-    "no folder": (lambda d: without(d), "no such folder: '.*images'; write --dataset folder:PATH"),
+    "no folder": (without, "no such folder: '.*images'; write --dataset folder:PATH"),
     "no train": (lambda d: without(d / "train"), "no such folder: .*/train; an image folder has"),
     "no test": (lambda d: without(d / "test"), "no such folder: .*/test; an image folder has"),
     "empty train": (lambda d: emptied(d / "train"), "train holds no class folder"),
-    "empty class": (lambda d: emptied(d / "train" / "bee"), "class 'bee' has no image in .*train/bee"),
-    "empty test class": (lambda d: emptied(d / "test" / "cow"), "class 'cow' has no image in .*test/cow"),
+    "empty class": (
+        lambda d: emptied(d / "train" / "bee"),
+        "class 'bee' has no image in .*train/bee",
+    ),
+    "empty test class": (
+        lambda d: emptied(d / "test" / "cow"),
+        "class 'cow' has no image in .*test/cow",
+    ),
     "other classes": (
         lambda d: (d / "test" / "cow").rename(d / "test" / "cat"),
         "different classes: cat, cow",
@@ -316,7 +320,7 @@ BROKEN = {
     ),
     "two sizes": (
         lambda d: Image.new("RGB", (9, 7)).save(d / "train" / "bee" / "2.png"),
-        r"images differ in size: .*train/ant/0.png is 8x8, .*train/bee/2.png is 9x7; .*--image-size",
+        r"images differ in size: .*ant/0.png is 8x8, .*bee/2.png is 9x7; .*--image-size",
     ),
 }
 

@@ -9,7 +9,6 @@ import sys
 import pytest
 import torch
 import torch.nn.functional as F
-from toys import seeded
 
 from gcl_core import GCLError, GCLLoss, stage, training
 from gcl_core.batches import Streams, TrainingImages
@@ -19,6 +18,7 @@ from gcl_core.models import build_network
 from gcl_core.progress import Progress
 from gcl_core.rebalance import CRT
 from gcl_core.settings import DataSettings, learning_rate
+from toys import seeded
 
 CPU = torch.device("cpu")
 SHORT = {"epochs": 3, "n_max": 40, "imbalance_ratio": 10}
@@ -49,11 +49,13 @@ def plain_images(settings, part, streams, dataset):
 
 def plain_training(module, inputs_of, part, images, criterion):
     """The loop that one would write: one batch at a time, every sum in the open."""
-    losses = []
+    losses, state = [], None
     for epoch in range(part.epochs):
         optimizer = torch.optim.SGD(module.parameters(), learning_rate(part, epoch), part.momentum)
-        if epoch:
-            optimizer.load_state_dict({**state, "param_groups": optimizer.state_dict()["param_groups"]})
+        if state:
+            optimizer.load_state_dict(
+                {**state, "param_groups": optimizer.state_dict()["param_groups"]}
+            )
         total = count = 0
         for batch in images:
             outputs = module(inputs_of(batch.inputs))
@@ -68,7 +70,10 @@ def plain_training(module, inputs_of, part, images, criterion):
                 for weight in module.parameters():
                     weight.grad += part.weight_decay * weight
             optimizer.step()
-            total, count = total + float(loss.detach()) * len(batch.target), count + len(batch.target)
+            total, count = (
+                total + float(loss.detach()) * len(batch.target),
+                count + len(batch.target),
+            )
         losses.append(total / count)
         state = optimizer.state_dict()
     return losses
@@ -84,7 +89,9 @@ def test_both_stages_against_a_plain_loop(tmp_path, method):
     streams = Streams.seeded(0, 1, 0, CPU)
     network = build_network("digits_cnn", 10, settings.head, 1, streams.weights).train()
     first = settings.stage1
-    criterion = F.cross_entropy if method.startswith("ce") else GCLLoss(counts, generator=streams.noise)
+    criterion = (
+        F.cross_entropy if method.startswith("ce") else GCLLoss(counts, generator=streams.noise)
+    )
     images = plain_images(settings, first, streams, dataset)
     losses = [plain_training(network, lambda x: x, first, images, criterion)]
     if settings.stage2:
@@ -93,7 +100,9 @@ def test_both_stages_against_a_plain_loop(tmp_path, method):
         if second.rebalance == CRT(fresh_head=True):
             network.head = second.rebalance.build(network.head, streams.weights)
         if method == "gcl_crt":
-            criterion = GCLLoss(counts, scale=20, margin=0.1, focal_gamma=1, generator=streams.noise)
+            criterion = GCLLoss(
+                counts, scale=20, margin=0.1, focal_gamma=1, generator=streams.noise
+            )
         images = plain_images(settings, second, streams, dataset)
 
         def features(inputs):
@@ -104,7 +113,9 @@ def test_both_stages_against_a_plain_loop(tmp_path, method):
     for name, weight in ours.network.state_dict().items():
         torch.testing.assert_close(weight, expected[name], rtol=1e-3, atol=1e-4)
     for folder, expected in zip(ours.folders, losses, strict=True):
-        assert [float(row["train_loss"]) for row in folder.metrics] == pytest.approx(expected, rel=1e-3)
+        assert [float(row["train_loss"]) for row in folder.metrics] == pytest.approx(
+            expected, rel=1e-3
+        )
 
 
 def test_the_result_is_that_of_the_last_weights(finished):
@@ -117,7 +128,9 @@ def test_the_result_is_that_of_the_last_weights(finished):
     by_class = [100 * float(right[dataset.test_labels == j].mean()) for j in range(10)]
     assert result["per_class"] == pytest.approx(by_class, abs=1e-3)
     for group, classes in dataset.groups.items():
-        assert result[group] == pytest.approx(sum(by_class[j] for j in classes) / len(classes), abs=1e-3)
+        assert result[group] == pytest.approx(
+            sum(by_class[j] for j in classes) / len(classes), abs=1e-3
+        )
     for true, row in enumerate(result["confusion"]):
         expected = torch.bincount(guesses[dataset.test_labels == true], minlength=10)
         assert row == expected.tolist()
@@ -213,7 +226,14 @@ def test_everything_that_decides_the_result_is_in_the_name(tmp_path):
         first = training.stage1_folder(settings, dataset, tmp_path)
         return training.stage2_folder(settings.stage2, first).path
 
-    changes = [{}, {"seed": 1}, {"lr": 0.2}, {"scale": 9.0}, {"imbalance_ratio": 5}, {"data_seed": 1}]
+    changes = [
+        {},
+        {"seed": 1},
+        {"lr": 0.2},
+        {"scale": 9.0},
+        {"imbalance_ratio": 5},
+        {"data_seed": 1},
+    ]
     changes += [{"precision": "bfloat16"}, {"flip": True}, {"crop_padding": 2}, {"devices": 2}]
     changes += [{"stage2_sampler_a": 0.5}, {"stage2_fresh_head": True}, {"batch_size": 32}]
     assert len({path(**change) for change in changes}) == len(changes)

@@ -1,0 +1,316 @@
+"""The command line: its output for people and programs, and one line for whatever is wrong."""
+
+import json
+import re
+
+import pytest
+from PIL import Image
+
+from gcl_core import cli, methods, training
+from gcl_core.errors import GCLError
+from gcl_core.methods import METHODS
+from gcl_core.settings import flat_settings
+from gcl_core.sources import DATASETS
+from processes import forked, python
+from toys import image_folder
+
+SMALL = ["--epochs", 2, "--stage2-epochs", 1, "--n-max", 40, "--imbalance-ratio", 10]
+
+
+def main(*arguments):
+    return cli.main([str(word) for word in arguments])
+
+
+def test_a_run_and_its_json(tmp_path):
+    done = forked("train", *SMALL, "--seed", 3, "--runs", tmp_path, "--json")
+    assert done.status == 0, done.err
+    result = json.loads(done.out.splitlines()[-1])
+    assert list(result) == ["top1", "many", "medium", "few", "per_class", "epochs", "run"]
+    assert len(result["per_class"]) == 10
+    assert result["top1"] == pytest.approx(sum(result["per_class"]) / 10)
+    assert all(0 <= x <= 100 for x in result["per_class"])
+    assert result["epochs"] == 2
+    folder = tmp_path / result["run"].rpartition("/")[2]
+    assert json.loads((folder / "result.json").read_text())["top1"] == result["top1"]
+    assert json.loads((folder / "settings.json").read_text())["identity"]["seed"] == 3
+    for text in ("class counts [40, ", "imbalance ratio 10", "gcl_crt, float32, seed 3"):
+        assert text in done.err
+    assert re.findall(r"stage \d: epoch \d/\d", done.err) == [
+        "stage 1: epoch 1/2",
+        "stage 1: epoch 2/2",
+        "stage 2: epoch 1/1",
+    ]
+    assert "optimistic" in done.err
+    again = forked("train", *SMALL, "--seed", 3, "--runs", tmp_path, "--json")
+    assert again.out == done.out
+    assert "epoch 1/" not in again.err  # reused
+
+
+def test_a_folder_of_images_from_the_command_line(tmp_path):
+    images = image_folder(tmp_path / "images", train=20)
+    done = forked(
+        *("train", "--dataset", f"folder:{images}", "--method", "ce", "--epochs", 1),
+        *("--imbalance-ratio", 4, "--network", "digits_cnn", "--runs", tmp_path / "runs", "--json"),
+    )
+    assert done.status == 0, done.err
+    assert "class counts [20, 10, 5]" in done.err
+    assert "decoding 69 images" in done.err
+    assert len(json.loads(done.out)["per_class"]) == 3
+
+
+def test_methods_and_datasets_are_listed(capsys):
+    assert main("methods") == 0
+    listing = capsys.readouterr().out
+    assert main("methods", "--json") == 0
+    parsed = json.loads(capsys.readouterr().out)
+    assert list(parsed) == list(METHODS)
+    for name, method in METHODS.items():
+        assert name in listing
+        assert method.summary in listing
+        assert parsed[name] == {"summary": method.summary, "source": method.source}
+    assert main("datasets") == 0
+    listing = capsys.readouterr().out
+    assert main("datasets", "--json") == 0
+    parsed = json.loads(capsys.readouterr().out)
+    assert list(parsed) == list(DATASETS)
+    assert all(name in listing and text in listing for name, text in parsed.items())
+
+
+def test_help_of_training_has_every_setting(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main("train", "--help")
+    assert stop.value.code == 0
+    text = capsys.readouterr().out
+    options = set(re.findall(r"^  (--[\w-]+)", text, re.MULTILINE))
+    for name in flat_settings(methods.resolve("digits", "gcl_crt", "official")):
+        assert f"--{name.replace('_', '-')}" in options
+    for option in ("--dataset", "--method", "--preset", "--runs", "--json", "--accelerator"):
+        assert option in text
+    assert "published code" in text  # where the values come from
+    assert max(map(len, text.splitlines())) <= 130
+
+
+@pytest.mark.parametrize(
+    "command", ["methods", "datasets", "bench", "study", "tables", "notebooks"]
+)
+def test_every_command_has_help(capsys, command):
+    with pytest.raises(SystemExit) as stop:
+        main(command, "--help")
+    assert stop.value.code == 0
+    assert f"python -m gcl_core {command}" in capsys.readouterr().out
+
+
+def test_settings_are_taken_in_both_spellings():
+    changes = cli.overrides(["--stage2-lr=0.5", "--epochs", "3", "--margin", "-0.1", "--flip=a=b"])
+    assert changes == {"stage2_lr": "0.5", "epochs": "3", "margin": "-0.1", "flip": "a=b"}
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["epochs"], "unexpected argument 'epochs'; settings are given as --name value"),
+        (["-e", "3"], "unexpected argument '-e'"),
+        (["--epochs"], "--epochs needs a value"),
+        (["--epochs", "3", "--epochs=4"], "--epochs=4 is given twice"),
+    ],
+)
+def test_words_that_are_no_settings_are_refused(words, message):
+    with pytest.raises(GCLError, match=re.escape(message)):
+        cli.overrides(words)
+
+
+def test_options_reach_the_settings(tmp_path, monkeypatch):
+    seen = []
+
+    def stop(settings, runs, **options):
+        seen.append((settings, runs, options["accelerator"], options["progress"]))
+        raise GCLError("far enough")
+
+    monkeypatch.setattr(training, "run", stop)
+    status = main(
+        *("train", "--method", "ce_mixup_crt", "--preset", "paper", "--imbalance_ratio", 20),
+        *("--epochs=7", "--stage2-sampler", "cben", "--stage2-sampler-a", 0.5, "--seed", 4),
+        *("--runs", tmp_path, "--accelerator", "cpu", "--progress", "none"),
+    )
+    assert status == 1
+    ((settings, *rest),) = seen
+    expected = methods.resolve(
+        *("digits", "ce_mixup_crt", "paper"),
+        epochs=7,
+        stage2_sampler="cben",
+        stage2_sampler_a=0.5,
+        seed=4,
+        imbalance_ratio=20,
+    )
+    assert settings == expected
+    assert rest == [tmp_path, "cpu", "none"]
+
+
+# What is wrong
+
+
+def ruin(images, case):
+    """Make a folder of images unfit; returns what the message must name."""
+    victim = images / "train" / "bee" / "2.png"
+    if case == "missing":
+        return images / "elsewhere"
+    if case == "empty":
+        (images / "elsewhere").mkdir()
+    elif case == "class without an image":
+        for file in victim.parent.iterdir():
+            file.unlink()
+        return victim.parent
+    elif case == "unreadable image":
+        victim.write_bytes(victim.read_bytes()[:50])
+    elif case == "two sizes":
+        Image.new("RGB", (9, 7)).save(victim)
+    elif case == "one class":
+        for split in ("train", "test"):
+            for name in ("bee", "cow"):
+                for file in (images / split / name).iterdir():
+                    file.unlink()
+                (images / split / name).rmdir()
+        return "one class only"
+    return images / "elsewhere" if case == "empty" else victim
+
+
+@pytest.mark.parametrize(
+    "case",
+    ["missing", "empty", "class without an image", "unreadable image", "two sizes", "one class"],
+)
+def test_a_bad_folder_is_one_line_and_leaves_nothing(tmp_path, cache, case):
+    images = image_folder(tmp_path / "images")
+    named = ruin(images, case)
+    source = named if case in ("missing", "empty") else images
+    options = ("--dataset", f"folder:{source}", "--method", "ce", "--imbalance-ratio", "none")
+    outcome = forked("train", *options, "--runs", tmp_path / "runs")
+    assert str(named) in outcome.refusal
+    assert [x for x in outcome.err.splitlines() if not x.startswith("decoding")] == [
+        outcome.refusal
+    ]
+    assert not (tmp_path / "runs").exists()
+    assert not cache.exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["--imbalance-ratio", 0.5], "imbalance_ratio must be >= 1, got 0.5"),
+        (["--imbalance-ratio", 500], "leaves the last class without an image: .* at most 124"),
+        (["--imbalance-ratio", "nan"], "imbalance_ratio must be a number, got 'nan'"),
+        (["--class-counts", "5,0,3"], "class_counts must be >= 1, got 0"),
+        (["--class-counts", "5,-1,3"], "class_counts must be >= 1, got -1"),
+        (["--class-counts", "5,4,3"], "class_counts names 3 classes, digits has 10"),
+        (["--class-counts", "999,1,1,1,1,1,1,1,1,1"], "class 0 has 128 images, 999 are asked for"),
+        (["--method", "gcl_ctr"], "method 'gcl_ctr' is unknown; allowed: .*gcl_crt"),
+        (
+            ["--preset", "long"],
+            "preset 'long' is unknown; allowed: official, paper, short, digits, smoke",
+        ),
+        (["--dataset", "mnist"], "dataset 'mnist' is unknown; allowed: digits"),
+        (["--epohcs", 3], "unknown setting 'epohcs' .did you mean epochs"),
+        (["--epochs", "three"], "epochs must be a whole number, got 'three'"),
+        (["--epochs", -3], "epochs must be >= 1, got -3"),
+        (["--head", "linear"], "objective 'gcl' does not work with head 'linear'"),
+        (["--profile", "linear"], "profile 'linear' is unknown; allowed: exp, step"),
+        (["--epochs"], "--epochs needs a value"),
+        (["extra"], "unexpected argument 'extra'"),
+        (["--threads", 0], "--threads: must be a whole number, at least 1, got '0'"),
+        (["--accelerator", "tpu"], "--accelerator: invalid choice: 'tpu'"),
+        (["--progress", "loud"], "--progress: invalid choice: 'loud'"),
+    ],
+)
+def test_a_bad_setting_is_one_line_and_leaves_nothing(tmp_path, capsys, arguments, named):
+    assert main("train", *arguments, "--runs", tmp_path / "runs") == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("gcl: ")
+    assert err.endswith("\n")
+    assert err.count("\n") == 1
+    assert re.search(named, err)
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ([], "required: COMMAND"),
+        (["trian"], "invalid choice: 'trian'"),
+        (["methods", "extra"], "unrecognized arguments: extra"),
+        (["bench", "--rounds", 0], "--rounds: must be a whole number, at least 1, got '0'"),
+    ],
+)
+def test_a_bad_command_is_one_line(capsys, arguments, named):
+    assert main(*arguments) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("gcl: ")
+    assert err.count("\n") == 1
+    assert named in err
+    assert "--help" in err
+
+
+@pytest.mark.parametrize("place", ["file", "file/below"])
+def test_runs_that_cannot_be_written_are_one_line(tmp_path, place):
+    (tmp_path / "file").write_text("mine")
+    outcome = forked("train", *SMALL, "--runs", tmp_path / place)
+    assert f"cannot use run folder {tmp_path / place}" in outcome.refusal
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_folder_without_write_permission_is_one_line(tmp_path):
+    (tmp_path / "runs").mkdir(mode=0o500)
+    try:
+        (tmp_path / "runs" / "probe").mkdir()
+    except PermissionError:
+        outcome = forked("train", *SMALL, "--runs", tmp_path / "runs")
+        assert "Permission denied" in outcome.refusal
+    else:
+        pytest.skip("this user may write everywhere")
+
+
+@pytest.mark.parametrize(
+    ("method", "named"), [("ce", "the training loss is"), ("gcl", "is not finite")]
+)
+def test_a_loss_that_explodes_is_one_line_and_leaves_no_result(tmp_path, method, named):
+    outcome = forked(
+        *("train", "--method", method, "--epochs", 2, "--lr", 1e30, "--runs", tmp_path)
+    )
+    assert named in outcome.refusal
+    (folder,) = tmp_path.iterdir()
+    assert sorted(p.name for p in folder.iterdir()) == [".lock", "settings.json"]
+
+
+def test_errors_of_several_lines_become_one(monkeypatch, capsys, tmp_path):
+    def fail(*arguments, **options):
+        raise GCLError("one\n  two\nthree")
+
+    monkeypatch.setattr(training, "run", fail)
+    assert main("train", *SMALL, "--runs", tmp_path) == 1
+    assert capsys.readouterr().err.splitlines()[-1] == "gcl: one two three"
+
+
+def test_the_real_command_refuses_in_one_line(tmp_path):
+    outcome = python("train", "--method", "nothing", "--runs", tmp_path / "runs")
+    assert outcome.refusal == outcome.err.strip()
+    assert "method 'nothing' is unknown" in outcome.refusal
+
+
+def test_several_processes_speak_with_one_voice(monkeypatch, capsys, tmp_path):
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert main("train", "--method", "nothing") == 1
+    assert capsys.readouterr() == ("", "")
+
+
+def test_two_processes_train_one_network(tmp_path):
+    """Through Fabric on the CPU, both stages; a last batch of one image is shared too."""
+    options = ("--devices", 2, "--accelerator", "cpu", "--threads", 1, "--json")
+    done = python("train", *SMALL, *options, "--batch-size", 33, "--runs", tmp_path)
+    assert done.status == 0, done.err
+    assert len(done.out.splitlines()) == 1
+    result = json.loads(done.out)
+    assert 0 < result["top1"] <= 100
+    assert len(re.findall("stage 1: epoch 2/2", done.err)) == 1
+    assert "Traceback" not in done.err
+    assert not list(tmp_path.rglob("*.tmp"))
+    assert len(list(tmp_path.rglob("result.json"))) == 2

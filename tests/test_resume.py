@@ -1,0 +1,234 @@
+"""Killed at any moment and started again, a run ends with the same bits; other interruptions."""
+
+import functools
+import json
+import random
+import signal
+
+import pytest
+import torch
+
+import sabotage
+from gcl_core.files import load_tensors
+from processes import Forked, forked, python, wait_until
+
+EPOCHS, STAGE2_EPOCHS = 3, 2
+WRITES = 2 * 2 + 2 * (EPOCHS + STAGE2_EPOCHS) + 2  # settings and result; an epoch; metrics again
+
+
+def train(runs, *more, **changes):
+    """The arguments of the run that every test here interrupts, with some settings changed."""
+    options = {"epochs": EPOCHS, "stage2_epochs": STAGE2_EPOCHS, "imbalance_ratio": 10, "n_max": 60}
+    options |= {"threads": 1, "runs": runs, "progress": "log"} | changes
+    return [
+        "train",
+        *[w for k, v in options.items() for w in (f"--{k.replace('_', '-')}", v)],
+        *more,
+    ]
+
+
+def tree(runs):
+    """Every file that must be the same, by its place."""
+    names = ("metrics.csv", "result.json", "settings.json")
+    return {p.relative_to(runs): p.read_bytes() for p in runs.rglob("*") if p.name in names}
+
+
+def checkpoints(runs):
+    """The checkpoint of each folder, by its name."""
+    return {p.parent.name: load_tensors(p) for p in runs.rglob("checkpoint.pt")}
+
+
+def equal(ours, theirs):
+    """Whether two nested values have the same bits."""
+    if isinstance(ours, torch.Tensor):
+        return ours.dtype == theirs.dtype and torch.equal(ours, theirs)
+    if isinstance(ours, dict):
+        return ours.keys() == theirs.keys() and all(equal(ours[k], theirs[k]) for k in ours)
+    if isinstance(ours, list):
+        return len(ours) == len(theirs) and all(map(equal, ours, theirs))
+    return ours == theirs
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The folder of the uninterrupted run."""
+    runs = tmp_path_factory.mktemp("whole")
+    assert forked(*train(runs)).status == 0
+    return runs
+
+
+def assert_same(runs, whole):
+    """A run's folder ends as the uninterrupted one, bit by bit, and with nothing else in it."""
+    assert tree(runs) == tree(whole)
+    assert len(tree(runs)) == 6
+    ours, theirs = checkpoints(runs), checkpoints(whole)
+    assert len(ours) == 2
+    assert equal(ours, theirs)
+    names = [{p.name for p in place.rglob("*")} for place in (runs, whole)]
+    assert names[0] == names[1]
+    assert not list(runs.rglob("*.tmp"))
+
+
+def test_the_comparison_sees_one_bit(whole):
+    ours = checkpoints(whole)
+    changed = checkpoints(whole)
+    weights = next(iter(changed.values()))["module"]
+    next(iter(weights.values())).view(torch.int32).view(-1)[0] ^= 1
+    assert equal(ours, checkpoints(whole))
+    assert not equal(ours, changed)
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+@pytest.mark.parametrize("number", range(1, WRITES + 1))
+def test_killed_at_every_write(tmp_path, whole, number, moment):
+    die = functools.partial(sabotage.die_at_write, number, moment)
+    killed = forked(*train(tmp_path), sabotage=die)
+    assert killed.status == -signal.SIGKILL
+    done = forked(*train(tmp_path, "--json"))
+    assert done.status == 0, done.err
+    assert_same(tmp_path, whole)
+    assert json.loads(done.out.splitlines()[-1])["epochs"] == EPOCHS
+
+
+def test_there_are_no_other_writes(tmp_path, whole):
+    beyond = functools.partial(sabotage.die_at_write, WRITES + 1, "before")
+    assert forked(*train(tmp_path), sabotage=beyond).status == 0
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_killed_again_and_again_at_random(tmp_path, whole, seed):
+    """Killed until it gets through; it gets more time with each start, so that it does."""
+    delays, seconds, kills = random.Random(seed), 0.1, 0
+    while True:
+        process = Forked(*train(tmp_path))
+        process.process.join(delays.uniform(0, seconds))
+        if process.process.exitcode is None:
+            process.send(signal.SIGKILL)
+        outcome = process.finish()
+        if outcome.status == 0:
+            break
+        assert outcome.status == -signal.SIGKILL, outcome.err
+        kills, seconds = kills + 1, seconds * 1.4
+    assert kills > 0
+    assert_same(tmp_path, whole)
+
+
+def test_at_most_one_epoch_is_lost(tmp_path, whole):
+    # The fifth write is the metrics of the second epoch: two checkpoints are there.
+    last = functools.partial(sabotage.die_at_write, 5, "after")
+    forked(*train(tmp_path), sabotage=last)
+    log = forked(*train(tmp_path)).err
+    assert "stage 1: epoch 3/3" in log
+    assert "epoch 2/3" not in log
+
+
+def test_the_real_command_killed_and_continued(tmp_path, whole):
+    """`python -m gcl_core` from nothing, killed in the middle of stage 1, then started again."""
+    assert python(*train(tmp_path), kill_at="stage 1: epoch 1/3").status == -signal.SIGKILL
+    done = python(*train(tmp_path))
+    assert done.status == 0, done.err
+    assert "stage 1: epoch 1/3" not in done.err
+    assert_same(tmp_path, whole)
+
+
+# Other interruptions
+
+
+@pytest.mark.parametrize(("stage", "changes"), [(1, {"epochs": 900}), (2, {"stage2_epochs": 900})])
+def test_ctrl_c_says_how_to_continue(tmp_path, stage, changes):
+    process = Forked(*train(tmp_path, **changes))
+    wait_until(lambda: f"stage {stage}: epoch 2/" in process.err)
+    process.send(signal.SIGINT)
+    outcome = process.finish()
+    assert outcome.status == 130
+    last = outcome.err.splitlines()[-1]
+    assert last == "gcl: interrupted; the same command continues after the last finished epoch"
+    assert "Traceback" not in outcome.err
+    assert not list(tmp_path.rglob("*.tmp"))
+    assert len(checkpoints(tmp_path)) == stage
+    assert len(list(tmp_path.rglob("result.json"))) == stage - 1
+    epochs = len(next(tmp_path.rglob("metrics.csv")).read_text().splitlines()) - 1
+    again = Forked(*train(tmp_path, **changes))
+    wait_until(lambda: f"stage {stage}: epoch" in again.err)
+    again.send(signal.SIGKILL)
+    assert f"stage {stage}: epoch {epochs + 1}/900" in again.finish().err or stage == 2
+
+
+@pytest.mark.parametrize("number", [1, 2, 3, 4, 5, 8, 10, 12])
+def test_a_full_disk_is_one_line_and_keeps_the_last_checkpoint(tmp_path, whole, number):
+    full = functools.partial(sabotage.full_disk_at_write, number)
+    outcome = forked(*train(tmp_path), sabotage=full)
+    assert "No space left on device" in outcome.refusal
+    assert str(tmp_path) in outcome.refusal  # the file is named
+    assert not list(tmp_path.rglob("*.tmp"))
+    assert all(c["history"] for c in checkpoints(tmp_path).values())  # whole ones
+    assert forked(*train(tmp_path)).status == 0  # with space again
+    assert_same(tmp_path, whole)
+
+
+def test_a_file_that_is_too_large_is_one_line(tmp_path, whole):
+    small = functools.partial(sabotage.small_files_only, 20_000)
+    outcome = forked(*train(tmp_path), sabotage=small)
+    assert "checkpoint.pt" in outcome.refusal
+    assert not list(tmp_path.rglob("*.tmp"))
+    assert not list(tmp_path.rglob("checkpoint.pt"))
+    assert forked(*train(tmp_path)).status == 0
+    assert_same(tmp_path, whole)
+
+
+@pytest.fixture
+def half(tmp_path):
+    """The folder of stage 1 of a run that was killed after its first epoch."""
+    after = functools.partial(sabotage.die_at_write, 3, "after")
+    forked(*train(tmp_path), sabotage=after)
+    (folder,) = tmp_path.iterdir()
+    return folder
+
+
+@pytest.mark.parametrize("content", ["truncated", "empty", "foreign", "of another run", "code"])
+def test_a_checkpoint_that_is_not_ours_is_refused_by_name_and_left_alone(
+    tmp_path, half, whole, content
+):
+    file = half / "checkpoint.pt"
+    own = file.read_bytes()
+    others = [c for c in whole.rglob("checkpoint.pt") if c.parent.name != half.name]
+    damaged = {
+        "truncated": own[: len(own) // 2],
+        "empty": b"",
+        "foreign": b"PNG is not a checkpoint\n" * 9,
+        "of another run": others[0].read_bytes(),
+        "code": b"cos\nsystem\n(S'touch intruder'\ntR.",
+    }[content]
+    file.write_bytes(damaged)
+    before = {p: p.read_bytes() for p in half.iterdir()}
+    refusal = forked(*train(tmp_path)).refusal
+    assert str(file) in refusal
+    assert "move it away and run again" in refusal
+    assert {p: p.read_bytes() for p in half.iterdir()} == before
+    file.unlink()  # as it says
+    assert forked(*train(tmp_path)).status == 0
+    assert_same(tmp_path, whole)
+
+
+def test_a_folder_of_other_settings_is_refused_and_left_alone(tmp_path, half):
+    file = half / "settings.json"
+    file.write_text(file.read_text().replace('"momentum": 0.9', '"momentum": 0.8'))
+    before = {p: p.read_bytes() for p in half.iterdir()}
+    refusal = forked(*train(tmp_path)).refusal
+    assert f"{half} holds a run of other settings" in refusal
+    assert {p: p.read_bytes() for p in half.iterdir()} == before
+
+
+def test_two_at_once_train_once(tmp_path, whole):
+    """The second waits for the first and takes its result."""
+    first = Forked(*train(tmp_path, "--json"))
+    wait_until(lambda: list(tmp_path.rglob("settings.json")))
+    second = Forked(*train(tmp_path, "--json"))
+    outcomes = [process.finish() for process in (first, second)]
+    assert [outcome.status for outcome in outcomes] == [0, 0]
+    assert outcomes[0].out == outcomes[1].out != ""
+    logs = "".join(outcome.err for outcome in outcomes)
+    assert "another process is working on this run; waiting for it" in outcomes[1].err
+    for epoch in (f"stage 1: epoch {EPOCHS}/", f"stage 2: epoch {STAGE2_EPOCHS}/"):
+        assert logs.count(epoch) == 1
+    assert_same(tmp_path, whole)
