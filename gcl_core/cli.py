@@ -99,7 +99,7 @@ def _parser() -> argparse.ArgumentParser:
 
     methods = command("methods", _methods, "list the methods with their sources")
     methods.add_argument("--json", action="store_true", help="as JSON")
-    bench = command("bench", _bench, "measure the speed beside the loop one would otherwise write")
+    bench = command("bench", _bench, "measure the speed beside the loop one would else write")
     bench.add_argument("--json", action="store_true", help="the measurements as the last line")
     bench.add_argument("--out", type=Path, help="a file to keep the measurements in, as JSON")
     bench.add_argument("--rounds", type=_positive, default=7, help="interleaved rounds (7)")

@@ -51,7 +51,9 @@ def test_paired_gain_is_of_the_same_seed():
     records = [r for r in RECORDS if r["medium"] is None]
     for each in records:
         each["medium"] = 80.0
-    text = paired_gain([*records, record("gcl_crt", 7, 0.0, 0.0) | {"medium": 0.0}], "gcl_crt", "ce")
+    text = paired_gain(
+        [*records, record("gcl_crt", 7, 0.0, 0.0) | {"medium": 0.0}], "gcl_crt", "ce"
+    )
     assert "top-1 9.0 ± 1.4" in text  # 10 and 8; seed 7 has no partner
     assert "few 28.0 ± 2.8" in text
 
