@@ -29,7 +29,7 @@ from gcl_core.files import atomic_json, atomic_save, atomic_write, load_json, lo
 log = logging.getLogger(__name__)
 
 # Raised whenever the same settings would give other results, so that no old run passes for a new.
-RESULTS_VERSION = 1
+RESULTS_VERSION = 2
 
 
 class RunFolder:

@@ -7,10 +7,12 @@ import os
 from pathlib import Path
 from typing import Any
 
+import joblib
 import jupytext
 import nbformat
 import papermill
 from jupytext.combine import combine_inputs_with_outputs
+from traitlets.config import Config
 
 from gcl_core.errors import GCLError
 from gcl_core.files import atomic_write
@@ -42,12 +44,19 @@ def study(root: Path, out: Path, runs: Path, *, workers: int | None = None) -> s
         GCLError: a notebook that fails, or is given a parameter that it does not have.
     """
     table = compare_on_digits(out / "results", runs, workers=workers)
+    parameters = {"runs": str(runs), "figures": str(out / "figures")}
+    sources = sorted((root / "notebooks").glob("[0-9]*.ipynb"))
+    targets = [out / "notebooks" / source.name for source in sources]
+    # Side by side, as much of a notebook (its kernel's start, t-SNE, drawing) keeps one core busy.
+    tasks = [
+        joblib.delayed(execute_notebook)(source, target, parameters)
+        for source, target in zip(sources, targets, strict=True)
+    ]
     executed = []
-    for notebook in sorted((root / "notebooks").glob("[0-9]*.ipynb")):
-        target = out / "notebooks" / notebook.name
-        parameters = {"runs": str(runs), "figures": str(out / "figures")}
-        renewed = execute_notebook(notebook, target, parameters)
-        executed.append(f"  {target}{'' if renewed else '  (up to date)'}")
+    side_by_side = joblib.Parallel(n_jobs=workers or joblib.cpu_count(), return_as="generator")
+    for target, renewed in zip(targets, side_by_side(tasks), strict=True):
+        log.info("%s %s", target.name, "executed" if renewed else "is up to date")
+        executed.append(f"  {target}")
     if out.resolve() != root.resolve():
         atomic_write(out / "results.md", (table + "\n").encode())
     lines = ["", "Notebooks:", *executed, f"Figures: {out / 'figures'}", ""]
@@ -100,14 +109,18 @@ def execute_notebook(source: Path, target: Path, parameters: dict[str, Any]) -> 
     stamp = _fingerprint(source, parameters)
     if target.exists() and nbformat.read(target, 4).metadata.get("gcl", {}).get("made_of") == stamp:
         return False
-    log.info("executing %s", source.name)
     target.parent.mkdir(parents=True, exist_ok=True)
     failed = target.with_suffix(".failed.ipynb")
     # Progress bars would fill the saved notebook; the variable is tqdm's own.
     os.environ["TQDM_DISABLE"] = "1"
     try:
         papermill.execute_notebook(
-            source, failed, parameters, kernel_name="python3", progress_bar=False
+            source,
+            failed,
+            parameters,
+            kernel_name="python3",
+            progress_bar=False,
+            config=Config({"KernelManager": {"transport": "ipc"}}),  # no open port
         )
     except papermill.PapermillExecutionError as error:
         reason = f"{error.ename}: {error.evalue}".splitlines()[0]
