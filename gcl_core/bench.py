@@ -152,13 +152,15 @@ class _Workers:
     def __init__(self, accelerator: str, steps: int) -> None:
         self.accelerator, self.steps = accelerator, steps
         self.context = multiprocessing.get_context("spawn")
-        self.processes: list[Any] = []
+        self.processes: list[tuple[Any, Connection]] = []
 
     def __enter__(self) -> "_Workers":
         return self
 
     def __exit__(self, *_: object) -> None:
-        for process in self.processes:
+        for process, connection in self.processes:
+            connection.close()  # which ends it, unless it is in the middle of something
+            process.join(10)
             process.kill()
             process.join()
 
@@ -170,7 +172,7 @@ class _Workers:
         )
         process.start()
         theirs.close()
-        self.processes.append(process)
+        self.processes.append((process, ours))
         ours.recv()
         return ours
 

@@ -14,7 +14,7 @@ import torch
 
 from gcl_core.errors import GCLError
 from gcl_core.files import atomic_json, project_root
-from gcl_core.methods import METHODS, PRESETS, resolve
+from gcl_core.methods import METHODS, PRESETS, default_preset, resolve
 from gcl_core.progress import KINDS as PROGRESS_KINDS
 from gcl_core.settings import describe, flat_settings, get_setting
 from gcl_core.sources import DATASETS
@@ -91,6 +91,9 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--preset", help=f"{', '.join(PRESETS)} (digits for digits, else official)")
     train.add_argument("--runs", type=Path, default=Path("runs"), help="folder of all runs (runs)")
     train.add_argument("--json", action="store_true", help="the result as the last line, in JSON")
+    train.add_argument(
+        "--record", type=Path, help="a JSON file of run records to add the finished run to"
+    )
     train.add_argument("--accelerator", default="auto", choices=("auto", "cpu", "gpu"))
     train.add_argument(
         "--threads", type=_positive, help="CPU threads; the last bits depend on them"
@@ -183,6 +186,7 @@ def overrides(rest: Sequence[str]) -> dict[str, str]:
 
 def _train(options: argparse.Namespace, rest: Sequence[str]) -> None:
     from gcl_core.dataset import load_dataset
+    from gcl_core.records import add_record, record
     from gcl_core.training import run
 
     settings = resolve(
@@ -209,6 +213,9 @@ def _train(options: argparse.Namespace, rest: Sequence[str]) -> None:
     if "best_on_test" in result:
         best = result["best_on_test"]
         logging.info("best epoch on test (%s): %.2f", best["note"], best["top1"])
+    if options.record and _speaks():
+        preset = options.preset or default_preset(options.dataset)
+        add_record(options.record, record(finished, options.method, preset, history=True))
     if options.json and _speaks():
         line = {key: result[key] for key in (*keys, "per_class")}
         print(json.dumps(line | {"epochs": settings.stage1.epochs, "run": str(finished.path)}))
@@ -217,6 +224,8 @@ def _train(options: argparse.Namespace, rest: Sequence[str]) -> None:
 def _bench(options: argparse.Namespace, rest: Sequence[str]) -> None:
     from gcl_core.bench import bench_table, benchmark
 
+    if options.out:  # before minutes of measuring
+        options.out.parent.mkdir(parents=True, exist_ok=True)
     result = benchmark(options.rounds, accelerator=options.accelerator)
     print(bench_table(result))
     if options.out:

@@ -13,6 +13,7 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
+import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.transforms import blended_transform_factory
@@ -184,6 +185,44 @@ def training_curves(
             if "%" in title:
                 axes.set_ylim(-3, 103)
         _legend_below(figure, next(iter(panels.values())))
+        return figure
+
+
+def confusion_maps(
+    dataset: LongTailedDataset, confusions: Mapping[str, Sequence[Sequence[int]]]
+) -> Figure:
+    """Which class is taken for which, as heat maps side by side, head first.
+
+    Args:
+        dataset: its class names and groups.
+        confusions: title and (C, C) images by true (row) and predicted (column) class.
+    """
+    with style():
+        figure = Figure(figsize=(4.6 * len(confusions) + 0.8, 4.9))
+        every = np.atleast_1d(figure.subplots(1, len(confusions)))
+        names = [_short(name) for name in dataset.class_names]
+        few = dataset.num_classes <= 20
+        for axes, (title, confusion) in zip(every, confusions.items(), strict=True):
+            images = np.asarray(confusion, dtype=float)
+            percent = 100 * images / np.maximum(images.sum(1, keepdims=True), 1)
+            texts = [[f"{share:.0f}" if share >= 0.5 else "" for share in row] for row in percent]
+            sns.heatmap(
+                percent,
+                ax=axes,
+                vmin=0,
+                vmax=100,
+                cmap="cividis",
+                square=True,
+                annot=texts if few else False,
+                fmt="",
+                annot_kws={"size": 10},
+                cbar=False,
+                xticklabels=names if few else False,
+                yticklabels=names if few else False,
+            )
+            axes.set(title=title, xlabel="predicted class", ylabel="true class, head to tail")
+            axes.tick_params(axis="y", rotation=0)
+            axes.grid(visible=False)
         return figure
 
 

@@ -133,6 +133,11 @@ PRESETS = {
 EPOCHS = {"short": (60, 10), "digits": (120, 30), "smoke": (2, 1)}
 
 
+def default_preset(dataset: str) -> str:
+    """The data set's own preset: "digits" for digits, "official" for all others."""
+    return "digits" if dataset == "digits" else "official"
+
+
 def resolve(
     dataset: str = "digits",
     method: str = "gcl_crt",
@@ -146,8 +151,7 @@ def resolve(
     Args:
         dataset: "digits", "cifar10", "cifar100" (or "cifar10:PATH"), or "folder:PATH".
         method: a key of `METHODS`.
-        preset: a key of `PRESETS`; None is the data set's own, "digits" for digits and "official"
-            for all others.
+        preset: a key of `PRESETS`; None is `default_preset(dataset)`.
         accelerator: where it will run; decides the precision, unless `precision` is changed.
         changes: any setting by its flat name.
 
@@ -157,7 +161,7 @@ def resolve(
     if method not in METHODS:
         raise GCLError(f"method {method!r} is unknown; allowed: {', '.join(METHODS)}")
     digits = dataset == "digits"
-    preset = preset or ("digits" if digits else "official")
+    preset = preset or default_preset(dataset)
     if preset not in PRESETS:
         raise GCLError(f"preset {preset!r} is unknown; allowed: {', '.join(PRESETS)}")
     chosen = METHODS[method]

@@ -54,3 +54,14 @@ def load_records(file: Path) -> list[dict[str, Any]]:
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise GCLError(f"{file} is not a record file of format {FORMAT}; make it again")
     return content["records"]
+
+
+def add_record(file: Path, new: dict[str, Any]) -> None:
+    """Add a record to a file, which is made if it is not there, in place of one of the same run.
+
+    Raises:
+        GCLError: as `load_records`; the file is left as it is.
+    """
+    records = load_records(file) if file.exists() else []
+    others = [old for old in records if old["run"] != new["run"]]
+    save_records(file, [*others, new])

@@ -77,10 +77,10 @@ def replace_block(text: str, name: str, content: str) -> str:
     Raises:
         GCLError: the markers are not there.
     """
-    pattern = re.compile(rf"(<!-- {name} -->\n).*?(\n<!-- end {name} -->)", re.DOTALL)
+    pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- end {name} -->)", re.DOTALL)
     if not pattern.search(text):
         raise GCLError(f"no place for the table {name!r}: <!-- {name} --> is missing")
-    return pattern.sub(lambda found: found[1] + content + found[2], text)
+    return pattern.sub(lambda found: f"{found[1]}{content}\n{found[2]}", text)
 
 
 def readme_blocks(results: Path) -> dict[str, str]:

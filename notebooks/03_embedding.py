@@ -191,8 +191,8 @@ table(["", *data.groups], rows, f"Test images; {protocol(trained['gcl'])}.")
 # **What to notice.**
 #
 # - *Overlap.* Under CE more than a quarter of the neighbours of a few-shot image have another
-#   label, under GCL fewer than a fifth. But more than half of that step is there with mixup alone,
-#   and the cloud's own part (the third against the fourth row) is within the spread.
+#   label, under GCL fewer than a fifth. But about half of that step is there with mixup alone, and
+#   the cloud's own part (the third against the fourth row) is within the spread.
 # - *Spread.* The tail is not squeezed in angle: under CE its test features are spread more widely
 #   than those of the head. They lie in the wrong places, not in too small a place. The cosine
 #   classifier makes every class tighter; the cloud widens the few-shot ones again, by about one

@@ -9,6 +9,7 @@ from PIL import Image
 from gcl_core import cli, methods, training
 from gcl_core.errors import GCLError
 from gcl_core.methods import METHODS
+from gcl_core.records import load_records
 from gcl_core.settings import flat_settings
 from gcl_core.sources import DATASETS
 from processes import forked, python
@@ -44,6 +45,22 @@ def test_a_run_and_its_json(tmp_path):
     again = forked("train", *SMALL, "--seed", 3, "--runs", tmp_path, "--json")
     assert again.out == done.out
     assert "epoch 1/" not in again.err  # reused
+
+
+def test_a_run_is_added_to_a_record_file_once(tmp_path):
+    file = tmp_path / "results" / "mine.json"
+    for method in ("gcl", "gcl_crt", "gcl"):
+        words = SMALL if method == "gcl_crt" else [*SMALL[:2], *SMALL[4:]]
+        assert main("train", "--method", method, *words, "--runs", tmp_path, "--record", file) == 0
+    kept = load_records(file)
+    assert [(r["method"], r["preset"], r["epochs"]) for r in kept] == [
+        ("gcl_crt", "digits", [2, 1]),
+        ("gcl", "digits", [2]),
+    ]
+    assert [len(rows) for rows in kept[0]["history"]] == [2, 1]
+    file.write_text("{")
+    assert main("train", "--method", "gcl", *words, "--runs", tmp_path, "--record", file) == 1
+    assert file.read_text() == "{"
 
 
 def test_a_folder_of_images_from_the_command_line(tmp_path):

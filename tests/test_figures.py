@@ -104,6 +104,7 @@ def every_figure():
         "gradient_curves": figures.gradient_curves(x, [series("a", list(1 / (1 + np.exp(x))))]),
         "values_by_class": figures.values_by_class(data, {"A": lines, "B": lines}, percent=True),
         "training_curves": figures.training_curves({"A": lines, "B": lines}, stage2_starts=2),
+        "confusion_maps": figures.confusion_maps(data, {"A": [[3, 0, 0], [1, 1, 0], [4, 0, 0]]}),
         "embedding_maps": figures.embedding_maps(data, maps),
         "dots": figures.dots({"T": {"a": [1.0, 2.0], "b": [3.0, 4.0]}, "U": {"c": [1.5]}}, "x"),
         "headline": figures.headline(data, lines, maps),
@@ -140,6 +141,16 @@ def test_no_pyplot_figure_stays_open():
     every_figure()
     pyplot = pytest.importorskip("matplotlib.pyplot")
     assert pyplot.get_fignums() == []
+
+
+def test_a_confusion_map_is_in_percent_of_the_true_class():
+    figure = figures.confusion_maps(
+        toy_dataset(counts=(9, 3, 1)), {"A": [[3, 1, 0], [0, 0, 0], [1, 0, 0]]}
+    )
+    (axes,) = figure.axes
+    cells = axes.collections[0].get_array().reshape(3, 3)
+    assert cells.tolist() == [[75, 25, 0], [0, 0, 0], [100, 0, 0]]
+    assert [t.get_text() for t in axes.texts] == ["75", "25", "", "", "", "", "100", "", ""]
 
 
 def test_labels_at_line_ends_keep_apart():
