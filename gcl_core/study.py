@@ -4,6 +4,7 @@ import hashlib
 import json
 import logging
 import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -98,8 +99,8 @@ def execute_notebook(source: Path, target: Path, parameters: dict[str, Any]) -> 
         Whether it was executed.
 
     Raises:
-        GCLError: an unknown parameter, or a cell that failed; the failed notebook is kept beside
-            `target` with the ending `.failed.ipynb`.
+        GCLError: an unknown parameter, or a cell that failed; what it had got to is kept
+            in the folder `failed` beside `target`.
     """
     known = papermill.inspect_notebook(source)
     if unknown := sorted(parameters.keys() - known.keys()):
@@ -109,25 +110,29 @@ def execute_notebook(source: Path, target: Path, parameters: dict[str, Any]) -> 
     stamp = _fingerprint(source, parameters)
     if target.exists() and nbformat.read(target, 4).metadata.get("gcl", {}).get("made_of") == stamp:
         return False
-    target.parent.mkdir(parents=True, exist_ok=True)
-    failed = target.with_suffix(".failed.ipynb")
     # Progress bars would fill the saved notebook; the variable is tqdm's own.
     os.environ["TQDM_DISABLE"] = "1"
-    try:
-        papermill.execute_notebook(
-            source,
-            failed,
-            parameters,
-            kernel_name="python3",
-            progress_bar=False,
-            config=Config({"KernelManager": {"transport": "ipc"}}),  # no open port
-        )
-    except papermill.PapermillExecutionError as error:
-        reason = f"{error.ename}: {error.evalue}".splitlines()[0]
-        raise GCLError(
-            f"{source.name} failed in cell {error.exec_count}: {reason}; see {failed}"
-        ) from error
-    notebook = nbformat.read(failed, 4)
+    # Sockets in a folder of its own: no open port, and none that another kernel may take.
+    with tempfile.TemporaryDirectory(prefix="gcl-") as folder:
+        unfinished = Path(folder, target.name)
+        try:
+            papermill.execute_notebook(
+                source,
+                unfinished,
+                parameters,
+                kernel_name="python3",
+                progress_bar=False,
+                config=Config({"KernelManager": {"transport": "ipc", "ip": f"{folder}/kernel"}}),
+            )
+        except papermill.PapermillExecutionError as error:
+            reason = f"{error.ename}: {error.evalue}".splitlines()[0]
+            failed = target.parent / "failed" / target.name
+            failed.parent.mkdir(parents=True, exist_ok=True)
+            atomic_write(failed, unfinished.read_bytes())
+            raise GCLError(
+                f"{source.name} failed in cell {error.exec_count}: {reason}; see {failed}"
+            ) from error
+        notebook = nbformat.read(unfinished, 4)
     if target.resolve() == source.resolve():  # the committed copy shows the default parameters
         notebook.cells = [
             c for c in notebook.cells if "injected-parameters" not in c.metadata.get("tags", [])
@@ -136,8 +141,8 @@ def execute_notebook(source: Path, target: Path, parameters: dict[str, Any]) -> 
         for key in ("papermill", "execution"):
             part.metadata.pop(key, None)
     notebook.metadata["gcl"] = {"made_of": stamp}
+    target.parent.mkdir(parents=True, exist_ok=True)
     atomic_write(target, nbformat.writes(notebook).encode())
-    failed.unlink()
     return True
 
 

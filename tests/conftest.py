@@ -13,7 +13,8 @@ import gcl_core
 # Inherited by every process that a test starts: the same package, one thread, a cache of its own.
 os.environ["PYTHONPATH"] = str(Path(gcl_core.__file__).parents[1])
 os.environ["OMP_NUM_THREADS"] = "1"
-os.environ["GCL_CACHE"] = tempfile.mkdtemp(prefix="gcl-test-cache-")
+CACHE = tempfile.TemporaryDirectory(prefix="gcl-test-cache-")
+os.environ["GCL_CACHE"] = CACHE.name
 torch.set_num_threads(1)
 
 hypothesis.settings.register_profile(
