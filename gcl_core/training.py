@@ -184,7 +184,7 @@ def _stage2(
     stage = settings.stage2
     assert stage is not None and stage.rebalance is not None
     streams = Streams.seeded(settings.seed, 2, fabric.global_rank, fabric.device)
-    head = stage.rebalance.build(network.head, streams.weights).to(fabric.device)
+    head = stage.rebalance.build(network.head.cpu(), streams.weights).to(fabric.device)
     backbone = frozen(network.backbone, fabric)
 
     @functools.cache
