@@ -114,6 +114,8 @@ def _main(
         os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT), descriptor)
     os.environ.update(environment)
     warnings.simplefilter("error")
+    # As in a terminal, even where the tests themselves run with Ctrl-C ignored (in the background).
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     tqdm.set_lock(threading.RLock())  # its own would be left behind by a kill
     if sabotage is not None:
         sabotage()

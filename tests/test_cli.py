@@ -252,7 +252,7 @@ def test_a_bad_setting_is_one_line_and_leaves_nothing(tmp_path, capsys, argument
     ("arguments", "named"),
     [
         ([], "required: COMMAND"),
-        (["traing"], "invalid choice: 'trian'"),
+        (["traing"], "invalid choice: 'traing'"),
         (["methods", "extra"], "unrecognized arguments: extra"),
         (["bench", "--rounds", 0], "--rounds: must be a whole number, at least 1, got '0'"),
     ],
