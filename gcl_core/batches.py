@@ -1,5 +1,6 @@
 """Batches without a per-image step: one uint8 tensor on the device and tensor operations."""
 
+import copy
 import dataclasses
 import itertools
 from collections.abc import Callable, Iterator
@@ -132,6 +133,12 @@ class TrainingImages:
         # (N, channels, dy, dx, H, W) is a view: every crop of every image, no copy.
         self.crops = padded.unfold(2, height, 1).unfold(3, width, 1)
         self.labels = dataset.train_labels.to(device)
+
+    def drawn_by(self, sampler: Sampler) -> "TrainingImages":
+        """The same images, drawn by another sampler; nothing is copied."""
+        other = copy.copy(self)
+        other.sampler = sampler
+        return other
 
     def __len__(self) -> int:
         return -(-len(self.sampler) // self.batch_size)

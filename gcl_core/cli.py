@@ -20,10 +20,11 @@ from gcl_core.settings import describe, flat_settings, get_setting
 from gcl_core.sources import DATASETS
 
 INTERRUPTED = 130
+BROKEN_PIPE = 141
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit status (0, 1 for what the user has to mend, 130)."""
+    """Run one command; returns the exit status (0, 1 for what the user has to mend, 130, 141)."""
     level = logging.INFO if _speaks() else logging.WARNING
     logging.basicConfig(level=level, format="%(message)s", stream=sys.stderr)
     parser = _parser()
@@ -34,6 +35,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if getattr(options, "threads", None):
             torch.set_num_threads(options.threads)
         return options.run(options, rest) or 0
+    except BrokenPipeError:  # whoever read the output has gone, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
     except (GCLError, OSError) as error:
         status, text = 1, _one_line(error)
     except KeyboardInterrupt:

@@ -39,18 +39,39 @@ class Look:
 
     label: str
     colour: str
-    line: str = "-"
+    line: str | tuple[int, tuple[int, ...]] = "-"
 
 
-# Grey and dashed: cross-entropy and its kin; colours that no group has: GCL. A method that is added
-# takes a colour of its family and a line style that no other of that colour has.
+# One colour for each family, and a line style for each of its members: black and grey for
+# cross-entropy and its weights, sky blue for what re-balances it, brown for margins and priors,
+# green and vermilion for GCL. No group has any of them.
 METHOD_LOOKS = {
     "ce": Look("CE", "#000000"),
+    "focal": Look("focal", "#000000", "--"),
+    "equalization": Look("equalization", "#000000", "-."),
+    "label_aware": Look("label-aware smoothing", "#000000", ":"),
+    "class_balanced": Look("class-balanced", "#8A8A8A", (0, (8, 3))),
     "ce_mixup": Look("CE + mixup", "#8A8A8A", "--"),
+    "class_balanced_focal": Look("class-balanced focal", "#8A8A8A", "-."),
+    "no_cloud": Look("no cloud (k = 0)", "#8A8A8A", ":"),
+    "ce_drw": Look("CE + DRW", "#8A8A8A", (0, (6, 1, 1, 1, 1, 1))),
+    "ce_drs": Look("CE + DRS", "#8A8A8A", (0, (1, 4))),
+    "mislas": Look("MiSLAS", "#56B4E9"),
+    "ce_crt": Look("CE + cRT", "#56B4E9", "--"),
     "ce_mixup_crt": Look("CE + mixup + cRT", "#56B4E9", "-."),
+    "ce_lws": Look("CE + LWS", "#56B4E9", ":"),
+    "ce_tau_norm": Look("CE + τ-norm.", "#56B4E9", (0, (6, 1, 1, 1, 1, 1))),
+    "ce_ncm": Look("CE + NCM", "#56B4E9", (0, (1, 4))),
+    "disalign": Look("DisAlign", "#56B4E9", (0, (8, 3))),
+    "ldam_drw": Look("LDAM-DRW", "#6B3E1D"),
+    "ldam": Look("LDAM", "#6B3E1D", "--"),
+    "logit_adjustment": Look("logit adjustment", "#6B3E1D", "-."),
+    "post_hoc": Look("post-hoc adjustment", "#6B3E1D", ":"),
+    "balanced_softmax": Look("balanced softmax", "#6B3E1D", (0, (6, 1, 1, 1, 1, 1))),
+    "lade": Look("LADE", "#6B3E1D", (0, (1, 4))),
     "gcl": Look("GCL, stage 1", "#009E73"),
     "gcl_crt": Look("GCL + cRT", "#D55E00"),
-    "no_cloud": Look("no cloud (k = 0)", "#8A8A8A", ":"),
+    "gcl_angular_crt": Look("angular GCL + cRT", "#D55E00", "--"),
 }
 
 RC: dict[str, Any] = {

@@ -102,7 +102,7 @@ class GCLLoss(nn.Module):
         if not self.training:
             return self.scale * cosine
         eps = self._draw(cosine) if noise is None else noise
-        return self.scale * cosine + _clouds(eps, self._reach(cosine))
+        return self.scale * cosine + clouds(eps, self._reach(cosine))
 
     def forward(self, cosine: Tensor, target: Tensor, noise: Tensor | None = None) -> Tensor:
         """The loss: () for "mean" and "sum", (N,) for "none"."""
@@ -192,7 +192,7 @@ def _half_normal_quantiles(sigma: float) -> Tensor:
     return (sigma * math.sqrt(2) * middles.erfinv()).clamp(max=1).float()
 
 
-def _clouds(noise: "Tensor | _DrawnClouds", reach: Tensor, rows: slice = slice(None)) -> Tensor:
+def clouds(noise: "Tensor | _DrawnClouds", reach: Tensor, rows: slice = slice(None)) -> Tensor:
     """reach_j |clamp(eps_ij)| for some rows, (n, C) in the dtype of reach, a fresh tensor."""
     if isinstance(noise, _DrawnClouds):
         return noise.times(reach, rows)
@@ -224,7 +224,7 @@ class _CloudedCrossEntropy(torch.autograd.Function):
         for start in range(0, samples, step):
             rows = slice(start, start + step)
             given, labels = cosine[rows], target[rows, None]
-            logits = _clouds(noise, reach, rows).add_(given, alpha=scale)
+            logits = clouds(noise, reach, rows).add_(given, alpha=scale)
             if scaled_margin:
                 logits.scatter_add_(1, labels, logits.new_full(labels.shape, -scaled_margin))
             p = torch.softmax(logits, 1, out=probability[rows])

@@ -1,7 +1,9 @@
 """The methods of the study, each a declaration: head, objective, sampler, mixup, re-balancing.
 
-A method's stages are its `official` settings, those of its own published code as far as they are
-known; `resolve` turns a method, a preset and a data set into the `Settings` of a run.
+What makes a method itself has the values of its own published code, as far as they are known. The
+rest of stage 1 is the same for all, for equal terms: 200 epochs, batch 64, rate 0.1, weight decay
+2e-4, warm-up and decay of the published GCL code; where a method's own code has other values, its
+`source` says so. `resolve` turns a method, a preset and a data set into the `Settings` of a run.
 """
 
 from collections.abc import Mapping
@@ -10,8 +12,19 @@ from typing import Any
 
 from gcl_core.errors import GCLError
 from gcl_core.hardware import best_precision
-from gcl_core.objectives import GCL, CrossEntropy
-from gcl_core.rebalance import CRT
+from gcl_core.objectives import (
+    GCL,
+    LADE,
+    LDAM,
+    AngularGCL,
+    CrossEntropy,
+    Equalization,
+    Focal,
+    LabelAware,
+    LogitAdjustment,
+)
+from gcl_core.rebalance import CRT, LWS, DisAlign, NearestMean, PostHoc, Rebalancing, TauNorm
+from gcl_core.reweight import EffectiveNumberWeights, PowerWeights
 from gcl_core.settings import (
     CBEN,
     ClassBalanced,
@@ -60,21 +73,193 @@ CE_MIXUP = replace(
     stage1=replace(CE.stage1, mixup_alpha=1.0),
 )
 
-CE_MIXUP_CRT = replace(
+BAG_OF_TRICKS = Stage(  # its stage 2 for CIFAR (BagofTricks-LT)
+    objective=CrossEntropy(),
+    sampler=ClassBalanced(),
+    rebalance=CRT(fresh_head=True),
+    epochs=30,
+    warmup=5 / 30,
+    milestones=(1 / 3, 2 / 3),
+    weight_decay=5e-4,
+)
+
+
+def _rebalanced(first: Method, rebalance: Rebalancing, summary: str, source: str) -> Method:
+    """A method of one stage followed by a re-balancing in the recipe of BagofTricks-LT."""
+    return replace(
+        first,
+        summary=summary,
+        source=source,
+        stage2=replace(BAG_OF_TRICKS, rebalance=rebalance),
+        paper=CAO | {"stage2_batch_size": 128},
+    )
+
+
+CE_MIXUP_CRT = _rebalanced(
     CE_MIXUP,
-    summary="mixup, then the classifier re-trained from new weights on balanced classes",
-    source="Kang et al. 2020; epochs, rates and decay of BagofTricks-LT's CIFAR recipe; "
+    CRT(fresh_head=True),
+    "mixup, then the classifier re-trained from new weights on balanced classes",
+    "Kang et al. 2020; epochs, rates and decay of BagofTricks-LT's CIFAR recipe; "
     "departure: batch normalisation stays as stage 1 left it",
+)
+
+CE_CRT = _rebalanced(
+    CE,
+    CRT(fresh_head=True),
+    "cross-entropy, then the classifier re-trained from new weights on balanced classes",
+    CE_MIXUP_CRT.source,
+)
+
+CE_LWS = _rebalanced(
+    CE,
+    LWS(),
+    "cross-entropy, then one learned scale for each class",
+    "Kang et al. 2020, LWS; recipe of BagofTricks-LT for CIFAR; batch normalisation as in cRT",
+)
+
+CE_TAU_NORM = _rebalanced(
+    CE,
+    TauNorm(),
+    "cross-entropy, then weight vectors divided by their length",
+    "Kang et al. 2020, tau-normalisation; tau = 1 as BagofTricks-LT for CIFAR, not tuned",
+)
+
+CE_NCM = _rebalanced(
+    CE,
+    NearestMean(),
+    "cross-entropy, then the nearest class mean of the features",
+    "Kang et al. 2020, NCM; features centred and of unit length as in classifier-balancing",
+)
+
+POST_HOC = _rebalanced(
+    CE,
+    PostHoc(),
+    "cross-entropy, then tau log prior taken from the logits",
+    "Menon et al. 2021, post-hoc logit adjustment, tau = 1 as in their code",
+)
+
+DISALIGN = replace(
+    CE,
+    summary="cross-entropy, then a learned calibration of its logits",
+    source="Zhang et al. 2021; rho 1.2, 10 epochs, cosine from 0.1, weight decay 5e-4: their "
+    "ImageNet-LT configuration, as none for CIFAR is published; batch 64 for equal terms",
     stage2=Stage(
         objective=CrossEntropy(),
-        sampler=ClassBalanced(),
-        rebalance=CRT(fresh_head=True),
-        epochs=30,
-        warmup=5 / 30,
-        milestones=(1 / 3, 2 / 3),
+        class_weights=PowerWeights(rho=1.2),
+        rebalance=DisAlign(),
+        epochs=10,
+        schedule="cosine",
+        warmup=0.0,
         weight_decay=5e-4,
     ),
     paper=CAO | {"stage2_batch_size": 128},
+)
+
+MISLAS = replace(
+    CE_MIXUP,
+    summary="mixup, then label-aware smoothing and learned scales on balanced classes",
+    source="Zhong et al. 2021; 10 epochs, cosine from 0.1, classifier at half that rate, smoothing "
+    "0.3 to 0, no shifted batch normalisation: their configuration of CIFAR-10 at ratio 100, which "
+    "does shift it on other data; batch 64 for equal terms",
+    stage2=Stage(
+        objective=LabelAware(),
+        sampler=ClassBalanced(),
+        rebalance=LWS(head_lr_factor=0.5),
+        epochs=10,
+        schedule="cosine",
+        warmup=0.0,
+    ),
+    paper=CAO | {"stage2_batch_size": 128},
+)
+
+FOCAL = replace(
+    CE,
+    summary="focal loss: less weight for what is classified well",
+    source="Lin et al. 2017 in the softmax form of LDAM-DRW's code, gamma 1",
+    stage1=Stage(objective=Focal()),
+)
+
+CLASS_BALANCED = replace(
+    CE,
+    summary="cross-entropy weighted by the effective number of each class",
+    source="Cui et al. 2019, softmax form, beta 0.9999; their decay is 0.01",
+    stage1=Stage(class_weights=EffectiveNumberWeights()),
+)
+
+CLASS_BALANCED_FOCAL = replace(
+    CE,
+    summary="focal loss weighted by the effective number of each class",
+    source="Cui et al. 2019, beta 0.9999, gamma 1; softmax form (theirs is a sigmoid for each "
+    "class); their decay is 0.01",
+    stage1=Stage(objective=Focal(), class_weights=EffectiveNumberWeights()),
+)
+
+EQUALIZATION = replace(
+    CE,
+    summary="rare classes are spared as negatives of others",
+    source="Tan et al. 2020, softmax form; threshold 0.05, gamma 0.9: BagofTricks-LT for CIFAR-10",
+    stage1=Stage(objective=Equalization()),
+)
+
+CE_DRW = replace(
+    CE,
+    summary="cross-entropy, weighted by class in the last fifth of the epochs",
+    source="Cao et al. 2019, deferred re-weighting from epoch 160 of 200, beta 0.9999; their batch "
+    "is 128 and their decay 0.01",
+    stage1=Stage(class_weights=EffectiveNumberWeights(), deferred=0.8),
+)
+
+CE_DRS = replace(
+    CE,
+    summary="cross-entropy, on balanced classes in the last fifth of the epochs",
+    source="Cao et al. 2019, deferred re-sampling from epoch 160 of 200; their batch is 128 and "
+    "their decay 0.01",
+    stage1=Stage(sampler=ClassBalanced(), deferred=0.8),
+)
+
+LDAM_PLAIN = Method(
+    summary="margins by class, n^(-1/4)",
+    source="Cao et al. 2019; largest margin 0.5, scale 30; their batch is 128, their decay 0.01",
+    head="cosine",
+    stage1=Stage(objective=LDAM()),
+    paper=CAO,
+)
+
+LDAM_DRW = replace(
+    LDAM_PLAIN,
+    summary="margins by class, and class weights in the last fifth of the epochs",
+    source="Cao et al. 2019; largest margin 0.5, scale 30, weights from epoch 160 of 200 with beta "
+    "0.9999; their batch is 128, their decay 0.01",
+    stage1=replace(CE_DRW.stage1, objective=LDAM()),
+)
+
+LOGIT_ADJUSTMENT = replace(
+    CE,
+    summary="tau log prior added to the logits in training",
+    source="Menon et al. 2021, tau = 1; their CIFAR-10-LT run has 1241 epochs, batch 128 and "
+    "Nesterov momentum",
+    stage1=Stage(objective=LogitAdjustment()),
+)
+
+BALANCED_SOFTMAX = replace(
+    LOGIT_ADJUSTMENT,
+    summary="log class counts added to the logits in training: logit adjustment at tau = 1",
+    source="Ren et al. 2020, without their meta sampler",
+)
+
+LADE_METHOD = replace(
+    CE,
+    summary="balanced softmax and a regulariser that frees the logits of the label prior",
+    source="Hong et al. 2021; weight 0.1, lambda 0.1; their CIFAR runs have rate 0.2, batch 256, "
+    "weight decay 5e-4",
+    stage1=Stage(objective=LADE()),
+)
+
+LABEL_AWARE = replace(
+    CE,
+    summary="label smoothing that is strongest for the head",
+    source="the loss of MiSLAS (Zhong et al. 2021) alone, 0.3 to 0, from the start",
+    stage1=Stage(objective=LabelAware()),
 )
 
 GCL_STAGE1 = Method(
@@ -110,7 +295,26 @@ GCL_CRT = replace(
         "stage2_margin": 0.0,
         "stage2_focal_gamma": 0.0,
         "stage2_mixup_alpha": 0.0,
-        "stage2_fresh_head": True,
+        "stage2_rebalance_fresh_head": True,
+        "stage2_lr": 0.1,
+    },
+)
+
+assert GCL_CRT.stage2 is not None
+GCL_ANGULAR_CRT = replace(
+    GCL_CRT,
+    summary="the cloud on the angle, then cRT on balanced classes",
+    source="arXiv 2305.10648 and its code; scale 30, noise multiplier 0.5, easy margin, focal "
+    "factor in stage 2: the code's values for Places-LT, as none for CIFAR are published; mixup, "
+    "epochs and rates as gcl_crt",
+    stage1=replace(GCL_STAGE1.stage1, objective=AngularGCL()),
+    stage2=replace(GCL_CRT.stage2, objective=AngularGCL(focal_gamma=1.0), sampler=ClassBalanced()),
+    paper=CAO
+    | {
+        "stage2_batch_size": 128,
+        "stage2_focal_gamma": 0.0,
+        "stage2_mixup_alpha": 0.0,
+        "stage2_rebalance_fresh_head": True,
         "stage2_lr": 0.1,
     },
 )
@@ -118,9 +322,29 @@ GCL_CRT = replace(
 METHODS = {
     "ce": CE,
     "ce_mixup": CE_MIXUP,
+    "ce_crt": CE_CRT,
     "ce_mixup_crt": CE_MIXUP_CRT,
+    "ce_lws": CE_LWS,
+    "ce_tau_norm": CE_TAU_NORM,
+    "ce_ncm": CE_NCM,
+    "ce_drw": CE_DRW,
+    "ce_drs": CE_DRS,
+    "focal": FOCAL,
+    "class_balanced": CLASS_BALANCED,
+    "class_balanced_focal": CLASS_BALANCED_FOCAL,
+    "equalization": EQUALIZATION,
+    "ldam": LDAM_PLAIN,
+    "ldam_drw": LDAM_DRW,
+    "logit_adjustment": LOGIT_ADJUSTMENT,
+    "post_hoc": POST_HOC,
+    "balanced_softmax": BALANCED_SOFTMAX,
+    "lade": LADE_METHOD,
+    "label_aware": LABEL_AWARE,
+    "mislas": MISLAS,
+    "disalign": DISALIGN,
     "gcl": GCL_STAGE1,
     "gcl_crt": GCL_CRT,
+    "gcl_angular_crt": GCL_ANGULAR_CRT,
 }
 
 PRESETS = {

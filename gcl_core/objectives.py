@@ -1,35 +1,144 @@
-"""The objective of a stage, by name: what `objective` may be in the settings."""
+"""The objective of a stage, by name: what `objective` may be in the settings.
+
+Each kind says which classifiers it works with (`heads`) and builds its criterion, a module with
+`criterion(outputs, target)`. Where an objective has a `scale`, it multiplies the outputs: 1 for
+logits, about 30 for cosines.
+"""
 
 import dataclasses
+import typing
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from gcl_core.angular import AngularGCLLoss
 from gcl_core.checked import Checked, value
 from gcl_core.clouds import STRATEGIES
+from gcl_core.equalization import EqualizationLoss
+from gcl_core.focal import FocalLoss
+from gcl_core.ldam import LDAMLoss
 from gcl_core.loss import GCLLoss
+from gcl_core.priors import LADELoss, LogitAdjustedLoss
+from gcl_core.smoothing import LabelAwareSmoothing
+
+
+class _Objective(Checked):
+    """One whose fields are keywords of its criterion."""
+
+    heads: ClassVar[tuple[str, ...]] = ("linear", "cosine")
+    criterion: ClassVar[type[nn.Module]]
+    counts_first: ClassVar[bool] = True
+    is_random: ClassVar[bool] = False
+
+    def build(
+        self, class_counts: Tensor, generator: torch.Generator, reduction: str = "mean"
+    ) -> nn.Module:
+        """The criterion: `criterion(outputs, target)` is the mean loss, or one for each sample.
+
+        Args:
+            class_counts: (C,) training images of each class.
+            generator: source of what the criterion draws.
+            reduction: "mean" or "none".
+        """
+        fields = dataclasses.fields(self)  # type: ignore[arg-type]
+        options: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields}
+        if self.is_random:
+            options["generator"] = generator
+        counts = (class_counts,) if self.counts_first else ()
+        return self.criterion(*counts, reduction=reduction, **options)
 
 
 @dataclass(frozen=True)
-class CrossEntropy(Checked):
+class CrossEntropy(_Objective):
     """Softmax cross-entropy of the classifier's outputs (Eq. 1)."""
 
     name: ClassVar[str] = "cross_entropy"
-    heads: ClassVar[tuple[str, ...]] = ("linear", "cosine")
-
-    def build(self, class_counts: Tensor, generator: torch.Generator) -> nn.Module:
-        """The criterion: `criterion(outputs, target)` is the mean loss."""
-        return nn.CrossEntropyLoss()
+    criterion = nn.CrossEntropyLoss
+    counts_first = False
 
 
 @dataclass(frozen=True)
-class GCL(Checked):
+class Focal(_Objective):
+    """Focal loss (1 - p_y)^gamma (-log p_y) in its softmax form (Lin et al. 2017)."""
+
+    name: ClassVar[str] = "focal"
+    criterion = FocalLoss
+    counts_first = False
+    gamma: float = value(1.0, "exponent of the focal factor; 1: LDAM-DRW's code", low=0)
+    scale: float = value(1.0, "s, factor of the outputs; 1 for logits", above=0)
+
+
+@dataclass(frozen=True)
+class Equalization(_Objective):
+    """Softmax equalization loss: rare classes are spared as negatives (Tan et al. 2020)."""
+
+    name: ClassVar[str] = "equalization"
+    heads = ("linear",)
+    criterion = EqualizationLoss
+    is_random = True
+    threshold: float = value(
+        0.05, "share of images below which a class is rare; 0.05: BagofTricks-LT", low=0, high=1
+    )
+    gamma: float = value(
+        0.9, "probability that a rare class is spared; 0.9: BagofTricks-LT", low=0, high=1
+    )
+
+
+@dataclass(frozen=True)
+class LDAM(_Objective):
+    """Label-distribution-aware margins m_j ~ n_j^(-1/4) on cosines (Cao et al. 2019)."""
+
+    name: ClassVar[str] = "ldam"
+    heads = ("cosine",)
+    criterion = LDAMLoss
+    max_margin: float = value(0.5, "margin of the rarest class; 0.5: LDAM-DRW's code", low=0)
+    scale: float = value(30.0, "s; 30: LDAM-DRW's code", above=0)
+
+
+@dataclass(frozen=True)
+class LogitAdjustment(_Objective):
+    """Cross-entropy of z_j + tau log pi_j (Menon et al. 2021); tau = 1: balanced softmax."""
+
+    name: ClassVar[str] = "logit_adjustment"
+    criterion = LogitAdjustedLoss
+    tau: float = value(1.0, "factor of log pi; 1: Menon et al. 2021, Ren et al. 2020", low=0)
+    scale: float = value(1.0, "s, factor of the outputs; 1 for logits", above=0)
+
+
+@dataclass(frozen=True)
+class LADE(_Objective):
+    """Balanced softmax and a regulariser that disentangles the label prior (Hong et al. 2021)."""
+
+    name: ClassVar[str] = "lade"
+    heads = ("linear",)
+    criterion = LADELoss
+    weight: float = value(0.1, "weight of the regulariser; 0.1: LADE's code for CIFAR", low=0)
+    regulariser: float = value(0.1, "lambda in the regulariser; 0.1: LADE's code", low=0)
+
+
+@dataclass(frozen=True)
+class LabelAware(_Objective):
+    """Label-aware smoothing, strongest for the head (MiSLAS, Zhong et al. 2021)."""
+
+    name: ClassVar[str] = "label_aware"
+    heads = ("linear",)
+    criterion = LabelAwareSmoothing
+    smooth_head: float = value(
+        0.3, "smoothing of the head; 0.3: MiSLAS for CIFAR-10, ratio 100", low=0, below=1
+    )
+    smooth_tail: float = value(0.0, "smoothing of the tail; 0: MiSLAS for CIFAR-10", low=0, below=1)
+
+
+@dataclass(frozen=True)
+class GCL(_Objective):
     """Gaussian clouded logits (Eq. 11 and 12)."""
 
     name: ClassVar[str] = "gcl"
-    heads: ClassVar[tuple[str, ...]] = ("cosine",)
+    heads = ("cosine",)
+    criterion = GCLLoss
+    is_random = True
     scale: float = value(30.0, "s; 30 in stage 1, 20 in stage 2: published code", above=0)
     noise_multiplier: float = value(
         0.5, "factor of the cloud; 0.5: published code for CIFAR; 1: the paper's formula", low=0
@@ -48,11 +157,39 @@ class GCL(Checked):
         0.0, "exponent of the focal factor; 0 in stage 1, 1 in stage 2: published code", low=0
     )
 
-    def build(self, class_counts: Tensor, generator: torch.Generator) -> nn.Module:
-        """The criterion: `criterion(cosine, target)` is the mean loss."""
-        options = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        return GCLLoss(class_counts, generator=generator, **options)
+
+@dataclass(frozen=True)
+class AngularGCL(_Objective):
+    """The cloud on the angle instead of the cosine (the follow-up, arXiv 2305.10648)."""
+
+    name: ClassVar[str] = "gcl_angular"
+    heads = ("cosine",)
+    criterion = AngularGCLLoss
+    is_random = True
+    scale: float = value(30.0, "s; 30: the follow-up's code", above=0)
+    noise_multiplier: float = value(
+        0.5,
+        "largest cloud, in right angles; 0.5: the follow-up's code, Places-LT",
+        low=0,
+    )
+    margin: float = value(0.0, "angle added for the target; 0: the follow-up's code, Places-LT")
+    easy_margin: bool = value(
+        True, "perturb only where cos > 0; yes: the follow-up's code, Places-LT"
+    )
+    focal_gamma: float = value(
+        0.0, "exponent of the focal factor; 0 in stage 1, 1 in stage 2: the follow-up's code", low=0
+    )
 
 
-Objective = CrossEntropy | GCL
-OBJECTIVES = {kind.name: kind for kind in (CrossEntropy, GCL)}
+Objective = (
+    CrossEntropy
+    | Focal
+    | Equalization
+    | LDAM
+    | LogitAdjustment
+    | LADE
+    | LabelAware
+    | GCL
+    | AngularGCL
+)
+OBJECTIVES = {kind.name: kind for kind in typing.get_args(Objective)}

@@ -1,18 +1,40 @@
 """Re-balancing the classifier on a frozen backbone: what `rebalance` may be in the settings.
 
 Each kind turns the classifier of stage 1 into the module that stage 2 trains on frozen features;
-one without trainable weights needs no training.
+one without trainable weights needs no training. A module may have `lr_factors`: factors of the
+learning rate, by the prefix of a weight's name.
 """
 
 import copy
+import typing
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gcl_core.checked import Checked, value
 from gcl_core.models import CosineClassifier, initialise
+from gcl_core.priors import logit_adjustment
+
+
+@dataclass(frozen=True)
+class Material:
+    """What a re-balancing may use besides the classifier.
+
+    Attributes:
+        class_counts: (C,) training images of each class.
+        features: gives the frozen features (N, D) of the training images, without augmentation.
+        labels: (N,) of the training images.
+        generator: source of new weights.
+    """
+
+    class_counts: Tensor
+    features: Callable[[], Tensor]
+    labels: Tensor
+    generator: torch.Generator
 
 
 @dataclass(frozen=True)
@@ -24,23 +46,26 @@ class CRT(Checked):
         False, "start from new weights (Kang et al. 2020) instead of stage 1's (published code)"
     )
 
-    def build(self, head: nn.Module, generator: torch.Generator) -> nn.Module:
+    def build(self, head: nn.Module, material: Material) -> nn.Module:
         """The classifier to train: a copy of stage 1's, or new weights of the same shape."""
         head = copy.deepcopy(head)
         if self.fresh_head:
-            initialise(head, generator)
+            initialise(head, material.generator)
         return head
 
 
 @dataclass(frozen=True)
 class LWS(Checked):
-    """Learnable weight scaling: only one scale for each class is trained (Kang et al. 2020)."""
+    """Learnable weight scaling: one scale for each class (Kang et al. 2020)."""
 
     name: ClassVar[str] = "lws"
+    head_lr_factor: float = value(
+        0.0, "learning rate of the classifier itself, as a factor; 0: frozen; 0.5: MiSLAS", low=0
+    )
 
-    def build(self, head: nn.Module, generator: torch.Generator) -> nn.Module:
-        """The frozen classifier of stage 1 with a trainable scale, initially 1, on each output."""
-        return ScaledHead(copy.deepcopy(head))
+    def build(self, head: nn.Module, material: Material) -> nn.Module:
+        """The classifier of stage 1 with a trainable scale, initially 1, on each output."""
+        return ScaledHead(copy.deepcopy(head), self.head_lr_factor)
 
 
 @dataclass(frozen=True)
@@ -54,21 +79,73 @@ class TauNorm(Checked):
     name: ClassVar[str] = "tau_norm"
     tau: float = value(1.0, "exponent of the norm; 1: BagofTricks-LT for CIFAR, not tuned", low=0)
 
-    def build(self, head: nn.Module, generator: torch.Generator) -> nn.Module:
+    def build(self, head: nn.Module, material: Material) -> nn.Module:
         """The re-normalised classifier; it has no trainable weight."""
         return NormalisedHead(head, self.tau)
 
 
+@dataclass(frozen=True)
+class NearestMean(Checked):
+    """Nearest class mean: no classifier is trained (Kang et al. 2020)."""
+
+    name: ClassVar[str] = "ncm"
+    transform: str = value(
+        "cl2n",
+        "of the features: none; l2n: unit length; cl2n: centred first, classifier-balancing's code",
+        allowed=("none", "l2n", "cl2n"),
+    )
+
+    def build(self, head: nn.Module, material: Material) -> nn.Module:
+        """Minus the squared distance to the mean training feature of each class."""
+        features = material.features().double()
+        centre = features.mean(0) if self.transform == "cl2n" else torch.zeros(features.shape[1])
+        unit = self.transform != "none"
+        placed = F.normalize(features - centre) if unit else features
+        sums = torch.zeros(len(material.class_counts), features.shape[1], dtype=torch.float64)
+        means = sums.index_add(0, material.labels, placed) / material.class_counts[:, None]
+        return NearestMeanHead(means.float(), centre.float(), unit)
+
+
+@dataclass(frozen=True)
+class PostHoc(Checked):
+    """Post-hoc logit adjustment z_j - tau log pi_j, without training (Menon et al. 2021)."""
+
+    name: ClassVar[str] = "post_hoc"
+    tau: float = value(1.0, "factor of log pi; 1: Menon et al. 2021, their code", low=0)
+    scale: float = value(1.0, "of the outputs before; 1 for logits, s for cosines", above=0)
+
+    def build(self, head: nn.Module, material: Material) -> nn.Module:
+        """The classifier of stage 1 with tau log pi taken from its (scaled) outputs."""
+        shift = logit_adjustment(material.class_counts, self.tau)
+        return ShiftedHead(copy.deepcopy(head), shift.float(), self.scale)
+
+
+@dataclass(frozen=True)
+class DisAlign(Checked):
+    """Adaptive calibration of a frozen classifier's outputs (Zhang et al. 2021)."""
+
+    name: ClassVar[str] = "disalign"
+
+    def build(self, head: nn.Module, material: Material) -> nn.Module:
+        """The classifier of stage 1, calibrated by a confidence that is learned."""
+        return CalibratedHead(copy.deepcopy(head))
+
+
 class ScaledHead(nn.Module):
-    """Outputs of a frozen classifier times one learnable scale for each class.
+    """Outputs of a classifier times one learnable scale for each class.
+
+    Args:
+        head: the classifier.
+        lr_factor: factor of its learning rate; 0 freezes it.
 
     Shape:
         features: (N, D); returns (N, C).
     """
 
-    def __init__(self, head: nn.Module) -> None:
+    def __init__(self, head: nn.Module, lr_factor: float = 0.0) -> None:
         super().__init__()
-        self.head = head.requires_grad_(False)
+        self.head = head.requires_grad_(lr_factor > 0)
+        self.lr_factors = {"head.": lr_factor}
         self.scales = nn.Parameter(torch.ones(len(head.weight)))  # type: ignore[arg-type]
 
     def forward(self, features: Tensor) -> Tensor:
@@ -92,9 +169,74 @@ class NormalisedHead(nn.Module):
         with torch.autocast(features.device.type, enabled=False):
             features = features.float()
             if self.unit_features:
-                features = nn.functional.normalize(features)
-            return nn.functional.linear(features, self.weight)
+                features = F.normalize(features)
+            return F.linear(features, self.weight)
 
 
-Rebalancing = CRT | LWS | TauNorm
-REBALANCERS = {kind.name: kind for kind in (CRT, LWS, TauNorm)}
+class NearestMeanHead(nn.Module):
+    """-|g(f) - m_j|^2 with g(f) = f, f / |f| or (f - centre) / |f - centre|.
+
+    Shape:
+        features: (N, D); returns (N, C).
+    """
+
+    def __init__(self, means: Tensor, centre: Tensor, unit: bool) -> None:
+        super().__init__()
+        self.means, self.centre = nn.Parameter(means, False), nn.Parameter(centre, False)
+        self.unit = unit
+
+    def forward(self, features: Tensor) -> Tensor:
+        with torch.autocast(features.device.type, enabled=False):
+            placed = features.float() - self.centre
+            if self.unit:
+                placed = F.normalize(placed)
+            return -(torch.cdist(placed, self.means) ** 2)
+
+
+class ShiftedHead(nn.Module):
+    """scale * outputs - shift of a frozen classifier.
+
+    Shape:
+        features: (N, D); shift: (C,); returns (N, C).
+    """
+
+    def __init__(self, head: nn.Module, shift: Tensor, scale: float) -> None:
+        super().__init__()
+        self.head, self.scale = head.requires_grad_(False), scale
+        self.shift = nn.Parameter(shift, False)
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.scale * self.head(features) - self.shift
+
+
+class CalibratedHead(nn.Module):
+    """z'_j = (1 + sigma(f) a_j) z_j + sigma(f) b_j, sigma(f) = sigmoid(v . f + c); z is frozen.
+
+    a starts at 1, b and c at 0, v at 0.1: a third-party copy of DisAlign's published layer.
+
+    Shape:
+        features: (N, D); returns (N, C).
+    """
+
+    def __init__(self, head: nn.Module) -> None:
+        super().__init__()
+        self.head = head.requires_grad_(False)
+        classes, features = head.weight.shape  # type: ignore[misc]
+        self.scale, self.offset = (
+            nn.Parameter(torch.ones(classes)),
+            nn.Parameter(torch.zeros(classes)),
+        )
+        self.confidence = nn.Linear(features, 1)
+        nn.init.constant_(self.confidence.weight, 0.1)
+        nn.init.zeros_(self.confidence.bias)
+
+    def forward(self, features: Tensor) -> Tensor:
+        with torch.autocast(features.device.type, enabled=False):
+            features = features.float()
+            confidence = self.confidence(features).sigmoid()
+            outputs = self.head(features)
+            return (1 + confidence * self.scale) * outputs + confidence * self.offset
+
+
+Rebalancing = CRT | LWS | TauNorm | NearestMean | PostHoc | DisAlign
+REBALANCERS = {kind.name: kind for kind in typing.get_args(Rebalancing)}

@@ -145,7 +145,9 @@ class RunFolder:
 
     @cached_property
     def metrics(self) -> list[dict[str, str]]:
-        """Rows of `metrics.csv`, as text."""
+        """Rows of `metrics.csv`, as text; none where nothing was trained."""
+        if not (self.path / "metrics.csv").exists():
+            return []
         with (self.path / "metrics.csv").open() as stream:
             return list(csv.DictReader(stream))
 

@@ -1,6 +1,6 @@
-"""Which training images an epoch shows: instance-, class-, effective-number- and CBEN-balanced.
+"""Which training images an epoch shows: instance-, class-, effective-number-, CBEN-balanced, ...
 
-All four are `torch.utils.data.Sampler`s over `labels`; they differ in one line, the sampling weight
+All are `torch.utils.data.Sampler`s over `labels`; they differ in one line, the sampling weight
 of a class. With n_j images in class j and rho_j the weight of one image of it,
 
     P(class j) = n_j rho_j / sum_i n_i rho_i,      images of a class equally likely.
@@ -98,8 +98,30 @@ class ClassBalancedSampler(_BalancedSampler):
         return 1 / counts
 
 
-def _effective_weights(counts: Tensor, beta: Tensor) -> Tensor:
-    """rho_j = (1 - beta_j) / (1 - beta_j^n_j), exact for beta near 1; beta (C,) in [0, 1)."""
+class SquareRootSampler(_BalancedSampler):
+    """Classes by the square root of their size; rho_j = n_j^(-1/2) (Kang et al. 2020)."""
+
+    def _image_weights(self, counts: Tensor) -> Tensor:
+        return counts**-0.5
+
+
+class ReversedSampler(_BalancedSampler):
+    """Rare classes most often, P(class j) = (1 / n_j) / sum_i (1 / n_i); rho_j = n_j^(-2).
+
+    The sampler of BBN's re-balancing branch (Zhou et al. 2020).
+    """
+
+    def _image_weights(self, counts: Tensor) -> Tensor:
+        return counts**-2.0
+
+
+def effective_weights(counts: Tensor, beta: Tensor | float) -> Tensor:
+    """rho_j = (1 - beta_j) / (1 - beta_j^n_j), exact for beta near 1.
+
+    Shape:
+        counts: (C,) float64, positive; beta: (C,) or one for all, in [0, 1); returns (C,).
+    """
+    beta = torch.as_tensor(beta, dtype=torch.float64)
     return (1 - beta) / -torch.expm1(counts * torch.log(beta))
 
 
@@ -128,7 +150,7 @@ class EffectiveNumberSampler(_BalancedSampler):
         super().__init__(labels, num_samples=num_samples, generator=generator)
 
     def _image_weights(self, counts: Tensor) -> Tensor:
-        return _effective_weights(counts, torch.full_like(counts, self.beta))
+        return effective_weights(counts, self.beta)
 
 
 class CBENSampler(_BalancedSampler):
@@ -163,4 +185,4 @@ class CBENSampler(_BalancedSampler):
 
     def _image_weights(self, counts: Tensor) -> Tensor:
         sizes = cloud_sizes(counts) if len(counts) > 1 else torch.zeros_like(counts)
-        return _effective_weights(counts, self.a + self.b * sizes)
+        return effective_weights(counts, self.a + self.b * sizes)

@@ -167,13 +167,13 @@ class Saturation:
 def saturation(run: Run, *, cloud: bool = False, threshold: float = 0.01) -> Saturation:
     """1 - p_y of a run's training images, without augmentation and mixup, under its last objective.
 
-    The logits are those that the objective of the last stage saw: the outputs for cross-entropy,
-    s cos theta for GCL. The focal factor of a GCL stage 2 is left out.
+    The logits are the outputs times the scale of the last stage's objective, if it has one:
+    s cos theta for GCL. What other objectives do to them is left out, as is every focal factor.
 
     Args:
         run: a finished run.
         cloud: mean over the clouds (and with the margin) of GCL instead of clean logits; changes
-            nothing for cross-entropy.
+            nothing for other objectives.
         threshold: an image counts as active above it. 0.01 is a choice of this study: the image
             gives less than a hundredth of the largest gradient there is.
     """
@@ -182,13 +182,12 @@ def saturation(run: Run, *, cloud: bool = False, threshold: float = 0.01) -> Sat
     outputs = torch.cat([network(b) for b in clean_batches(dataset.train_images, dataset, cpu)])
     objective = (run.settings.stage2 or run.settings.stage1).objective
     reach, sigma = torch.zeros(dataset.num_classes), 0.0
-    if isinstance(objective, GCL):
-        outputs = outputs * objective.scale
-        if cloud:
-            sizes = cloud_sizes(dataset.class_counts, objective.strategy, objective.exponent)
-            reach = sizes * objective.scale * objective.noise_multiplier
-            sigma = objective.sigma
-            outputs[torch.arange(len(labels)), labels] -= objective.scale * objective.margin
+    outputs = outputs * getattr(objective, "scale", 1.0)
+    if cloud and isinstance(objective, GCL):
+        sizes = cloud_sizes(dataset.class_counts, objective.strategy, objective.exponent)
+        reach = sizes * objective.scale * objective.noise_multiplier
+        sigma = objective.sigma
+        outputs[torch.arange(len(labels)), labels] -= objective.scale * objective.margin
     gradient = expected_target_gradient(outputs, labels, reach, sigma)
     counts = torch.bincount(labels, minlength=dataset.num_classes)
 

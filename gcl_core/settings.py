@@ -9,6 +9,7 @@ dataclasses of their own, chosen by name. `override` changes any single value by
 import dataclasses
 import difflib
 import math
+import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -23,11 +24,14 @@ from gcl_core.imbalance import PROFILES
 from gcl_core.models import HEADS, NETWORKS
 from gcl_core.objectives import OBJECTIVES, CrossEntropy, Objective
 from gcl_core.rebalance import REBALANCERS, Rebalancing
+from gcl_core.reweight import CLASS_WEIGHTS, ClassWeights
 from gcl_core.samplers import (
     CBENSampler,
     ClassBalancedSampler,
     EffectiveNumberSampler,
     InstanceBalancedSampler,
+    ReversedSampler,
+    SquareRootSampler,
 )
 
 
@@ -74,12 +78,34 @@ class CBEN(Checked):
         return CBENSampler(labels, self.a, self.b, generator=generator)
 
 
-SamplerSettings = InstanceBalanced | ClassBalanced | EffectiveNumber | CBEN
+@dataclass(frozen=True)
+class SquareRoot(Checked):
+    """Classes by the square root of their size (Kang et al. 2020)."""
+
+    name: ClassVar[str] = "square_root"
+
+    def build(self, labels: Tensor, generator: torch.Generator) -> SquareRootSampler:
+        return SquareRootSampler(labels, generator=generator)
+
+
+@dataclass(frozen=True)
+class Reversed(Checked):
+    """Rare classes most often, by 1 / n (BBN, Zhou et al. 2020)."""
+
+    name: ClassVar[str] = "reversed"
+
+    def build(self, labels: Tensor, generator: torch.Generator) -> ReversedSampler:
+        return ReversedSampler(labels, generator=generator)
+
+
+SamplerSettings = InstanceBalanced | ClassBalanced | EffectiveNumber | CBEN | SquareRoot | Reversed
 KINDS: dict[str, Mapping[str, type]] = {
     "objective": OBJECTIVES,
-    "sampler": {k.name: k for k in (InstanceBalanced, ClassBalanced, EffectiveNumber, CBEN)},
+    "class_weights": CLASS_WEIGHTS,
+    "sampler": {kind.name: kind for kind in typing.get_args(SamplerSettings)},
     "rebalance": REBALANCERS,
 }
+OPTIONAL = ("class_weights",)  # kinds that any stage can be given, or relieved of by "none"
 
 
 @dataclass(frozen=True)
@@ -121,8 +147,16 @@ class Stage(Checked):
     """
 
     objective: Objective = CrossEntropy()
+    class_weights: ClassWeights | None = None
     sampler: SamplerSettings = InstanceBalanced()
     rebalance: Rebalancing | None = None
+    deferred: float = value(
+        0.0,
+        "share of the epochs before class weights and sampler come into force; 160 of 200: Cao et "
+        "al. 2019 (deferred re-balancing); 0: from the start",
+        low=0,
+        high=1,
+    )
     epochs: int = value(200, "200: published code, and the author for all methods (issue 2)", low=1)
     batch_size: int = value(64, "64: published code; 128: Cao et al. 2019", low=2)
     lr: float = value(0.1, "peak learning rate; 0.1: published code, Cao et al. 2019", above=0)
@@ -207,7 +241,8 @@ def to_dict(settings: Any) -> dict[str, Any]:
 def flat_settings(settings: Settings) -> dict[str, tuple[str, ...]]:
     """Every setting's flat name and the path to it, `{"scale": ("stage1", "objective", "scale")}`.
 
-    Stage 2 has the prefix `stage2_`, a sampler's own values `sampler_`.
+    Stage 2 has the prefix `stage2_`; own values of a sampler, of class weights and of a
+    re-balancing have `sampler_`, `class_weights_` and `rebalance_`.
     """
     names: dict[str, tuple[str, ...]] = {}
 
@@ -220,9 +255,10 @@ def flat_settings(settings: Settings) -> dict[str, tuple[str, ...]]:
                 if inner is not None:
                     visit(inner, here, "stage2_")
             elif field.name in KINDS:
-                if inner is not None:
+                if inner is not None or field.name in OPTIONAL:
                     names[prefix + field.name] = here
-                    own = f"{prefix}sampler_" if field.name == "sampler" else prefix
+                if inner is not None:
+                    own = prefix if field.name == "objective" else f"{prefix}{field.name}_"
                     visit(inner, here, own)
             else:
                 names[prefix + field.name] = here
@@ -241,7 +277,8 @@ def get_setting(settings: Any, path: tuple[str, ...]) -> Any:
 def describe(settings: Settings, path: tuple[str, ...]) -> str:
     """Meaning and source of the setting at a path; the allowed names of a part that has kinds."""
     if path[-1] in KINDS:
-        return f"{path[-1]}: {', '.join(KINDS[path[-1]])}"
+        none = ["none"] if path[-1] in OPTIONAL else []
+        return f"{path[-1]}: {', '.join([*none, *KINDS[path[-1]]])}"
     fields = {f.name: f for f in dataclasses.fields(get_setting(settings, path[:-1]))}
     return str(fields[path[-1]].metadata["text"])
 
@@ -260,10 +297,14 @@ def override(settings: Settings, changes: Mapping[str, Any]) -> Settings:
             raise GCLError(f"unknown setting {name!r}{hint}; allowed: {', '.join(sorted(paths))}")
         path = paths[name]
         if path[-1] in KINDS:
-            kinds = KINDS[path[-1]]
+            kinds: dict[Any, Any] = dict(KINDS[path[-1]])
+            if path[-1] in OPTIONAL:
+                given = None if str(given).lower() == "none" else given
+                kinds[None] = lambda: None
             if given not in kinds:
-                raise GCLError(f"{name} {given!r} is unknown; allowed: {', '.join(kinds)}")
-            if get_setting(settings, path).name != given:
+                allowed = ", ".join("none" if kind is None else kind for kind in kinds)
+                raise GCLError(f"{name} {given!r} is unknown; allowed: {allowed}")
+            if getattr(get_setting(settings, path), "name", None) != given:
                 settings = _replaced(settings, path, kinds[given]())
         else:
             settings = _replaced(settings, path, given)
@@ -278,7 +319,7 @@ def _turn(change: tuple[str, Any]) -> int:
     name, given = change
     if name == "head":
         return 1
-    if name.split("_")[-1] not in KINDS:
+    if name.removeprefix("stage2_") not in KINDS:
         return 3
     return 0 if given in OBJECTIVES and set(OBJECTIVES[given].heads) == set(HEADS) else 2
 

@@ -28,8 +28,7 @@ def train_stage(
     fabric: Fabric,
     stage: Stage,
     module: nn.Module,
-    batches: Batches,
-    criterion: nn.Module,
+    parts: Callable[[int], tuple[Batches, nn.Module]],
     streams: Streams,
     evaluate: Callable[[], dict[str, Any]],
     folder: RunFolder,
@@ -43,6 +42,7 @@ def train_stage(
     finished folder is only read; a module without trainable weights is only evaluated.
 
     Args:
+        parts: batches and criterion of an epoch (0-based).
         evaluate: accuracies of the module as it is now; `top1` among them.
         title, progress: see `Progress`.
 
@@ -68,7 +68,7 @@ def train_stage(
         epochs = stage.epochs if weights else 0
         if weights:
             optimizer = torch.optim.SGD(
-                weights,
+                parameter_groups(module),
                 stage.lr,
                 momentum=stage.momentum,
                 weight_decay=stage.weight_decay,
@@ -78,12 +78,15 @@ def train_stage(
                 optimizer.load_state_dict(saved["optimizer"])
                 streams.restore(saved["streams"][fabric.global_rank])
             trained, stepper = fabric.setup(module, optimizer)
-        bar = Progress(progress if writes else "none", title, len(history), epochs, len(batches))
+        bar = Progress(
+            progress if writes else "none", title, len(history), epochs, len(parts(0)[0])
+        )
         with contextlib.closing(bar):
             for epoch in range(len(history), epochs):
                 began = time.perf_counter()
                 for group in optimizer.param_groups:
-                    group["lr"] = learning_rate(stage, epoch)
+                    group["lr"] = learning_rate(stage, epoch) * group["lr_factor"]
+                batches, criterion = parts(epoch)
                 loss = train_epoch(fabric, trained, stepper, criterion, batches, bar)
                 if not math.isfinite(loss):
                     raise GCLError(
@@ -109,6 +112,17 @@ def train_stage(
             folder.write_metrics(history)  # again: the last epoch may have been killed before it
             folder.finish(evaluate() | {"epochs": epochs} | _best_on_test(history))
         fabric.barrier()
+
+
+def parameter_groups(module: nn.Module) -> list[dict[str, Any]]:
+    """Trainable weights by the factor of their learning rate: `module.lr_factors`, by prefix."""
+    factors: dict[str, float] = getattr(module, "lr_factors", {})
+    groups: dict[float, list[nn.Parameter]] = {}
+    for name, parameter in module.named_parameters():
+        if parameter.requires_grad:
+            own = [factor for prefix, factor in factors.items() if name.startswith(prefix)]
+            groups.setdefault(own[0] if own else 1.0, []).append(parameter)
+    return [{"params": params, "lr_factor": factor} for factor, params in groups.items()]
 
 
 def train_epoch(

@@ -3,7 +3,7 @@
 import contextlib
 import functools
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,9 +19,11 @@ from gcl_core.errors import GCLError
 from gcl_core.evaluation import accuracies, confusion_matrix, frozen, outputs_of
 from gcl_core.hardware import channels_last, keep_freed_memory
 from gcl_core.models import Network, build_network
+from gcl_core.rebalance import Material
+from gcl_core.reweight import ClassWeights, Reweighted
 from gcl_core.runs import RunFolder
-from gcl_core.settings import Settings, Stage, to_dict
-from gcl_core.stage import train_stage
+from gcl_core.settings import InstanceBalanced, Settings, Stage, to_dict
+from gcl_core.stage import Batches, train_stage
 
 
 @dataclass(frozen=True)
@@ -162,8 +164,7 @@ def _stage1(
         fabric,
         settings.stage1,
         network,
-        _images(fabric, settings.stage1, dataset, streams),
-        _criterion(fabric, settings.stage1, dataset, streams),
+        _parts(fabric, settings.stage1, dataset, streams),
         streams,
         evaluate,
         folder,
@@ -184,8 +185,14 @@ def _stage2(
     stage = settings.stage2
     assert stage is not None and stage.rebalance is not None
     streams = Streams.seeded(settings.seed, 2, fabric.global_rank, fabric.device)
-    head = stage.rebalance.build(network.head.cpu(), streams.weights).to(fabric.device)
     backbone = frozen(network.backbone, fabric)
+    material = Material(
+        torch.tensor(dataset.class_counts),
+        lambda: outputs_of(backbone, dataset.train_images, dataset, fabric.device).cpu(),
+        dataset.train_labels,
+        streams.weights,
+    )
+    head = stage.rebalance.build(network.head.cpu(), material).to(fabric.device)
 
     @functools.cache
     def test_features() -> Tensor:
@@ -198,8 +205,7 @@ def _stage2(
         fabric,
         stage,
         head,
-        FrozenFeatures(_images(fabric, stage, dataset, streams), backbone),
-        _criterion(fabric, stage, dataset, streams),
+        _parts(fabric, stage, dataset, streams, lambda images: FrozenFeatures(images, backbone)),
         streams,
         evaluate,
         folder,
@@ -209,10 +215,26 @@ def _stage2(
     return Network(network.backbone, head)
 
 
-def _images(
-    fabric: Fabric, stage: Stage, dataset: LongTailedDataset, streams: Streams
-) -> TrainingImages:
-    return TrainingImages(
+def _parts(
+    fabric: Fabric,
+    stage: Stage,
+    dataset: LongTailedDataset,
+    streams: Streams,
+    seen: Callable[[TrainingImages], Batches] = lambda images: images,
+) -> Callable[[int], tuple[Batches, nn.Module]]:
+    """Batches and criterion of each epoch; what is deferred counts from its epoch on.
+
+    Args:
+        seen: what the trained module sees of the images.
+    """
+    counts = torch.tensor(dataset.class_counts)
+
+    def criterion(weights: ClassWeights | None) -> nn.Module:
+        built = stage.objective.build(counts, streams.noise, "none" if weights else "mean")
+        whole = Reweighted(built, weights.weights(counts)) if weights else built
+        return whole.to(fabric.device)
+
+    images = TrainingImages(
         dataset,
         stage.sampler.build(dataset.train_labels, streams.order),
         stage.batch_size,
@@ -222,13 +244,13 @@ def _images(
         rank=fabric.global_rank,
         ranks=fabric.world_size,
     )
-
-
-def _criterion(
-    fabric: Fabric, stage: Stage, dataset: LongTailedDataset, streams: Streams
-) -> nn.Module:
-    counts = torch.tensor(dataset.class_counts)
-    return stage.objective.build(counts, streams.noise).to(fabric.device)
+    balanced = seen(images), criterion(stage.class_weights)
+    if not stage.deferred:
+        return lambda epoch: balanced
+    plain = InstanceBalanced().build(dataset.train_labels, streams.order)
+    before = seen(images.drawn_by(plain)), criterion(None)
+    start = round(stage.deferred * stage.epochs)
+    return lambda epoch: balanced if epoch >= start else before
 
 
 @torch.no_grad()

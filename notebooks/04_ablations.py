@@ -228,8 +228,8 @@ show(
 #    seeds falls like $1/\sqrt n$.
 # 2. Choose $a$ and $b$ such that CBEN differs from CB on these counts (try `stage2_sampler_a=0.9`,
 #    `stage2_sampler_b=0.09`). Does the accuracy follow?
-# 3. Give τ-normalisation $\tau = 0.5$ (`stage2_tau`). What do the norms of the anchors then do, and
-#    why can they be of any size in a cosine classifier?
+# 3. Give τ-normalisation $\tau = 0.5$ (`stage2_rebalance_tau`). What do the norms of the anchors
+#    then do, and why can they be of any size in a cosine classifier?
 #
 # ## References
 #

@@ -5,10 +5,18 @@ import torch
 from torch import nn
 
 from gcl_core import CosineClassifier
-from gcl_core.rebalance import CRT, LWS, TauNorm
+from gcl_core.rebalance import CRT, LWS, DisAlign, Material, NearestMean, PostHoc, TauNorm
+from gcl_core.stage import parameter_groups
 from toys import seeded
 
 FEATURES = torch.randn(6, 5, generator=seeded(1))
+TRAINING = torch.randn(9, 5, generator=seeded(2)) + 1
+LABELS = torch.tensor([0, 0, 0, 0, 0, 1, 1, 1, 2])
+COUNTS = torch.bincount(LABELS)
+
+
+def material(seed=0):
+    return Material(COUNTS, lambda: TRAINING, LABELS, seeded(seed))
 
 
 @pytest.fixture(params=["linear", "cosine"])
@@ -34,7 +42,7 @@ def unchanged(head, rebalanced):
 
 
 def test_crt_starts_from_a_copy_of_stage_1(head):
-    copied = CRT().build(head, seeded())
+    copied = CRT().build(head, material())
     assert type(copied) is type(head)
     assert torch.equal(copied(FEATURES), head(FEATURES))
     assert trained(copied) == [name for name, _ in head.named_parameters()]
@@ -43,7 +51,7 @@ def test_crt_starts_from_a_copy_of_stage_1(head):
 
 def test_crt_with_a_fresh_head_starts_anew(head):
     before = head(FEATURES)
-    first, again, other = (CRT(fresh_head=True).build(head, seeded(s)) for s in (0, 0, 1))
+    first, again, other = (CRT(fresh_head=True).build(head, material(s)) for s in (0, 0, 1))
     assert torch.equal(first.weight, again.weight)
     assert not torch.equal(first.weight, other.weight)
     assert not torch.equal(first.weight, head.weight)
@@ -54,7 +62,7 @@ def test_crt_with_a_fresh_head_starts_anew(head):
 
 
 def test_lws_trains_one_scale_for_each_class(head):
-    scaled = LWS().build(head, seeded())
+    scaled = LWS().build(head, material())
     assert torch.equal(scaled(FEATURES), head(FEATURES))  # scales start at one
     assert trained(scaled) == ["scales"]
     with torch.no_grad():
@@ -66,7 +74,7 @@ def test_lws_trains_one_scale_for_each_class(head):
 
 @pytest.mark.parametrize("tau", [0.0, 0.5, 1.0, 2.0])
 def test_tau_normalisation_against_a_loop(head, tau):
-    normalised = TauNorm(tau).build(head, seeded())
+    normalised = TauNorm(tau).build(head, material())
     assert trained(normalised) == []
     for features, outputs in zip(FEATURES, normalised(FEATURES), strict=True):
         if isinstance(head, CosineClassifier):
@@ -80,11 +88,61 @@ def test_tau_one_of_a_cosine_classifier_is_itself():
     head = CosineClassifier(5, 3)
     with torch.no_grad():
         head.weight *= 7
-    torch.testing.assert_close(TauNorm().build(head, seeded())(FEATURES), head(FEATURES))
+    torch.testing.assert_close(TauNorm().build(head, material())(FEATURES), head(FEATURES))
 
 
 def test_tau_normalisation_is_float32_under_autocast(head):
-    normalised = TauNorm(1.0).build(head, seeded())
+    normalised = TauNorm(1.0).build(head, material())
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert torch.equal(normalised(FEATURES), normalised(FEATURES.float()))
         assert normalised(FEATURES).dtype == torch.float32
+
+
+@pytest.mark.parametrize("transform", ["none", "l2n", "cl2n"])
+def test_nearest_class_mean_against_a_loop(head, transform):
+    nearest = NearestMean(transform).build(head, material())
+    assert trained(nearest) == []
+
+    def placed(features):
+        centre = sum(TRAINING) / 9 if transform == "cl2n" else 0
+        moved = features - centre
+        return moved if transform == "none" else moved / moved.norm()
+
+    for features, outputs in zip(FEATURES, nearest(FEATURES), strict=True):
+        for j, output in enumerate(outputs):
+            own = [placed(x) for x, y in zip(TRAINING, LABELS, strict=True) if y == j]
+            distance = (placed(features) - sum(own) / len(own)).norm()
+            torch.testing.assert_close(output, -(distance**2), rtol=1e-4, atol=1e-5)
+
+
+def test_post_hoc_adjustment_against_a_loop(head):
+    adjusted = PostHoc(tau=0.5, scale=3.0).build(head, material())
+    assert trained(adjusted) == []
+    for outputs, before in zip(adjusted(FEATURES), head(FEATURES), strict=True):
+        for output, z, n in zip(outputs, before, COUNTS, strict=True):
+            torch.testing.assert_close(output, 3 * z - 0.5 * (n / 9).log())
+    assert torch.equal(PostHoc(tau=0.0).build(head, material())(FEATURES), head(FEATURES))
+    assert unchanged(head, adjusted)
+
+
+def test_disalign_against_a_loop(head):
+    calibrated = DisAlign().build(head, material())
+    assert trained(calibrated) == ["scale", "offset", "confidence.weight", "confidence.bias"]
+    with torch.no_grad():
+        calibrated.scale.copy_(torch.tensor([1.0, -2.0, 0.5]))
+        calibrated.offset.copy_(torch.tensor([0.3, 0.0, -4.0]))
+        calibrated.confidence.bias.fill_(0.7)
+    for features, outputs in zip(FEATURES, calibrated(FEATURES), strict=True):
+        sure = 1 / (1 + torch.exp(-(0.1 * features.sum() + 0.7)))
+        for j, z in enumerate(head(features[None])[0]):
+            a, b = calibrated.scale[j], calibrated.offset[j]
+            torch.testing.assert_close(outputs[j], (1 + sure * a) * z + sure * b)
+    assert unchanged(head, calibrated)
+
+
+def test_lws_can_train_the_classifier_at_its_own_rate(head):
+    scaled = LWS(head_lr_factor=0.5).build(head, material())
+    groups = parameter_groups(scaled)
+    sizes = {g["lr_factor"]: sum(p.numel() for p in g["params"]) for g in groups}
+    assert sizes == {1.0: 3, 0.5: sum(p.numel() for p in head.parameters())}
+    assert unchanged(head, scaled)

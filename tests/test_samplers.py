@@ -18,10 +18,12 @@ from gcl_core import (
     cloud_sizes,
     long_tailed_counts,
 )
+from gcl_core.samplers import ReversedSampler, SquareRootSampler
 from toys import seeded
 
 getcontext().prec = 60
 SAMPLERS = [InstanceBalancedSampler, ClassBalancedSampler, EffectiveNumberSampler, CBENSampler]
+SAMPLERS += [SquareRootSampler, ReversedSampler]
 WITH_REPLACEMENT = SAMPLERS[1:]
 COUNTS = st.lists(st.integers(1, 300), min_size=2, max_size=12)
 
@@ -52,6 +54,15 @@ def test_masses_of_cifar_at_ratio_100(n_max, classes, sampler, head, tail, digit
     probabilities = sampler(labels_of(long_tailed_counts(n_max, classes, 100))).class_probabilities
     ends = (round(float(probabilities[0]), digits), round(float(probabilities[-1]), digits))
     assert ends == (head, tail)
+
+
+@given(COUNTS)
+def test_square_root_and_reversed_masses(counts):
+    roots, inverse = [n**0.5 for n in counts], [1 / n for n in counts]
+    for sampler, plain in ((SquareRootSampler, roots), (ReversedSampler, inverse)):
+        expected = torch.tensor([x / sum(plain) for x in plain], dtype=torch.float64)
+        masses = sampler(labels_of(counts)).class_probabilities
+        torch.testing.assert_close(masses, expected)
 
 
 @given(COUNTS, st.floats(0, 0.99999))

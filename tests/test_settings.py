@@ -146,7 +146,7 @@ def test_a_new_kind_brings_its_own_settings():
     changed = override(FULL, {"stage2_sampler_beta": 0.9, "stage2_sampler": "effective"})
     assert changed.stage2.sampler == EffectiveNumber(0.9)
     assert override(
-        FULL, {"stage2_rebalance": "tau_norm", "stage2_tau": "0.5"}
+        FULL, {"stage2_rebalance": "tau_norm", "stage2_rebalance_tau": "0.5"}
     ).stage2.rebalance == TauNorm(0.5)
     assert (
         override(FULL, {"stage2_sampler": "cben"}) == FULL
@@ -182,7 +182,7 @@ def test_all_settings_have_one_name_and_a_meaning():
         "stage2_lr",
         "stage2_sampler",
         "stage2_sampler_a",
-        "stage2_fresh_head",
+        "stage2_rebalance_fresh_head",
     ):
         assert name in names
     assert all(describe(FULL, path) for path in names.values())
@@ -253,7 +253,7 @@ def test_every_limit_holds(part, field, limit):
             {"stage2_sampler": "random"},
             "'random' is unknown; allowed: instance, class, effective, cben",
         ),
-        ({"objective": "focal"}, "objective 'focal' is unknown; allowed: cross_entropy, gcl"),
+        ({"objective": "hinge"}, "objective 'hinge' is unknown; allowed: cross_entropy, focal, "),
         ({"strategy": "linear"}, "strategy 'linear' is unknown; allowed: log, power, cosine"),
         ({"profile": "linear"}, "profile 'linear' is unknown; allowed: exp, step"),
         ({"network": "vgg"}, "network 'vgg' is unknown; allowed: resnet32, digits_cnn"),

@@ -14,7 +14,7 @@ from gcl_core import GCLError, GCLLoss, stage, training
 from gcl_core.batches import Streams, TrainingImages
 from gcl_core.dataset import load_dataset
 from gcl_core.methods import METHODS, resolve
-from gcl_core.models import build_network
+from gcl_core.models import build_network, initialise
 from gcl_core.progress import Progress
 from gcl_core.rebalance import CRT
 from gcl_core.settings import DataSettings, learning_rate
@@ -98,7 +98,7 @@ def test_both_stages_against_a_plain_loop(tmp_path, method):
         network.eval()
         second, streams = settings.stage2, Streams.seeded(0, 2, 0, CPU)
         if second.rebalance == CRT(fresh_head=True):
-            network.head = second.rebalance.build(network.head, streams.weights)
+            initialise(network.head, streams.weights)
         if method == "gcl_crt":
             criterion = GCLLoss(
                 counts, scale=20, margin=0.1, focal_gamma=1, generator=streams.noise
@@ -235,7 +235,13 @@ def test_everything_that_decides_the_result_is_in_the_name(tmp_path):
         {"data_seed": 1},
     ]
     changes += [{"precision": "bfloat16"}, {"flip": True}, {"crop_padding": 2}, {"devices": 2}]
-    changes += [{"stage2_sampler_a": 0.5}, {"stage2_fresh_head": True}, {"batch_size": 32}]
+    changes += [
+        {"stage2_sampler_a": 0.5},
+        {"stage2_rebalance_fresh_head": True},
+        {"batch_size": 32},
+        {"class_weights": "effective"},
+        {"deferred": 0.5},
+    ]
     assert len({path(**change) for change in changes}) == len(changes)
     assert path(profile="exp") == path()  # a default said aloud
 

@@ -1,0 +1,97 @@
+"""What every method promises: it trains, resumes to the same bits, evaluates alike, refuses."""
+
+import itertools
+
+import pytest
+import torch
+
+from gcl_core.errors import GCLError
+from gcl_core.files import load_tensors
+from gcl_core.methods import METHODS, resolve
+from gcl_core.progress import Progress
+from gcl_core.training import run
+from test_resume import equal
+from toys import toy_dataset
+
+every_method = pytest.mark.parametrize("method", METHODS)
+
+
+def settings_of(method, **changes):
+    """Small ones, with every part of the method in force at least once (deferred ones in half)."""
+    deferred = {"deferred": 0.5} if METHODS[method].stage1.deferred else {}
+    small = {"epochs": 2, "batch_size": 8, "network": "digits_cnn", "precision": "float32"}
+    if METHODS[method].stage2 is not None:
+        small |= {"stage2_epochs": 2, "stage2_batch_size": 8}
+    return resolve("folder:toy", method, "official", **small | deferred | changes)
+
+
+def trained(runs, method, dataset, **changes):
+    return run(settings_of(method, **changes), runs, dataset=dataset, progress="none")
+
+
+def weights(finished):
+    return [load_tensors(folder.checkpoint_file)["module"] for folder in finished.folders]
+
+
+@every_method
+@pytest.mark.parametrize(
+    "counts", [(20, 3), tuple(max(1, 9 - j // 12) for j in range(100))], ids=["2", "100"]
+)
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_it_trains_and_evaluates(tmp_path, method, counts, precision):
+    dataset = toy_dataset(counts, tests=2)
+    finished = trained(tmp_path, method, dataset, precision=precision)
+    assert 0 <= finished.result["top1"] <= 100
+    assert len(finished.result["per_class"]) == len(counts)
+    for row in itertools.chain(*(folder.metrics for folder in finished.folders)):
+        assert float(row["train_loss"]) < 1000
+    state = torch.get_rng_state()
+    with torch.no_grad():
+        outputs = [finished.network(torch.ones(3, 3, 8, 8)) for _ in range(2)]
+    assert torch.equal(*outputs)
+    assert outputs[0].shape == (3, len(counts))
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@every_method
+def test_interrupted_after_every_epoch_it_ends_with_the_same_bits(tmp_path, method, monkeypatch):
+    dataset = toy_dataset()
+    whole = trained(tmp_path / "whole", method, dataset)
+    done = Progress.epoch
+
+    def stop(self, row):
+        done(self, row)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Progress, "epoch", stop)
+    epochs = sum(len(load_tensors(f.checkpoint_file)["history"]) for f in whole.folders)
+    for _ in range(epochs):
+        with pytest.raises(KeyboardInterrupt):
+            trained(tmp_path / "parts", method, dataset)
+    parts = trained(tmp_path / "parts", method, dataset)
+    assert parts.result == whole.result
+    assert equal(weights(parts), weights(whole))
+
+
+@every_method
+def test_it_refuses_what_it_cannot_do(method):
+    with pytest.raises(GCLError, match="unknown setting 'cloud'"):
+        settings_of(method, cloud=1)
+    with pytest.raises(GCLError, match="batch_size must be >= 2"):
+        settings_of(method, batch_size=1)
+    other = {"linear": "cosine", "cosine": "linear"}[METHODS[method].head]
+    objectives = [s.objective for s in (METHODS[method].stage1, METHODS[method].stage2) if s]
+    if all(other in objective.heads for objective in objectives):
+        assert settings_of(method, head=other).head == other
+    else:
+        with pytest.raises(GCLError, match=f"does not work with head '{other}'"):
+            settings_of(method, head=other)
+
+
+@every_method
+def test_equal_terms(method):
+    """Outside of what makes a method itself, stage 1 is that of cross-entropy."""
+    plain, own = METHODS["ce"].stage1, METHODS[method].stage1
+    for name in ("epochs", "batch_size", "lr", "momentum", "weight_decay", "schedule", "warmup"):
+        assert getattr(own, name) == getattr(plain, name)
+    assert (own.milestones, own.decay) == (plain.milestones, plain.decay)

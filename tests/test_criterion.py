@@ -1,0 +1,217 @@
+"""What holds for every loss of the compared methods: precision, reductions, eval mode, refusals."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gcl_core import GCLError, long_tailed_counts
+from gcl_core.angular import AngularGCLLoss
+from gcl_core.equalization import EqualizationLoss
+from gcl_core.focal import FocalLoss
+from gcl_core.ldam import LDAMLoss
+from gcl_core.priors import LADELoss, LogitAdjustedLoss
+from gcl_core.smoothing import LabelAwareSmoothing
+from losses import COUNTS, cosine_batch
+from toys import seeded
+
+LOSSES = {
+    "focal": lambda counts, **options: FocalLoss(2.0, scale=7.0, **options),
+    "logit_adjusted": lambda counts, **options: LogitAdjustedLoss(counts, scale=7.0, **options),
+    "lade": LADELoss,
+    "equalization": lambda counts, **options: EqualizationLoss(
+        counts, generator=seeded(), **options
+    ),
+    "ldam": LDAMLoss,
+    "smoothing": LabelAwareSmoothing,
+    "angular": lambda counts, **options: AngularGCLLoss(
+        counts, generator=seeded(), margin=0.1, focal_gamma=1.0, **options
+    ),
+}
+BUFFERS = {
+    "focal": set(),
+    "logit_adjusted": {"adjustment"},
+    "lade": {"adjustment"},
+    "equalization": {"rare"},
+    "ldam": {"margins"},
+    "smoothing": {"smoothing"},
+    "angular": {"cloud_sizes"},
+}
+every_loss = pytest.mark.parametrize("name", LOSSES)
+
+
+@every_loss
+def test_reductions(name):
+    cosine, target, _ = cosine_batch()
+    none, total, mean = (
+        LOSSES[name](COUNTS, reduction=r)(cosine, target) for r in ("none", "sum", "mean")
+    )
+    assert none.shape == (40,)
+    torch.testing.assert_close(none.sum(), total)
+    torch.testing.assert_close(none.mean(), mean)
+    assert torch.equal(LOSSES[name](COUNTS)(cosine, target), mean)
+
+
+@every_loss
+def test_evaluation_is_plain_cross_entropy(name):
+    cosine, target, _ = cosine_batch()
+    criterion = LOSSES[name](COUNTS)
+    plain = F.cross_entropy(criterion.scale * cosine, target)
+    assert not torch.isclose(criterion(cosine, target), plain)
+    torch.testing.assert_close(criterion.eval()(cosine, target), plain)
+
+
+@every_loss
+def test_every_sample_has_a_gradient(name):
+    cosine, target, _ = cosine_batch(classes=3)
+    criterion = LOSSES[name]([50, 20, 1])
+    cosine.requires_grad_()
+    criterion(cosine, target).backward()
+    assert cosine.grad.isfinite().all()
+    assert (cosine.grad.abs().sum(1) > 0).all()
+
+
+@every_loss
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_low_precision_is_computed_in_float32(name, dtype):
+    cosine, target, _ = cosine_batch(dtype=dtype)
+    expected = LOSSES[name](COUNTS)(cosine.float(), target)
+    cosine.requires_grad_()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss = LOSSES[name](COUNTS)(cosine, target)
+        clean = LOSSES[name](COUNTS).eval()(cosine, target)
+    assert loss.dtype == clean.dtype == torch.float32
+    torch.testing.assert_close(loss, expected)
+    loss.backward()
+    assert cosine.grad.dtype == dtype
+    assert cosine.grad.isfinite().all()
+
+
+@every_loss
+def test_float64_is_kept(name):
+    cosine, target, _ = cosine_batch()
+    loss, single = (LOSSES[name](COUNTS)(c, target) for c in (cosine, cosine.float()))
+    assert loss.dtype == torch.float64
+    torch.testing.assert_close(loss.float(), single)
+
+
+@every_loss
+@pytest.mark.parametrize("classes", [2, 100])
+def test_few_and_many_classes(name, classes):
+    counts = long_tailed_counts(500, classes, 100)
+    cosine, target, _ = cosine_batch(64, classes, dtype=torch.float32)
+    loss = LOSSES[name](counts)(cosine.requires_grad_(), target)
+    loss.backward()
+    assert loss.isfinite()
+    assert loss > 0
+    assert cosine.grad.isfinite().all()
+
+
+@every_loss
+@given(st.permutations(range(40)))
+def test_permuted_samples(name, order):
+    cosine, target, noise = cosine_batch()
+    draws = {"equalization": noise > 0, "angular": noise}
+    batch = (cosine, target, draws[name]) if name in draws else (cosine, target)
+    criterion = LOSSES[name](COUNTS, reduction="none")
+    permuted = criterion(*(entry[order] for entry in batch))
+    torch.testing.assert_close(permuted, criterion(*batch)[order])
+
+
+@every_loss
+def test_saturated_outputs_stay_finite(name):
+    cosine = torch.tensor([[1.0, -1.0, 1.0], [-1.0, 1.0, -1.0]], requires_grad=True)
+    loss = LOSSES[name]([50, 9, 2])(cosine, torch.tensor([0, 0]))
+    loss.backward()
+    assert loss.isfinite()
+    assert cosine.grad.isfinite().all()
+
+
+@every_loss
+def test_buffers_follow_the_module(name):
+    criterion = LOSSES[name](COUNTS)
+    assert dict(criterion.named_buffers()).keys() == BUFFERS[name]
+    assert not list(criterion.parameters())
+    assert all(b.dtype in (torch.float32, torch.bool) for b in criterion.buffers())
+    assert all(b.is_meta for b in criterion.to("meta").buffers())
+
+
+@every_loss
+@pytest.mark.parametrize("train", [True, False])
+def test_wrong_batches_are_refused(name, train):
+    cosine, target, _ = cosine_batch()
+    criterion = LOSSES[name](COUNTS).train(train)
+    for outputs in (cosine[:, :1], cosine[0], cosine[:, :, None]):
+        with pytest.raises(GCLError, match=r"(outputs|cosine) must be \(N, "):
+            criterion(outputs, target)
+    for labels in (target[:5], target[:, None]):
+        with pytest.raises(GCLError, match="target must have one entry for each row"):
+            criterion(cosine, labels)
+    for bad in (-1, -100, 4):
+        wrong = target.clone()
+        wrong[1] = bad
+        with pytest.raises(GCLError, match=rf"target must be in \[0, 4\), got {bad}"):
+            criterion(cosine, wrong)
+
+
+@pytest.mark.parametrize("name", [n for n in LOSSES if n != "focal"])
+def test_wrong_counts_are_refused(name):
+    cosine, target, _ = cosine_batch(classes=3)
+    with pytest.raises(GCLError, match=r"must be \(N, 4\), got \(40, 3\)"):
+        LOSSES[name](COUNTS)(cosine, target)
+    with pytest.raises(GCLError, match="class 1 has 0"):
+        LOSSES[name]([5, 0, 1])
+    with pytest.raises(GCLError, match="at least 2 classes"):
+        LOSSES[name]([5])
+
+
+@every_loss
+def test_unknown_reductions_are_refused(name):
+    with pytest.raises(GCLError, match="reduction 'max' is unknown; allowed: mean, sum, none"):
+        LOSSES[name](COUNTS, reduction="max")
+
+
+@pytest.mark.parametrize("bad", [-0.5, math.nan, math.inf])
+@pytest.mark.parametrize(
+    ("loss", "argument"),
+    [
+        (FocalLoss, "gamma"),
+        (FocalLoss, "scale"),
+        (LogitAdjustedLoss, "tau"),
+        (LogitAdjustedLoss, "scale"),
+        (LADELoss, "weight"),
+        (LADELoss, "regulariser"),
+        (EqualizationLoss, "threshold"),
+        (EqualizationLoss, "gamma"),
+        (LDAMLoss, "max_margin"),
+        (LDAMLoss, "scale"),
+        (LabelAwareSmoothing, "smooth_head"),
+        (LabelAwareSmoothing, "smooth_tail"),
+        (AngularGCLLoss, "scale"),
+        (AngularGCLLoss, "noise_multiplier"),
+        (AngularGCLLoss, "sigma"),
+        (AngularGCLLoss, "focal_gamma"),
+    ],
+)
+def test_wrong_numbers_are_refused(loss, argument, bad):
+    counts = [] if loss is FocalLoss else [COUNTS]
+    with pytest.raises(GCLError, match=rf"^{argument} must be (>|>=|in) .*, got {bad}$"):
+        loss(*counts, **{argument: bad})
+
+
+@pytest.mark.parametrize(
+    ("loss", "argument"),
+    [
+        (EqualizationLoss, "threshold"),
+        (EqualizationLoss, "gamma"),
+        (LabelAwareSmoothing, "smooth_head"),
+        (LabelAwareSmoothing, "smooth_tail"),
+    ],
+)
+def test_shares_above_one_are_refused(loss, argument):
+    loss(COUNTS, **{argument: 1.0})
+    with pytest.raises(GCLError, match=rf"^{argument} must be in \[0, 1\], got 1.5$"):
+        loss(COUNTS, **{argument: 1.5})
