@@ -139,7 +139,7 @@ def _parser() -> argparse.ArgumentParser:
     books.add_argument("--runs", type=Path, default=Path("runs"), help="folder of all runs (runs)")
     books.add_argument("--workers", type=_positive, help="runs at a time (one for each core)")
 
-    tables = command("tables", _tables, "write the README's tables from the run records")
+    tables = command("tables", _tables, "write the README's tables and curves from the run records")
     tables.add_argument("--check", action="store_true", help="only say whether they are in step")
     data = command("datasets", _datasets, "list the data sets")
     data.add_argument("--json", action="store_true", help="as JSON")
@@ -283,9 +283,12 @@ def _notebooks(options: argparse.Namespace, rest: Sequence[str]) -> None:
 
 
 def _tables(options: argparse.Namespace, rest: Sequence[str]) -> int:
-    from gcl_core.tables import update_readme
+    from gcl_core.tables import draw_records, update_readme
 
-    in_step = update_readme(project_root(), check=options.check)
+    root = project_root()
+    in_step = update_readme(root, check=options.check)
+    if not options.check:
+        draw_records(root)
     outcome = "in step" if in_step else "out of step" if options.check else "renewed"
     print(f"README.md: tables {outcome}")
     return 1 if options.check and not in_step else 0

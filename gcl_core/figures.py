@@ -128,6 +128,19 @@ def curve(look: Look, runs: Sequence[Run], key: str) -> Series:
     return over_seeds(look, [[float(value) for value in row] for row in rows])
 
 
+def record_curves(records: Sequence[Mapping[str, Any]]) -> Figure:
+    """Training loss, top-1 and few-shot accuracy by epoch of run records that have a history."""
+    titles = {"train_loss": "Training loss", "top1": "Top-1 (%)", "few": "Few-shot classes (%)"}
+
+    def line(record: Mapping[str, Any], key: str) -> Series:
+        rows = [row for stage in record["history"] for row in stage]
+        return Series(METHOD_LOOKS[record["method"]], [float(row[key]) for row in rows])
+
+    panels = {title: [line(r, key) for r in records] for key, title in titles.items()}
+    two = [r["epochs"][0] for r in records if len(r["epochs"]) > 1]
+    return training_curves(panels, stage2_starts=two[0] if two else None)
+
+
 def gradient_curves(differences: Sequence[float], curves: Sequence[Series]) -> Figure:
     """Gradient on the target logit against the logit difference, one curve for each cloud.
 

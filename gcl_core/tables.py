@@ -8,9 +8,11 @@ from typing import Any
 
 from gcl_core.bench import bench_table
 from gcl_core.errors import GCLError
+from gcl_core.figures import record_curves, save_figure
 from gcl_core.files import load_json
 from gcl_core.records import ACCURACIES, load_records
 
+CURVES = ("ce", "ce_mixup_crt", "gcl_crt")  # a few methods, so that none hides another
 HEADINGS = ("top-1", "many", "medium", "few")
 
 
@@ -110,3 +112,13 @@ def update_readme(root: Path, *, check: bool = False) -> bool:
     if not check and after != before:
         readme.write_text(after)
     return after == before
+
+
+def draw_records(root: Path) -> None:
+    """Draw the curves of the CIFAR-10 records, where there are any, into `figures/`."""
+    file = root / "results" / "cifar10-jpeg.json"
+    if file.exists():
+        records = [r for r in load_records(file) if r["method"] in CURVES]
+        kept = ("method", "preset", "about", "identity")
+        about = {"runs": {r["run"]: {key: r[key] for key in kept} for r in records}}
+        save_figure(record_curves(records), root / "figures", "cifar10-jpeg", about)

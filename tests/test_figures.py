@@ -92,6 +92,12 @@ def series(label, values, colour="#000000"):
     return Series(Look(label, colour), values, [1.0] * len(values))
 
 
+def record(method, epochs, top1):
+    """A run record with a history."""
+    rows = [{"train_loss": "1.5", "top1": str(x), "few": str(x / 2)} for x in top1]
+    return {"method": method, "epochs": epochs, "history": [rows[:2], rows[2:]][: len(epochs)]}
+
+
 def every_figure():
     """One call of each figure function."""
     data = toy_dataset(counts=(30, 12, 5))
@@ -104,6 +110,9 @@ def every_figure():
         "gradient_curves": figures.gradient_curves(x, [series("a", list(1 / (1 + np.exp(x))))]),
         "values_by_class": figures.values_by_class(data, {"A": lines, "B": lines}, percent=True),
         "training_curves": figures.training_curves({"A": lines, "B": lines}, stage2_starts=2),
+        "record_curves": figures.record_curves(
+            [record("ce", [2], [3.0, 5.0]), record("gcl_crt", [2, 1], [4.0, 6.0, 9.0])]
+        ),
         "confusion_maps": figures.confusion_maps(data, {"A": [[3, 0, 0], [1, 1, 0], [4, 0, 0]]}),
         "embedding_maps": figures.embedding_maps(data, maps),
         "dots": figures.dots({"T": {"a": [1.0, 2.0], "b": [3.0, 4.0]}, "U": {"c": [1.5]}}, "x"),
@@ -151,6 +160,16 @@ def test_a_confusion_map_is_in_percent_of_the_true_class():
     cells = axes.collections[0].get_array().reshape(3, 3)
     assert cells.tolist() == [[75, 25, 0], [0, 0, 0], [100, 0, 0]]
     assert [t.get_text() for t in axes.texts] == ["75", "25", "", "", "", "", "100", "", ""]
+
+
+def test_recorded_curves_join_both_stages():
+    loss, top1, few = figures.record_curves([record("gcl_crt", [2, 1], [4.0, 6.0, 9.0])]).axes
+    assert [axes.lines[0].get_ydata().tolist() for axes in (loss, top1, few)] == [
+        [1.5, 1.5, 1.5],
+        [4.0, 6.0, 9.0],
+        [2.0, 3.0, 4.5],
+    ]
+    assert top1.lines[1].get_xdata() == [2.5, 2.5]  # where stage 2 starts
 
 
 def test_labels_at_line_ends_keep_apart():
