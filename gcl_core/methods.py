@@ -25,14 +25,8 @@ from gcl_core.objectives import (
 )
 from gcl_core.rebalance import CRT, LWS, DisAlign, NearestMean, PostHoc, Rebalancing, TauNorm
 from gcl_core.reweight import EffectiveNumberWeights, PowerWeights
-from gcl_core.settings import (
-    CBEN,
-    ClassBalanced,
-    DataSettings,
-    Settings,
-    Stage,
-    override,
-)
+from gcl_core.sampling import CBEN, ClassBalanced
+from gcl_core.settings import DataSettings, Settings, Stage, override
 
 
 @dataclass(frozen=True)

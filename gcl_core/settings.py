@@ -9,13 +9,9 @@ dataclasses of their own, chosen by name. `override` changes any single value by
 import dataclasses
 import difflib
 import math
-import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
-
-import torch
-from torch import Tensor
+from typing import Any
 
 from gcl_core.checked import Checked, value
 from gcl_core.errors import GCLError
@@ -25,84 +21,12 @@ from gcl_core.models import HEADS, NETWORKS
 from gcl_core.objectives import OBJECTIVES, CrossEntropy, Objective
 from gcl_core.rebalance import REBALANCERS, Rebalancing
 from gcl_core.reweight import CLASS_WEIGHTS, ClassWeights
-from gcl_core.samplers import (
-    CBENSampler,
-    ClassBalancedSampler,
-    EffectiveNumberSampler,
-    InstanceBalancedSampler,
-    ReversedSampler,
-    SquareRootSampler,
-)
+from gcl_core.sampling import SAMPLINGS, InstanceBalanced, Sampling
 
-
-@dataclass(frozen=True)
-class InstanceBalanced(Checked):
-    """Every image once an epoch, shuffled."""
-
-    name: ClassVar[str] = "instance"
-
-    def build(self, labels: Tensor, generator: torch.Generator) -> InstanceBalancedSampler:
-        return InstanceBalancedSampler(labels, generator=generator)
-
-
-@dataclass(frozen=True)
-class ClassBalanced(Checked):
-    """Every class equally often (Kang et al. 2020)."""
-
-    name: ClassVar[str] = "class"
-
-    def build(self, labels: Tensor, generator: torch.Generator) -> ClassBalancedSampler:
-        return ClassBalancedSampler(labels, generator=generator)
-
-
-@dataclass(frozen=True)
-class EffectiveNumber(Checked):
-    """Classes by n / effective number (Cui et al. 2019)."""
-
-    name: ClassVar[str] = "effective"
-    beta: float = value(0.9999, "beta; 0.9999: Cui et al. 2019 for CIFAR", low=0, below=1)
-
-    def build(self, labels: Tensor, generator: torch.Generator) -> EffectiveNumberSampler:
-        return EffectiveNumberSampler(labels, self.beta, generator=generator)
-
-
-@dataclass(frozen=True)
-class CBEN(Checked):
-    """Class-based effective number (Eq. 13 and 14)."""
-
-    name: ClassVar[str] = "cben"
-    a: float = value(0.9999, "beta of the head; 0.9999: published code", low=0, below=1)
-    b: float = value(1e-5, "range of beta; 1e-5: published code", below=1)
-
-    def build(self, labels: Tensor, generator: torch.Generator) -> CBENSampler:
-        return CBENSampler(labels, self.a, self.b, generator=generator)
-
-
-@dataclass(frozen=True)
-class SquareRoot(Checked):
-    """Classes by the square root of their size (Kang et al. 2020)."""
-
-    name: ClassVar[str] = "square_root"
-
-    def build(self, labels: Tensor, generator: torch.Generator) -> SquareRootSampler:
-        return SquareRootSampler(labels, generator=generator)
-
-
-@dataclass(frozen=True)
-class Reversed(Checked):
-    """Rare classes most often, by 1 / n (BBN, Zhou et al. 2020)."""
-
-    name: ClassVar[str] = "reversed"
-
-    def build(self, labels: Tensor, generator: torch.Generator) -> ReversedSampler:
-        return ReversedSampler(labels, generator=generator)
-
-
-SamplerSettings = InstanceBalanced | ClassBalanced | EffectiveNumber | CBEN | SquareRoot | Reversed
 KINDS: dict[str, Mapping[str, type]] = {
     "objective": OBJECTIVES,
     "class_weights": CLASS_WEIGHTS,
-    "sampler": {kind.name: kind for kind in typing.get_args(SamplerSettings)},
+    "sampler": SAMPLINGS,
     "rebalance": REBALANCERS,
 }
 OPTIONAL = ("class_weights",)  # kinds that any stage can be given, or relieved of by "none"
@@ -148,7 +72,7 @@ class Stage(Checked):
 
     objective: Objective = CrossEntropy()
     class_weights: ClassWeights | None = None
-    sampler: SamplerSettings = InstanceBalanced()
+    sampler: Sampling = InstanceBalanced()
     rebalance: Rebalancing | None = None
     deferred: float = value(
         0.0,

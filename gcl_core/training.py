@@ -22,7 +22,8 @@ from gcl_core.models import Network, build_network
 from gcl_core.rebalance import Material
 from gcl_core.reweight import ClassWeights, Reweighted
 from gcl_core.runs import RunFolder
-from gcl_core.settings import InstanceBalanced, Settings, Stage, to_dict
+from gcl_core.sampling import InstanceBalanced
+from gcl_core.settings import Settings, Stage, to_dict
 from gcl_core.stage import Batches, train_stage
 
 

@@ -15,7 +15,8 @@ from gcl_core.hardware import best_precision
 from gcl_core.methods import METHODS, PRESETS, resolve
 from gcl_core.objectives import GCL, CrossEntropy
 from gcl_core.rebalance import CRT
-from gcl_core.settings import CBEN, ClassBalanced, DataSettings, InstanceBalanced
+from gcl_core.sampling import CBEN, ClassBalanced, InstanceBalanced
+from gcl_core.settings import DataSettings
 
 
 def official(method):

@@ -14,13 +14,10 @@ from gcl_core.checked import coerce
 from gcl_core.methods import METHODS, PRESETS, resolve
 from gcl_core.objectives import GCL, CrossEntropy
 from gcl_core.rebalance import CRT, LWS, TauNorm
+from gcl_core.sampling import CBEN, ClassBalanced, EffectiveNumber, InstanceBalanced
 from gcl_core.settings import (
-    CBEN,
     KINDS,
-    ClassBalanced,
     DataSettings,
-    EffectiveNumber,
-    InstanceBalanced,
     Settings,
     Stage,
     describe,
