@@ -93,6 +93,9 @@ def test_side_by_side_is_the_same_as_one_after_another(tmp_path):
     alone = run_many(plan, tmp_path / "b", workers=1)
     assert [r.result for r in together] == [r.result for r in alone]
     assert [r.path.name for r in together] == [r.path.name for r in alone]
+    for each in (*together, *alone):  # two threads in each of two processes would be far slower
+        about = json.loads((each.path / "settings.json").read_text())
+        assert about["versions"]["threads"] == 1
     # Two stages 1, shared, and two stages 2.
     assert len(list((tmp_path / "a").iterdir())) == 4
 

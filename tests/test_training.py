@@ -265,6 +265,17 @@ def test_other_kinds_of_rebalancing_run(tmp_path, kind, epochs):
     torch.testing.assert_close(again.network(images), expected)
 
 
+def test_a_classifier_can_learn_at_a_rate_of_its_own(tmp_path):
+    def change(factor):
+        done = run(tmp_path, "mislas", stage2_rebalance_head_lr_factor=factor)
+        before = done.folders[0].load_checkpoint()["module"]["head.weight"]
+        return (done.network.head.head.weight - before).norm(), done.network.head.scales
+
+    (still, scales), (slow, _), (fast, _) = change(1e-9), change(0.01), change(0.5)
+    assert still < 1e-6 < slow < fast / 10
+    assert not torch.equal(scales, torch.ones(10))
+
+
 def test_bfloat16_keeps_float32_weights(tmp_path):
     done = run(tmp_path, precision="bfloat16")
     assert {p.dtype for p in done.network.parameters()} == {torch.float32}
