@@ -8,6 +8,7 @@ import torch
 from torch.utils.data import TensorDataset
 
 from gcl_core.errors import GCLError
+from gcl_core.methods import METHODS
 from gcl_core.records import load_records
 from gcl_core.tables import readme_blocks, replace_block, update_readme
 
@@ -72,6 +73,10 @@ def test_gcl_with_crt_is_above_ce_by_more_than_the_spread(ratio):
         assert gains[key].min() > 0
         assert gains[key].mean() > gains[key].std()
     assert gains["few"].mean() > 10 > max(gains[key].mean() for key in ("many", "medium"))
+
+
+def test_every_method_is_named():
+    assert [method for method in METHODS if f"`{method}`" not in README] == []
 
 
 @pytest.mark.parametrize("link", sorted(set(re.findall(r"\]\((?!http)([^)#]+)\)", README))))
