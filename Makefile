@@ -49,7 +49,7 @@ format: $(INSTALLED) ## format the code and mend what ruff can mend
 lock: ## pin requirements.lock anew after a change of pyproject.toml
 	@test -x $(BIN)/uv || $(MAKE) venv
 	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 \
-	    --fork-strategy fewest --no-emit-index-url --custom-compile-command "make lock" \
+	    --fork-strategy fewest --custom-compile-command "make lock" \
 	    --quiet --output-file requirements.lock $(ARGS)
 
 clean: ## remove caches and build products; .venv, runs and results stay

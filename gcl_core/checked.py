@@ -46,6 +46,11 @@ class Checked:
                 _check_range(field.name, given, field.metadata)
                 object.__setattr__(self, field.name, given)
 
+    def keywords(self) -> dict[str, Any]:
+        """Values by field name, for what is built from them."""
+        fields = dataclasses.fields(self)  # type: ignore[arg-type]
+        return {field.name: getattr(self, field.name) for field in fields}
+
 
 def coerce(name: str, given: Any, annotation: Any) -> Any:
     """`given`, or the text of it, as the annotated type.

@@ -51,6 +51,7 @@ class Method:
 
 # Cao et al. (2019), whom the paper follows for CIFAR (Sec. 4.2): batch 128, decay by 0.01.
 CAO = {"batch_size": 128, "decay": 0.01}
+CAO_TWICE = CAO | {"stage2_batch_size": 128}  # of a method with two stages
 
 CE = Method(
     summary="softmax cross-entropy, nothing for the tail",
@@ -85,7 +86,7 @@ def _rebalanced(first: Method, rebalance: Rebalancing, summary: str, source: str
         summary=summary,
         source=source,
         stage2=replace(BAG_OF_TRICKS, rebalance=rebalance),
-        paper=CAO | {"stage2_batch_size": 128},
+        paper=CAO_TWICE,
     )
 
 
@@ -146,7 +147,7 @@ DISALIGN = replace(
         warmup=0.0,
         weight_decay=5e-4,
     ),
-    paper=CAO | {"stage2_batch_size": 128},
+    paper=CAO_TWICE,
 )
 
 MISLAS = replace(
@@ -163,7 +164,7 @@ MISLAS = replace(
         schedule="cosine",
         warmup=0.0,
     ),
-    paper=CAO | {"stage2_batch_size": 128},
+    paper=CAO_TWICE,
 )
 
 FOCAL = replace(

@@ -5,10 +5,9 @@ Each kind says which classifiers it works with (`heads`) and builds its criterio
 logits, about 30 for cosines.
 """
 
-import dataclasses
 import typing
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -42,8 +41,7 @@ class _Objective(Checked):
             generator: source of what the criterion draws.
             reduction: "mean" or "none".
         """
-        fields = dataclasses.fields(self)  # type: ignore[arg-type]
-        options: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields}
+        options = self.keywords()
         if self.is_random:
             options["generator"] = generator
         counts = (class_counts,) if self.counts_first else ()

@@ -1,6 +1,5 @@
 """Which images an epoch shows, by name: what `sampler` may be in the settings."""
 
-import dataclasses
 import typing
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -19,9 +18,7 @@ class _Sampling(Checked):
 
     def build(self, labels: Tensor, generator: torch.Generator) -> Any:
         """The sampler of images with these labels (N,)."""
-        fields = dataclasses.fields(self)  # type: ignore[arg-type]
-        options = {field.name: getattr(self, field.name) for field in fields}
-        return self.sampler(labels, generator=generator, **options)
+        return self.sampler(labels, generator=generator, **self.keywords())
 
 
 @dataclass(frozen=True)

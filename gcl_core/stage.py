@@ -64,11 +64,11 @@ def train_stage(
         if finished:
             return
         history: list[dict[str, Any]] = saved["history"] if saved else []
-        weights = [p for p in module.parameters() if p.requires_grad]
+        weights = parameter_groups(module)
         epochs = stage.epochs if weights else 0
         if weights:
             optimizer = torch.optim.SGD(
-                parameter_groups(module),
+                weights,
                 stage.lr,
                 momentum=stage.momentum,
                 weight_decay=stage.weight_decay,
