@@ -4,7 +4,8 @@ from gcl_core.clouds import cloud_sizes
 from gcl_core.errors import GCLError
 from gcl_core.imbalance import class_groups, long_tailed_counts
 from gcl_core.loss import GCLLoss
-from gcl_core.models import CosineClassifier, digits_cnn, resnet32
+from gcl_core.models import digits_cnn, resnet32
+from gcl_core.network import CosineClassifier
 from gcl_core.samplers import (
     CBENSampler,
     ClassBalancedSampler,

@@ -11,36 +11,11 @@ import numpy as np
 import scipy.special
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
+from gcl_core.batch import Batch
 from gcl_core.dataset import LongTailedDataset
 from gcl_core.hardware import inference_batch
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Inputs of one step and what they should be taken for.
-
-    Shape:
-        inputs: (N, ...); target: (N,) int64; with mixup, partner: (N,) int64 labels of the images
-        mixed in, and share: () weight lambda of `target`.
-    """
-
-    inputs: Tensor
-    target: Tensor
-    partner: Tensor | None = None
-    share: Tensor | None = None
-
-    def loss(self, criterion: nn.Module, outputs: Tensor) -> Tensor:
-        """Mean loss; with mixup, lambda L(., target) + (1 - lambda) L(., partner).
-
-        The criterion is called once for each term, so that a random loss draws fresh noise for
-        each, as in the published code.
-        """
-        loss = criterion(outputs, self.target)
-        if self.partner is None or self.share is None:
-            return loss
-        return self.share * loss + (1 - self.share) * criterion(outputs, self.partner)
 
 
 class Sampler(Protocol):
@@ -124,6 +99,7 @@ class TrainingImages:
         ranks: int = 1,
     ) -> None:
         self.sampler, self.batch_size, self.streams = sampler, batch_size, streams
+        self.views = 1
         self.mixup_alpha, self.rank, self.ranks = mixup_alpha, rank, ranks
         self.device, self.flip = device, dataset.flip
         self.normalise = normaliser(dataset, device)
@@ -140,6 +116,12 @@ class TrainingImages:
         other.sampler = sampler
         return other
 
+    def in_views(self, views: int) -> "TrainingImages":
+        """The same images, each so many times in its batch: all once, then all again, and so on."""
+        other = copy.copy(self)
+        other.views = views
+        return other
+
     def __len__(self) -> int:
         return -(-len(self.sampler) // self.batch_size)
 
@@ -148,7 +130,7 @@ class TrainingImages:
         generator, device = self.streams.device, self.device
         steps = order.split(self.batch_size)
         shares = self._mixup_shares(len(steps)).to(device)
-        mine = [self._share(indices) for indices in steps]
+        mine = [self._share(indices).repeat(self.views) for indices in steps]
         sizes = [len(indices) for indices in mine]
         drawn = torch.cat(mine).to(device)
         shifts = self.crops.shape[2:4]

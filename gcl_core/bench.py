@@ -26,7 +26,8 @@ from gcl_core.evaluation import frozen
 from gcl_core.hardware import best_precision, channels_last, keep_freed_memory
 from gcl_core.imbalance import long_tailed_counts
 from gcl_core.loss import GCLLoss
-from gcl_core.models import CosineClassifier, Network, resnet32
+from gcl_core.models import resnet32
+from gcl_core.network import CosineClassifier, Network
 from gcl_core.plain import plain_epoch, plain_loader
 from gcl_core.progress import Progress
 from gcl_core.runs import versions

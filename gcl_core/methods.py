@@ -13,17 +13,31 @@ from typing import Any
 from gcl_core.errors import GCLError
 from gcl_core.hardware import best_precision
 from gcl_core.objectives import (
+    BBN,
     GCL,
     LADE,
     LDAM,
+    OLTR,
     AngularGCL,
     CrossEntropy,
     Equalization,
     Focal,
+    HybridPSC,
+    HybridSC,
     LabelAware,
     LogitAdjustment,
 )
-from gcl_core.rebalance import CRT, LWS, DisAlign, NearestMean, PostHoc, Rebalancing, TauNorm
+from gcl_core.rebalance import (
+    CRT,
+    LWS,
+    TDE,
+    DisAlign,
+    MetaEmbed,
+    NearestMean,
+    PostHoc,
+    Rebalancing,
+    TauNorm,
+)
 from gcl_core.reweight import EffectiveNumberWeights, PowerWeights
 from gcl_core.sampling import CBEN, ClassBalanced
 from gcl_core.settings import DataSettings, Settings, Stage, override
@@ -154,8 +168,8 @@ MISLAS = replace(
     CE_MIXUP,
     summary="mixup, then label-aware smoothing and learned scales on balanced classes",
     source="Zhong et al. 2021; 10 epochs, cosine from 0.1, classifier at half that rate, smoothing "
-    "0.3 to 0, no shifted batch normalisation: their configuration of CIFAR-10 at ratio 100, which "
-    "does shift it on other data; batch 64 for equal terms",
+    "0.3 to 0, batch normalisation not shifted: their configuration of CIFAR-10 at ratio 100 (for "
+    "other data: --stage2-rebalance-batch-norm shifted); batch 64 for equal terms",
     stage2=Stage(
         objective=LabelAware(),
         sampler=ClassBalanced(),
@@ -257,6 +271,60 @@ LABEL_AWARE = replace(
     stage1=Stage(objective=LabelAware()),
 )
 
+BBN_METHOD = Method(
+    summary="two branches, one on reversed samples, that take turns from one to the other",
+    source="Zhou et al. 2020; alpha = 1 - (epoch / epochs)^2 with epochs from 0; last block twice; "
+    "their batch is 128, their decay 0.01 at 120 and 160 of 200 epochs",
+    head="bilateral",
+    stage1=Stage(objective=BBN()),
+    paper=CAO,
+)
+
+HYBRID_SC = Method(
+    summary="supervised contrast of two views beside cross-entropy on balanced classes",
+    source="Wang et al. 2021, as far as known (no code is published): temperature 0.1, parabolic "
+    "weight; theirs has batch 512, rate 0.5, weight decay 1e-4; two linear layers project to 128",
+    head="contrastive",
+    stage1=Stage(objective=HybridSC()),
+    paper=CAO,
+)
+
+HYBRID_PSC = replace(
+    HYBRID_SC,
+    summary="contrast with learned class prototypes beside cross-entropy on balanced classes",
+    source="Wang et al. 2021, as Hybrid-SC; one view, prototypes of unit length",
+    head="prototypical",
+    stage1=Stage(objective=HybridPSC()),
+)
+
+TDE_METHOD = Method(
+    summary="cross-entropy on a multi-head classifier, then without the mean feature's direction",
+    source="Tang et al. 2020; two heads, scale 16, gamma 1/32, momentum 0.9, alpha 1: their code "
+    "for CIFAR-10; theirs has BBN's trunk, rate 0.2, batch 256, weight decay 5e-4 and rescales "
+    "the mean when the rate changes",
+    head="multi_head",
+    stage1=Stage(objective=CrossEntropy()),
+    stage2=replace(BAG_OF_TRICKS, rebalance=TDE()),
+    paper=CAO_TWICE,
+)
+
+OLTR_METHOD = replace(
+    CE,
+    summary="cross-entropy, then attention and a memory of class centroids, all trained on",
+    source="Liu et al. 2019; rates, weight decay and steps of their ImageNet-LT configuration, 30 "
+    "epochs (theirs: 60), batch 64 for equal terms; no fully connected layer before the embedding",
+    stage2=Stage(
+        objective=OLTR(),
+        sampler=ClassBalanced(),
+        rebalance=MetaEmbed(),
+        epochs=30,
+        weight_decay=5e-4,
+        warmup=0.0,
+        milestones=(1 / 3, 2 / 3),
+    ),
+    paper=CAO_TWICE,
+)
+
 GCL_STAGE1 = Method(
     summary="Gaussian clouded logits with mixup, stage 1 only",
     source="Eq. 11 and 12; scale 30, noise multiplier 0.5, margin 0: published code for CIFAR",
@@ -337,6 +405,11 @@ METHODS = {
     "label_aware": LABEL_AWARE,
     "mislas": MISLAS,
     "disalign": DISALIGN,
+    "bbn": BBN_METHOD,
+    "hybrid_sc": HYBRID_SC,
+    "hybrid_psc": HYBRID_PSC,
+    "tde": TDE_METHOD,
+    "oltr": OLTR_METHOD,
     "gcl": GCL_STAGE1,
     "gcl_crt": GCL_CRT,
     "gcl_angular_crt": GCL_ANGULAR_CRT,
@@ -345,11 +418,15 @@ METHODS = {
 PRESETS = {
     "official": "the published code's values (200 + 30 epochs); each method's are in its source",
     "paper": "the paper's text where it differs from the code and is known",
-    "short": "official with 60 + 10 epochs, schedules in proportion",
+    "short": "official with 60 epochs of stage 1, its schedule in proportion",
     "digits": "official with 120 + 30 epochs: Digits-LT's default, so that a study takes minutes",
     "smoke": "official with 2 + 1 epochs, to see that everything works",
 }
-EPOCHS = {"short": (60, 10), "digits": (120, 30), "smoke": (2, 1)}
+EPOCHS: dict[str, dict[str, int]] = {
+    "short": {"epochs": 60},
+    "digits": {"epochs": 120, "stage2_epochs": 30},
+    "smoke": {"epochs": 2, "stage2_epochs": 1},
+}
 
 
 def default_preset(dataset: str) -> str:
@@ -395,10 +472,9 @@ def resolve(
     )
     if preset == "paper":
         settings = override(settings, chosen.paper)
-    if preset in EPOCHS:
-        for name, epochs in zip(("epochs", "stage2_epochs"), EPOCHS[preset], strict=True):
-            if name == "epochs" or settings.stage2 is not None:
-                settings = override(settings, {name: epochs})
+    for name, epochs in EPOCHS.get(preset, {}).items():
+        if name == "epochs" or settings.stage2 is not None:
+            settings = override(settings, {name: epochs})
     if changes.get("precision") == "auto":
         changes = changes | {"precision": best_precision(accelerator)}
     return override(settings, changes)

@@ -3,30 +3,42 @@
 Each kind says which classifiers it works with (`heads`) and builds its criterion, a module with
 `criterion(outputs, target)`. Where an objective has a `scale`, it multiplies the outputs: 1 for
 logits, about 30 for cosines.
+
+A method with a network of its own needs no more: its objective makes the batches that the network
+takes in training (`batches`), and its criterion takes what the network then gives.
 """
 
 import typing
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from gcl_core.angular import AngularGCLLoss
+from gcl_core.batch import Batches, Paired
+from gcl_core.bbn import BilateralLoss
 from gcl_core.checked import Checked, value
 from gcl_core.clouds import STRATEGIES
+from gcl_core.contrastive import HybridPSCLoss, HybridSCLoss
 from gcl_core.equalization import EqualizationLoss
 from gcl_core.focal import FocalLoss
 from gcl_core.ldam import LDAMLoss
 from gcl_core.loss import GCLLoss
+from gcl_core.oltr import OLTRLoss
 from gcl_core.priors import LADELoss, LogitAdjustedLoss
+from gcl_core.samplers import ClassBalancedSampler, ReversedSampler
 from gcl_core.smoothing import LabelAwareSmoothing
+
+if typing.TYPE_CHECKING:
+    from gcl_core.batches import TrainingImages
 
 
 class _Objective(Checked):
     """One whose fields are keywords of its criterion."""
 
     heads: ClassVar[tuple[str, ...]] = ("linear", "cosine")
+    own_outputs: ClassVar[bool] = False  # not (N, C) with (N,) targets: no mixup, no class weights
     criterion: ClassVar[type[nn.Module]]
     counts_first: ClassVar[bool] = True
     is_random: ClassVar[bool] = False
@@ -47,12 +59,45 @@ class _Objective(Checked):
         counts = (class_counts,) if self.counts_first else ()
         return self.criterion(*counts, reduction=reduction, **options)
 
+    def batches(self, images: "TrainingImages", progress: float) -> Batches:
+        """What the network sees of the images in an epoch.
+
+        Args:
+            progress: share of the epochs that are over, in [0, 1).
+        """
+        return images
+
+
+class _OwnOutputs(_Objective):
+    """One whose criterion takes what only its own network gives; always the mean loss."""
+
+    own_outputs = True
+
+    def build(
+        self, class_counts: Tensor, generator: torch.Generator, reduction: str = "mean"
+    ) -> nn.Module:
+        """The criterion, of its fields alone."""
+        return self.criterion(**self.keywords())
+
+
+class _TwoBranches(_OwnOutputs):
+    """One of two branches: the weight of the first falls, alpha = 1 - (epoch / epochs)^2."""
+
+    views: ClassVar[int] = 1  # of the first branch's images
+    second: ClassVar[Any]  # sampler of the second branch; the first has that of the settings
+
+    def batches(self, images: "TrainingImages", progress: float) -> Batches:
+        """Pairs of batches, one for each branch."""
+        sampler = self.second(images.labels.cpu(), generator=images.streams.order)
+        return Paired(images.in_views(self.views), images.drawn_by(sampler), 1 - progress**2)
+
 
 @dataclass(frozen=True)
 class CrossEntropy(_Objective):
     """Softmax cross-entropy of the classifier's outputs (Eq. 1)."""
 
     name: ClassVar[str] = "cross_entropy"
+    heads = ("linear", "cosine", "multi_head")
     criterion = nn.CrossEntropyLoss
     counts_first = False
 
@@ -179,6 +224,49 @@ class AngularGCL(_Objective):
     )
 
 
+@dataclass(frozen=True)
+class BBN(_TwoBranches):
+    """Cumulative learning of two branches, one on reversed samples (Zhou et al. 2020)."""
+
+    name: ClassVar[str] = "bbn"
+    heads = ("bilateral",)
+    criterion = BilateralLoss
+    second = ReversedSampler
+
+
+@dataclass(frozen=True)
+class HybridSC(_TwoBranches):
+    """Supervised contrast of two views; cross-entropy on balanced classes (Wang et al. 2021)."""
+
+    name: ClassVar[str] = "hybrid_sc"
+    heads = ("contrastive",)
+    criterion = HybridSCLoss
+    second = ClassBalancedSampler
+    views = 2
+    temperature: float = value(0.1, "of the contrast; 0.1: the paper, not verified", above=0)
+
+
+@dataclass(frozen=True)
+class HybridPSC(_TwoBranches):
+    """Contrast with class prototypes; cross-entropy on balanced classes (Wang et al. 2021)."""
+
+    name: ClassVar[str] = "hybrid_psc"
+    heads = ("prototypical",)
+    criterion = HybridPSCLoss
+    second = ClassBalancedSampler
+    temperature: float = value(0.1, "of the contrast; 0.1: as Hybrid-SC, not verified", above=0)
+
+
+@dataclass(frozen=True)
+class OLTR(_OwnOutputs):
+    """Cross-entropy, and class centroids that attract their own features (Liu et al. 2019)."""
+
+    name: ClassVar[str] = "oltr"
+    heads = ("meta",)
+    criterion = OLTRLoss
+    weight: float = value(0.01, "of the centroids' loss; 0.01: OLTR's code", low=0)
+
+
 Objective = (
     CrossEntropy
     | Focal
@@ -189,5 +277,9 @@ Objective = (
     | LabelAware
     | GCL
     | AngularGCL
+    | BBN
+    | HybridSC
+    | HybridPSC
+    | OLTR
 )
 OBJECTIVES = {kind.name: kind for kind in typing.get_args(Objective)}

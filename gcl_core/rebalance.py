@@ -1,8 +1,9 @@
-"""Re-balancing the classifier on a frozen backbone: what `rebalance` may be in the settings.
+"""Re-balancing after stage 1: what `rebalance` may be in the settings.
 
-Each kind turns the classifier of stage 1 into the module that stage 2 trains on frozen features;
-one without trainable weights needs no training. A module may have `lr_factors`: factors of the
-learning rate, by the prefix of a weight's name.
+Most kinds turn the classifier of stage 1 into one that stage 2 trains on frozen features; one
+without trainable weights needs no training. Where the backbone changes too (`on_images`), stage 2
+trains, or at least runs, the whole network on images. A module may have `lr_factors`: factors of
+the learning rate, by the prefix of a weight's name.
 """
 
 import copy
@@ -15,9 +16,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gcl_core.backbones import Backbone
 from gcl_core.checked import Checked, value
-from gcl_core.models import CosineClassifier, initialise
+from gcl_core.network import CosineClassifier, Network, initialise
+from gcl_core.oltr import MetaEmbedding, ModulatedBackbone, OLTRNetwork
 from gcl_core.priors import logit_adjustment
+from gcl_core.tde import CounterfactualHead, MultiHeadClassifier
 
 
 @dataclass(frozen=True)
@@ -36,15 +40,55 @@ class Material:
     labels: Tensor
     generator: torch.Generator
 
+    def class_means(self, features: Tensor) -> Tensor:
+        """Mean feature of each class: (N, D) of all training images to (C, D) float32."""
+        sums = torch.zeros(len(self.class_counts), features.shape[1], dtype=torch.float64)
+        sums.index_add_(0, self.labels, features.double())
+        return (sums / self.class_counts[:, None]).float()
+
+
+BATCH_NORMS = ("frozen", "shifted")
+
+
+def _batch_norm() -> str:
+    return value(
+        "frozen",
+        "statistics in stage 2; frozen: stage 1's (published code); shifted: they go on, weights "
+        "do not (MiSLAS; Kang et al. 2020)",
+        allowed=BATCH_NORMS,
+    )
+
+
+class _Rebalancing(Checked):
+    """One that makes a new classifier, and leaves the backbone's weights alone."""
+
+    heads: ClassVar[tuple[str, ...]] = ("linear", "cosine")  # of stage 1
+    makes: ClassVar[str | None] = None  # kind of its own outputs, for the objective; None: as heads
+
+    @property
+    def on_images(self) -> bool:
+        """Whether features change in stage 2, so that it has to see images."""
+        return getattr(self, "batch_norm", "frozen") == "shifted"
+
+    def build(self, head: nn.Module, material: Material) -> nn.Module:
+        """The classifier to train, or to use, made from that of stage 1."""
+        raise NotImplementedError
+
+    def network(self, network: Network, material: Material) -> Network:
+        """The network of stage 2."""
+        backbone = network.backbone.requires_grad_(False)
+        return Network(backbone, self.build(network.head, material))
+
 
 @dataclass(frozen=True)
-class CRT(Checked):
+class CRT(_Rebalancing):
     """Classifier re-training: every weight of the classifier is trained (Kang et al. 2020)."""
 
     name: ClassVar[str] = "crt"
     fresh_head: bool = value(
         False, "start from new weights (Kang et al. 2020) instead of stage 1's (published code)"
     )
+    batch_norm: str = _batch_norm()
 
     def build(self, head: nn.Module, material: Material) -> nn.Module:
         """The classifier to train: a copy of stage 1's, or new weights of the same shape."""
@@ -55,13 +99,14 @@ class CRT(Checked):
 
 
 @dataclass(frozen=True)
-class LWS(Checked):
+class LWS(_Rebalancing):
     """Learnable weight scaling: one scale for each class (Kang et al. 2020)."""
 
     name: ClassVar[str] = "lws"
     head_lr_factor: float = value(
         0.0, "learning rate of the classifier itself, as a factor; 0: frozen; 0.5: MiSLAS", low=0
     )
+    batch_norm: str = _batch_norm()
 
     def build(self, head: nn.Module, material: Material) -> nn.Module:
         """The classifier of stage 1 with a trainable scale, initially 1, on each output."""
@@ -69,7 +114,7 @@ class LWS(Checked):
 
 
 @dataclass(frozen=True)
-class TauNorm(Checked):
+class TauNorm(_Rebalancing):
     """tau-normalisation: w_j / |w_j|^tau and no bias, without training (Kang et al. 2020).
 
     A cosine classifier is its own tau = 1: there the outputs do not change. Any other tau gives
@@ -85,7 +130,7 @@ class TauNorm(Checked):
 
 
 @dataclass(frozen=True)
-class NearestMean(Checked):
+class NearestMean(_Rebalancing):
     """Nearest class mean: no classifier is trained (Kang et al. 2020)."""
 
     name: ClassVar[str] = "ncm"
@@ -101,13 +146,11 @@ class NearestMean(Checked):
         centre = features.mean(0) if self.transform == "cl2n" else torch.zeros(features.shape[1])
         unit = self.transform != "none"
         placed = F.normalize(features - centre) if unit else features
-        sums = torch.zeros(len(material.class_counts), features.shape[1], dtype=torch.float64)
-        means = sums.index_add(0, material.labels, placed) / material.class_counts[:, None]
-        return NearestMeanHead(means.float(), centre.float(), unit)
+        return NearestMeanHead(material.class_means(placed), centre.float(), unit)
 
 
 @dataclass(frozen=True)
-class PostHoc(Checked):
+class PostHoc(_Rebalancing):
     """Post-hoc logit adjustment z_j - tau log pi_j, without training (Menon et al. 2021)."""
 
     name: ClassVar[str] = "post_hoc"
@@ -121,7 +164,7 @@ class PostHoc(Checked):
 
 
 @dataclass(frozen=True)
-class DisAlign(Checked):
+class DisAlign(_Rebalancing):
     """Adaptive calibration of a frozen classifier's outputs (Zhang et al. 2021)."""
 
     name: ClassVar[str] = "disalign"
@@ -129,6 +172,53 @@ class DisAlign(Checked):
     def build(self, head: nn.Module, material: Material) -> nn.Module:
         """The classifier of stage 1, calibrated by a confidence that is learned."""
         return CalibratedHead(copy.deepcopy(head))
+
+
+@dataclass(frozen=True)
+class TDE(_Rebalancing):
+    """Counterfactual inference: the mean feature's direction is taken away (Tang et al. 2020)."""
+
+    name: ClassVar[str] = "tde"
+    heads = ("multi_head",)
+    alpha: float = value(
+        1.0, "how much is taken away; 1: TDE's code for CIFAR-10, 1.5: for CIFAR-100", low=0
+    )
+
+    def build(self, head: nn.Module, material: Material) -> nn.Module:
+        """The classifier of stage 1 with counterfactual inference, without training."""
+        assert isinstance(head, MultiHeadClassifier)
+        return CounterfactualHead(copy.deepcopy(head), self.alpha)
+
+
+@dataclass(frozen=True)
+class MetaEmbed(_Rebalancing):
+    """Modulated attention and meta-embedding; the backbone is trained on (Liu et al. 2019)."""
+
+    name: ClassVar[str] = "oltr"
+    heads = ("linear",)
+    makes = "meta"
+    slow_factor: float = value(
+        0.1,
+        "learning rate of backbone, attention and centroids, as a factor; 0.1: OLTR's code for "
+        "ImageNet-LT",
+        low=0,
+    )
+
+    @property
+    def on_images(self) -> bool:
+        return True
+
+    def network(self, network: Network, material: Material) -> Network:
+        """The backbone with attention, and a meta-embedding from mean features and classifier."""
+        head, backbone = copy.deepcopy(network.head), network.backbone
+        assert isinstance(head, nn.Linear) and isinstance(backbone, Backbone)
+        embedding = MetaEmbedding(head, material.class_means(material.features()))
+        modulated = ModulatedBackbone(backbone)
+        for new in (modulated.attention, embedding.selector, embedding.classifier):
+            initialise(new, material.generator)
+        nn.init.zeros_(modulated.attention.out.weight)
+        factors = {"backbone.": self.slow_factor, "head.centroids": self.slow_factor}
+        return OLTRNetwork(modulated, embedding, factors)
 
 
 class ScaledHead(nn.Module):
@@ -238,5 +328,5 @@ class CalibratedHead(nn.Module):
             return (1 + confidence * self.scale) * outputs + confidence * self.offset
 
 
-Rebalancing = CRT | LWS | TauNorm | NearestMean | PostHoc | DisAlign
+Rebalancing = CRT | LWS | TauNorm | NearestMean | PostHoc | DisAlign | TDE | MetaEmbed
 REBALANCERS = {kind.name: kind for kind in typing.get_args(Rebalancing)}

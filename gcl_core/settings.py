@@ -13,11 +13,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from gcl_core.backbones import BACKBONES
 from gcl_core.checked import Checked, value
 from gcl_core.errors import GCLError
 from gcl_core.hardware import PRECISIONS
 from gcl_core.imbalance import PROFILES
-from gcl_core.models import HEADS, NETWORKS
+from gcl_core.models import HEADS
 from gcl_core.objectives import OBJECTIVES, CrossEntropy, Objective
 from gcl_core.rebalance import REBALANCERS, Rebalancing
 from gcl_core.reweight import CLASS_WEIGHTS, ClassWeights
@@ -107,6 +108,14 @@ class Stage(Checked):
         0.0, "mixup with lambda ~ Beta(alpha, alpha); 0: none; 1: published code", low=0
     )
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.objective.own_outputs and (self.mixup_alpha or self.class_weights):
+            raise GCLError(
+                f"objective {self.objective.name!r} has batches and outputs of its own: neither "
+                "mixup_alpha nor class_weights can go with it"
+            )
+
 
 def learning_rate(stage: Stage, epoch: int) -> float:
     """Learning rate of an epoch (0-based).
@@ -131,11 +140,11 @@ class Settings(Checked):
     data: DataSettings
     stage1: Stage
     stage2: Stage | None = None
-    network: str = value(
-        "resnet32", "backbone; resnet32: the paper for CIFAR", allowed=tuple(NETWORKS)
-    )
+    network: str = value("resnet32", "backbone; resnet32: the paper for CIFAR", allowed=BACKBONES)
     head: str = value(
-        "cosine", "classifier; cosine for gcl, linear for ce: both codes", allowed=HEADS
+        "cosine",
+        "classifier, and what belongs to it; cosine for gcl, linear for ce: both codes",
+        allowed=HEADS,
     )
     seed: int = value(
         0, "seed of weights, order, augmentation, mixup and noise", low=0, high=2**32 - 1
@@ -145,12 +154,21 @@ class Settings(Checked):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for stage in (self.stage1, self.stage2):
-            if stage is not None and self.head not in stage.objective.heads:
-                raise GCLError(
-                    f"objective {stage.objective.name!r} does not work with head {self.head!r}; "
-                    f"allowed: {', '.join(stage.objective.heads)}"
-                )
+        self._fits(self.stage1.objective, "objective", self.head)
+        if self.stage2 is not None:
+            head, rebalance = self.head, self.stage2.rebalance
+            if rebalance is not None:
+                self._fits(rebalance, "re-balancing", head)
+                head = rebalance.makes or head
+            self._fits(self.stage2.objective, "objective", head)
+
+    @staticmethod
+    def _fits(part: Objective | Rebalancing, what: str, head: str) -> None:
+        if head not in part.heads:
+            raise GCLError(
+                f"{what} {part.name!r} does not work with head {head!r}; "
+                f"allowed: {', '.join(part.heads)}"
+            )
 
 
 def to_dict(settings: Any) -> dict[str, Any]:
@@ -245,7 +263,7 @@ def _turn(change: tuple[str, Any]) -> int:
         return 1
     if name.removeprefix("stage2_") not in KINDS:
         return 3
-    return 0 if given in OBJECTIVES and set(OBJECTIVES[given].heads) == set(HEADS) else 2
+    return 0 if given in OBJECTIVES and {"linear", "cosine"} <= set(OBJECTIVES[given].heads) else 2
 
 
 def _replaced(part: Any, path: tuple[str, ...], new: Any) -> Any:

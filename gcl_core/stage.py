@@ -3,25 +3,19 @@
 import contextlib
 import math
 import time
-from collections.abc import Callable, Iterator
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from gcl_core.batches import Batch, Streams
+from gcl_core.batch import Batches
+from gcl_core.batches import Streams
 from gcl_core.errors import GCLError
 from gcl_core.progress import Progress
 from gcl_core.runs import RunFolder
 from gcl_core.settings import Stage, learning_rate
-
-
-class Batches(Protocol):
-    """An epoch of batches, drawn anew at each iteration; `len` is their number."""
-
-    def __iter__(self) -> Iterator[Batch]: ...
-    def __len__(self) -> int: ...
 
 
 def train_stage(

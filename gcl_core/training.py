@@ -13,18 +13,20 @@ from lightning_fabric import Fabric
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 
+from gcl_core.batch import Batches
 from gcl_core.batches import FrozenFeatures, Streams, TrainingImages
 from gcl_core.dataset import LongTailedDataset, load_dataset
 from gcl_core.errors import GCLError
 from gcl_core.evaluation import accuracies, confusion_matrix, frozen, outputs_of
 from gcl_core.hardware import channels_last, keep_freed_memory
-from gcl_core.models import Network, build_network
+from gcl_core.models import build_network
+from gcl_core.network import Network
 from gcl_core.rebalance import Material
 from gcl_core.reweight import ClassWeights, Reweighted
 from gcl_core.runs import RunFolder
 from gcl_core.sampling import InstanceBalanced
 from gcl_core.settings import Settings, Stage, to_dict
-from gcl_core.stage import Batches, train_stage
+from gcl_core.stage import train_stage
 
 
 @dataclass(frozen=True)
@@ -156,18 +158,13 @@ def _stage1(
     )
     channels_last(network.to(fabric.device))
 
-    def evaluate() -> dict[str, Any]:
-        backbone = frozen(network.backbone, fabric)
-        features = outputs_of(backbone, dataset.test_images, dataset, fabric.device)
-        return _accuracy(network.head, features, dataset)
-
     train_stage(
         fabric,
         settings.stage1,
         network,
         _parts(fabric, settings.stage1, dataset, streams),
         streams,
-        evaluate,
+        lambda: _network_accuracy(fabric, network, dataset),
         folder,
         "stage 1",
         progress,
@@ -193,27 +190,33 @@ def _stage2(
         dataset.train_labels,
         streams.weights,
     )
-    head = stage.rebalance.build(network.head.cpu(), material).to(fabric.device)
+    network = channels_last(stage.rebalance.network(network.cpu(), material).to(fabric.device))
+    on_images = stage.rebalance.on_images
 
     @functools.cache
     def test_features() -> Tensor:
         return outputs_of(backbone, dataset.test_images, dataset, fabric.device)
 
+    def seen(batches: Any) -> Batches:
+        return batches if on_images else FrozenFeatures(batches, backbone)
+
     def evaluate() -> dict[str, Any]:
-        return _accuracy(head, test_features(), dataset)
+        if on_images:
+            return _network_accuracy(fabric, network, dataset)
+        return _accuracy(network.head, test_features(), dataset)
 
     train_stage(
         fabric,
         stage,
-        head,
-        _parts(fabric, stage, dataset, streams, lambda images: FrozenFeatures(images, backbone)),
+        network if on_images else network.head,
+        _parts(fabric, stage, dataset, streams, seen),
         streams,
         evaluate,
         folder,
         "stage 2",
         progress,
     )
-    return Network(network.backbone, head)
+    return network
 
 
 def _parts(
@@ -221,7 +224,7 @@ def _parts(
     stage: Stage,
     dataset: LongTailedDataset,
     streams: Streams,
-    seen: Callable[[TrainingImages], Batches] = lambda images: images,
+    seen: Callable[[Any], Batches] = lambda batches: batches,
 ) -> Callable[[int], tuple[Batches, nn.Module]]:
     """Batches and criterion of each epoch; what is deferred counts from its epoch on.
 
@@ -245,18 +248,29 @@ def _parts(
         rank=fabric.global_rank,
         ranks=fabric.world_size,
     )
-    balanced = seen(images), criterion(stage.class_weights)
-    if not stage.deferred:
-        return lambda epoch: balanced
+    balanced = images, criterion(stage.class_weights)
     plain = InstanceBalanced().build(dataset.train_labels, streams.order)
-    before = seen(images.drawn_by(plain)), criterion(None)
+    before = images.drawn_by(plain), criterion(None)
     start = round(stage.deferred * stage.epochs)
-    return lambda epoch: balanced if epoch >= start else before
+
+    def parts(epoch: int) -> tuple[Batches, nn.Module]:
+        drawn, criterion = balanced if epoch >= start else before
+        return seen(stage.objective.batches(drawn, epoch / stage.epochs)), criterion
+
+    return parts
+
+
+def _network_accuracy(
+    fabric: Fabric, network: Network, dataset: LongTailedDataset
+) -> dict[str, Any]:
+    backbone = frozen(network.backbone, fabric)
+    features = outputs_of(backbone, dataset.test_images, dataset, fabric.device)
+    return _accuracy(network.head, features, dataset)
 
 
 @torch.no_grad()
 def _accuracy(head: nn.Module, features: Tensor, dataset: LongTailedDataset) -> dict[str, Any]:
-    confusion = confusion_matrix(head(features), dataset.test_labels)
+    confusion = confusion_matrix(head.eval()(features), dataset.test_labels)
     result = accuracies(confusion, dataset.groups)
     if dataset.num_classes <= 100:  # 8,142 classes would make 66 million cells
         result["confusion"] = confusion.tolist()

@@ -8,6 +8,7 @@ import torch
 from gcl_core.errors import GCLError
 from gcl_core.files import load_tensors
 from gcl_core.methods import METHODS, resolve
+from gcl_core.models import HEADS
 from gcl_core.progress import Progress
 from gcl_core.training import run
 from test_resume import equal
@@ -79,13 +80,15 @@ def test_it_refuses_what_it_cannot_do(method):
         settings_of(method, cloud=1)
     with pytest.raises(GCLError, match="batch_size must be >= 2"):
         settings_of(method, batch_size=1)
-    other = {"linear": "cosine", "cosine": "linear"}[METHODS[method].head]
-    objectives = [s.objective for s in (METHODS[method].stage1, METHODS[method].stage2) if s]
-    if all(other in objective.heads for objective in objectives):
-        assert settings_of(method, head=other).head == other
-    else:
-        with pytest.raises(GCLError, match=f"does not work with head '{other}'"):
-            settings_of(method, head=other)
+    stages = [s for s in (METHODS[method].stage1, METHODS[method].stage2) if s]
+    parts = [stage.rebalance for stage in stages if stage.rebalance]
+    parts += [s.objective for s in stages if not (s.rebalance and s.rebalance.makes)]
+    for head in HEADS:
+        if all(head in part.heads for part in parts):
+            assert settings_of(method, head=head).head == head
+        else:
+            with pytest.raises(GCLError, match=f"does not work with head '{head}'"):
+                settings_of(method, head=head)
 
 
 @every_method

@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 from gcl_core import CosineClassifier, GCLError, digits_cnn, resnet32
-from gcl_core.models import BasicBlock, CifarResNet, build_head, build_network, initialise
+from gcl_core.backbones import BasicBlock, CifarResNet
+from gcl_core.models import HEADS, build_network
+from gcl_core.network import initialise
 from toys import seeded
 
 
@@ -95,7 +97,7 @@ def test_shortcut_subsamples_and_pads_with_zeros(channels, stride):
 
 
 @pytest.mark.parametrize("name", ["resnet32", "digits_cnn"])
-@pytest.mark.parametrize("head", ["linear", "cosine"])
+@pytest.mark.parametrize("head", HEADS)
 def test_a_generator_decides_every_weight(name, head):
     torch.manual_seed(1)
     first = build_network(name, 5, head, 1, seeded(3)).state_dict()
@@ -135,11 +137,7 @@ def test_initialise_resets_normalisation():
             lambda: build_network("vgg", 10),
             "network 'vgg' is unknown; allowed: resnet32, digits_cnn",
         ),
-        (
-            lambda: build_head("angular", 64, 10),
-            "head 'angular' is unknown; allowed: cosine, linear",
-        ),
-        (lambda: resnet32(10, "angular"), "head 'angular' is unknown"),
+        (lambda: resnet32(10, "angular"), "head 'angular' is unknown; allowed: cosine, linear, "),
         (lambda: CifarResNet(33), "depth must be"),
     ],
 )

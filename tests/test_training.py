@@ -14,7 +14,8 @@ from gcl_core import GCLError, GCLLoss, stage, training
 from gcl_core.batches import Streams, TrainingImages
 from gcl_core.dataset import load_dataset
 from gcl_core.methods import METHODS, resolve
-from gcl_core.models import build_network, initialise
+from gcl_core.models import build_network
+from gcl_core.network import initialise
 from gcl_core.progress import Progress
 from gcl_core.rebalance import CRT
 from gcl_core.settings import DataSettings, learning_rate

@@ -1,0 +1,68 @@
+"""What one training step sees."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Inputs of one step and what they should be taken for.
+
+    Shape:
+        inputs: (N, ...), or what a network of its own takes in training; target: (N,) int64, or
+        what its criterion takes; with mixup, partner: (N,) int64 labels of the images mixed in, and
+        share: () weight lambda of `target`.
+    """
+
+    inputs: Any
+    target: Tensor
+    partner: Tensor | None = None
+    share: Tensor | None = None
+
+    def loss(self, criterion: nn.Module, outputs: Any) -> Tensor:
+        """Mean loss; with mixup, lambda L(., target) + (1 - lambda) L(., partner).
+
+        The criterion is called once for each term, so that a random loss draws fresh noise for
+        each, as in the published code.
+        """
+        loss = criterion(outputs, self.target)
+        if self.partner is None or self.share is None:
+            return loss
+        return self.share * loss + (1 - self.share) * criterion(outputs, self.partner)
+
+
+class Batches(Protocol):
+    """An epoch of batches, drawn anew at each iteration; `len` is their number."""
+
+    def __iter__(self) -> Iterator[Batch]: ...
+    def __len__(self) -> int: ...
+
+
+@dataclass(frozen=True)
+class Paired:
+    """Batches of two kinds side by side, for a network with two branches.
+
+    Attributes:
+        first, second: as many batches each; the first may show its images in several views.
+        share: weight of the first in the loss.
+
+    Shape of its batches:
+        inputs: (images of the first, images of the second, share); target: (N, 2) labels of both.
+    """
+
+    first: Batches
+    second: Batches
+    share: float
+
+    def __len__(self) -> int:
+        return len(self.first)
+
+    def __iter__(self) -> Iterator[Batch]:
+        for first, second in zip(self.first, self.second, strict=True):
+            share = torch.full((), self.share, device=second.inputs.device)
+            target = torch.stack((first.target[: len(second.target)], second.target), 1)
+            yield Batch((first.inputs, second.inputs, share), target)

@@ -1,0 +1,85 @@
+"""What networks are made of: a backbone and a classifier, and how their weights are drawn."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class Classifier(nn.Module):
+    """A classifier of features that draws its own weights."""
+
+    weight: nn.Parameter  # (C, D)
+
+    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
+        """Draw the weights anew."""
+        raise NotImplementedError
+
+
+class CosineClassifier(Classifier):
+    """Cosine between the feature and the anchor of each class.
+
+    cos theta_j = f . w_j / (|f| |w_j|), computed in float32 also under autocast. There is no scale
+    and no bias: the scale s belongs to the loss.
+
+    Shape:
+        features: (N, D); returns (N, C) in [-1, 1] up to rounding.
+
+    Attributes:
+        weight: (C, D) class anchors, initialised with unit length (as the published code does).
+    """
+
+    def __init__(self, in_features: int, num_classes: int) -> None:
+        super().__init__()
+        self.in_features, self.num_classes = in_features, num_classes
+        self.weight = nn.Parameter(torch.empty(num_classes, in_features))
+        self.reset_parameters()
+
+    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
+        """Draw the anchors anew: uniform in [-1, 1], then scaled to unit length."""
+        with torch.no_grad():
+            nn.init.uniform_(self.weight, -1, 1, generator=generator)
+            self.weight.copy_(F.normalize(self.weight))
+
+    def forward(self, features: Tensor) -> Tensor:
+        with torch.autocast(features.device.type, enabled=False):
+            features, weight = features.float(), self.weight.float()
+            return F.linear(F.normalize(features), F.normalize(weight))
+
+    def extra_repr(self) -> str:
+        return f"in_features={self.in_features}, num_classes={self.num_classes}"
+
+
+class Network(nn.Module):
+    """A backbone and a classifier.
+
+    Shape:
+        images: (N, channels, H, W); `features` returns (N, D), `forward` (N, C).
+    """
+
+    def __init__(self, backbone: nn.Module, head: nn.Module) -> None:
+        super().__init__()
+        self.backbone, self.head = backbone, head
+
+    def features(self, images: Tensor) -> Tensor:
+        """Embedding of each image, (N, D)."""
+        return self.backbone(images)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(self.features(images))
+
+
+def initialise(module: nn.Module, generator: torch.Generator | None = None) -> None:
+    """Draw every weight anew, as the published code does.
+
+    Kaiming normal for convolutions and linear layers (He et al. 2015), what a `Classifier` says for
+    itself, identity for normalisation layers.
+    """
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            nn.init.kaiming_normal_(layer.weight, generator=generator)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+        elif isinstance(layer, Classifier):
+            layer.reset_parameters(generator)
+        elif isinstance(layer, nn.BatchNorm2d):
+            layer.reset_parameters()
