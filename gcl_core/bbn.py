@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gcl_core.backbones import Backbone, pooled
+from gcl_core.criterion import precise
 from gcl_core.network import Network
 
 
@@ -65,6 +66,6 @@ class BilateralLoss(nn.Module):
     """
 
     def forward(self, outputs: tuple[Tensor, Tensor], target: Tensor) -> Tensor:
-        logits, share = outputs[0].float(), outputs[1]
+        logits, share = precise(outputs[0]), outputs[1]
         first, second = (F.cross_entropy(logits, labels) for labels in target.unbind(1))
         return share * first + (1 - share) * second

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gcl_core.backbones import Backbone
+from gcl_core.criterion import precise
 from gcl_core.network import CosineClassifier, Network
 
 PROJECTED = 128  # length of the projection: SupCon (Khosla et al. 2020), as theirs is not known
@@ -53,7 +54,7 @@ def supervised_contrastive(projected: Tensor, labels: Tensor, temperature: float
     Shape:
         projected: (M, d), brought to unit length u; labels: (M,); returns ().
     """
-    unit = F.normalize(projected.float())
+    unit = F.normalize(precise(projected))
     itself = torch.eye(len(unit), dtype=torch.bool, device=unit.device)
     similarity = (unit @ unit.T / temperature).masked_fill(itself, -torch.inf)
     positive = (labels[:, None] == labels) & ~itself
@@ -67,7 +68,7 @@ def prototypical_contrastive(cosine: Tensor, labels: Tensor, temperature: float)
     Shape:
         cosine: (M, C) of projections and prototypes; labels: (M,); returns ().
     """
-    scaled = cosine.float() / temperature
+    scaled = precise(cosine) / temperature
     own = labels[:, None]
     others = scaled.scatter(1, own, -torch.inf).logsumexp(1)
     return (others - scaled.gather(1, own).squeeze(1)).mean()
@@ -96,7 +97,7 @@ class HybridSCLoss(nn.Module):
         first, logits, share = outputs
         labels = target[:, 0].repeat(len(first) // len(target))
         contrast = self.contrast(first, labels)
-        return share * contrast + (1 - share) * F.cross_entropy(logits.float(), target[:, 1])
+        return share * contrast + (1 - share) * F.cross_entropy(precise(logits), target[:, 1])
 
 
 class HybridPSCLoss(HybridSCLoss):

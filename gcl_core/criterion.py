@@ -51,12 +51,17 @@ class Criterion(nn.Module):
             expected = f"(N, {self.classes})" if self.classes else "(N, C) with C >= 2"
             raise GCLError(f"outputs must be {expected}, got {tuple(outputs.shape)}")
         check_target(target, outputs)
-        logits = self.scale * (outputs if outputs.dtype == torch.float64 else outputs.float())
+        logits = self.scale * precise(outputs)
         if self.training:
             losses = self.losses(logits, target, *given)
         else:
             losses = F.cross_entropy(logits, target, reduction="none")
         return reduced(losses, self.reduction)
+
+
+def precise(outputs: Tensor) -> Tensor:
+    """float32, or float64 if they are, whatever the network computed in."""
+    return outputs if outputs.dtype == torch.float64 else outputs.float()
 
 
 def check_target(target: Tensor, outputs: Tensor) -> None:

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gcl_core.backbones import Backbone, pooled
+from gcl_core.criterion import precise
 from gcl_core.network import Classifier, Network
 
 
@@ -154,7 +155,7 @@ class OLTRLoss(nn.Module):
         self.weight = weight
 
     def forward(self, outputs: tuple[Tensor, Tensor, Tensor], target: Tensor) -> Tensor:
-        logits, features, centroids = (part.float() for part in outputs)
+        logits, features, centroids = (precise(part) for part in outputs)
         attract = (features - centroids[target]).square().sum(1).mean() / 2
         exact = "donot_use_mm_for_euclid_dist"
         squared = torch.cdist(features, centroids, compute_mode=exact).square()

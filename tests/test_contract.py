@@ -15,6 +15,7 @@ from test_resume import equal
 from toys import toy_dataset
 
 every_method = pytest.mark.parametrize("method", METHODS)
+SHIFTED = {"stage2_rebalance_batch_norm": "shifted"}
 
 
 def settings_of(method, **changes):
@@ -54,10 +55,14 @@ def test_it_trains_and_evaluates(tmp_path, method, counts, precision):
     assert torch.equal(torch.get_rng_state(), state)
 
 
-@every_method
-def test_interrupted_after_every_epoch_it_ends_with_the_same_bits(tmp_path, method, monkeypatch):
+@pytest.mark.parametrize(
+    ("method", "changes"), [*((name, {}) for name in METHODS), ("mislas", SHIFTED)]
+)
+def test_interrupted_after_every_epoch_it_ends_with_the_same_bits(
+    tmp_path, method, changes, monkeypatch
+):
     dataset = toy_dataset()
-    whole = trained(tmp_path / "whole", method, dataset)
+    whole = trained(tmp_path / "whole", method, dataset, **changes)
     done = Progress.epoch
 
     def stop(self, row):
@@ -68,8 +73,8 @@ def test_interrupted_after_every_epoch_it_ends_with_the_same_bits(tmp_path, meth
     epochs = sum(len(load_tensors(f.checkpoint_file)["history"]) for f in whole.folders)
     for _ in range(epochs):
         with pytest.raises(KeyboardInterrupt):
-            trained(tmp_path / "parts", method, dataset)
-    parts = trained(tmp_path / "parts", method, dataset)
+            trained(tmp_path / "parts", method, dataset, **changes)
+    parts = trained(tmp_path / "parts", method, dataset, **changes)
     assert parts.result == whole.result
     assert equal(weights(parts), weights(whole))
 

@@ -5,6 +5,8 @@ import torch
 from torch import nn
 
 from gcl_core import CosineClassifier
+from gcl_core.backbones import DigitsCNN
+from gcl_core.network import Network
 from gcl_core.rebalance import CRT, LWS, DisAlign, Material, NearestMean, PostHoc, TauNorm
 from gcl_core.stage import parameter_groups
 from toys import seeded
@@ -146,3 +148,22 @@ def test_lws_can_train_the_classifier_at_its_own_rate(head):
     sizes = {g["lr_factor"]: sum(p.numel() for p in g["params"]) for g in groups}
     assert sizes == {1.0: 3, 0.5: sum(p.numel() for p in head.parameters())}
     assert unchanged(head, scaled)
+
+
+@pytest.mark.parametrize("kind", [CRT, LWS])
+def test_shifted_batch_norm_moves_statistics_and_nothing_else(kind):
+    network = Network(DigitsCNN(3), nn.Linear(64, 3))
+    shifted = kind(batch_norm="shifted").network(network, material())
+    before = {name: part.clone() for name, part in shifted.backbone.state_dict().items()}
+    assert not any(p.requires_grad for p in shifted.backbone.parameters())
+    shifted.train()(torch.randn(9, 3, 8, 8, generator=seeded()))
+    moved = {
+        k for k, part in shifted.backbone.state_dict().items() if not torch.equal(part, before[k])
+    }
+    assert {name.rsplit(".")[-1] for name in moved} == {
+        "running_mean",
+        "running_var",
+        "num_batches_tracked",
+    }
+    assert kind(batch_norm="shifted").on_images
+    assert not kind().on_images

@@ -375,3 +375,14 @@ def test_silent_progress_says_nothing(caplog, capsys):
 def test_unknown_progress_is_refused():
     with pytest.raises(GCLError, match="progress 'loud' is unknown; allowed: auto, bar, log, none"):
         Progress("loud", "stage 1", 0, 1, 1)
+
+
+@pytest.mark.parametrize("method", ["gcl_crt", "mislas"])
+def test_shifted_statistics_are_those_of_balanced_batches(tmp_path, method):
+    frozen = run(tmp_path, method).network.backbone.state_dict()
+    changed = {"stage2_rebalance_batch_norm": "shifted"}
+    shifted = run(tmp_path, method, **changed).network.backbone.state_dict()
+    differs = {name for name in frozen if not torch.equal(frozen[name], shifted[name])}
+    assert differs == {name for name in frozen if "running" in name or "tracked" in name}
+    again = run(tmp_path / "again", method, **changed).network.backbone.state_dict()
+    assert all(torch.equal(part, again[name]) for name, part in shifted.items())

@@ -1,0 +1,128 @@
+"""OLTR: attention, meta-embedding and loss against loops, and how stage 2 begins."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from gcl_core.backbones import DigitsCNN
+from gcl_core.network import Network
+from gcl_core.oltr import MetaEmbedding, ModulatedAttention, OLTRLoss
+from gcl_core.rebalance import Material, MetaEmbed
+from gcl_core.stage import parameter_groups
+from losses import is_close, logit_batch, softmax
+from toys import seeded
+
+FEATURES = torch.randn(9, 5, generator=seeded(1))
+LABELS = torch.tensor([0, 0, 0, 0, 1, 1, 1, 2, 2])
+
+
+def product(weight, bias, x):
+    """W x + b of lists."""
+    return [
+        sum(w * v for w, v in zip(row, x, strict=True)) + b
+        for row, b in zip(weight.tolist(), bias.tolist(), strict=True)
+    ]
+
+
+def test_meta_embedding_against_a_loop():
+    head = MetaEmbedding(nn.Linear(5, 3), torch.randn(3, 5, generator=seeded(2)))
+    centroids = head.centroids.tolist()
+    for x, outputs in zip(FEATURES.tolist(), head(FEATURES), strict=True):
+        shares = softmax(product(head.hallucinator.weight, head.hallucinator.bias, x))
+        memory = [sum(p * c[d] for p, c in zip(shares, centroids, strict=True)) for d in range(5)]
+        gate = [math.tanh(v) for v in product(head.selector.weight, head.selector.bias, x)]
+        reach = 10 / min(math.dist(x, c) for c in centroids)
+        meta = [reach * (v + g * m) for v, g, m in zip(x, gate, memory, strict=True)]
+        squashed = [v / (1 + math.hypot(*meta)) for v in meta]
+        for j, w in enumerate(head.classifier.weight.tolist()):
+            dot = sum(a * b for a, b in zip(squashed, w, strict=True))
+            assert outputs[j].item() == pytest.approx(16 * dot / math.hypot(*w), abs=1e-4)
+
+
+def test_a_feature_on_a_centroid_has_finite_outputs_and_gradients():
+    centroids = torch.randn(3, 5, generator=seeded(2))
+    head = MetaEmbedding(nn.Linear(5, 3), centroids.clone())
+    features = centroids.clone().requires_grad_()
+    head(features).sum().backward()
+    assert features.grad.isfinite().all()
+    assert head.centroids.grad is None  # a constant here
+
+
+def naive_attention(layer, maps):
+    """Of one image: maps (D, positions)."""
+    columns = maps.T.tolist()
+    inner = [
+        [product(f.weight.flatten(1), f.bias, x) for x in columns]
+        for f in (layer.query, layer.key, layer.value)
+    ]
+    query, key, value = inner
+    scores = [product(layer.where.weight.flatten(1), layer.where.bias, x)[0] for x in columns]
+    where = softmax(scores)
+    result = []
+    for i, x in enumerate(columns):
+        weights = softmax([sum(a * b for a, b in zip(query[i], k, strict=True)) for k in key])
+        mixed = [
+            sum(w * v[c] for w, v in zip(weights, value, strict=True)) for c in range(len(query[i]))
+        ]
+        out = product(layer.out.weight.flatten(1), layer.out.bias, mixed)
+        result.append([a + where[i] * b for a, b in zip(x, out, strict=True)])
+    return torch.tensor(result).T
+
+
+def test_attention_against_a_loop():
+    layer = ModulatedAttention(4)
+    for parameter in layer.parameters():
+        nn.init.normal_(parameter, generator=seeded(parameter.numel()))
+    maps = torch.randn(2, 4, 2, 3, generator=seeded(3))
+    for each, attended in zip(maps, layer(maps), strict=True):
+        expected = naive_attention(layer, each.flatten(1)).view(4, 2, 3)
+        torch.testing.assert_close(attended, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("spread", [0.1, 2.0])
+def test_loss_against_a_loop(spread):
+    logits, target = logit_batch(classes=3)
+    features = spread * torch.randn(40, 5, generator=seeded(4), dtype=torch.float64)
+    centroids = spread * torch.randn(3, 5, generator=seeded(5), dtype=torch.float64)
+    entropy = attract = others = 0.0
+    for row, y, x in zip(logits.tolist(), target.tolist(), features.tolist(), strict=True):
+        entropy -= math.log(softmax(row)[y]) / 40
+        for j, c in enumerate(centroids.tolist()):
+            if j == y:
+                attract += math.dist(x, c) ** 2 / 2 / 40
+            else:
+                others += math.dist(x, c) ** 2 / 120
+    repel = max(0, 10 - others)
+    assert (repel > 0) == (spread < 1)
+    expected = entropy + 0.3 * (attract + 0.01 * repel)
+    is_close(OLTRLoss(0.3)((logits, features, centroids), target), expected)
+
+
+def test_stage_2_begins_where_stage_1_ended():
+    network = Network(DigitsCNN(3), nn.Linear(64, 3))
+    images = torch.randn(9, 3, 8, 8, generator=seeded(6))
+    before = network.eval().features(images)
+    weight = network.head.weight.clone()
+    material = Material(torch.bincount(LABELS), before.detach, LABELS, seeded())
+    begun = MetaEmbed(slow_factor=0.2).network(network, material).eval()
+    torch.testing.assert_close(begun.features(images), before)  # attention adds nothing yet
+    assert torch.equal(begun.head.hallucinator.weight, weight)
+    for j in range(3):
+        torch.testing.assert_close(begun.head.centroids[j], before[j == LABELS].mean(0))
+    slow = {id(p) for p in [*begun.backbone.parameters(), begun.head.centroids]}
+    groups = {g["lr_factor"]: {id(p) for p in g["params"]} for g in parameter_groups(begun)}
+    assert groups[0.2] == slow
+    assert groups[1.0] == {id(p) for p in begun.parameters()} - slow
+
+
+def test_in_training_it_gives_what_the_loss_takes():
+    network = Network(DigitsCNN(3), nn.Linear(64, 3))
+    images = torch.randn(9, 3, 8, 8, generator=seeded(6))
+    material = Material(torch.bincount(LABELS), lambda: torch.rand(9, 64), LABELS, seeded())
+    begun = MetaEmbed().network(network, material).train()
+    outputs = begun(images)
+    OLTRLoss(0.01)(outputs, LABELS).backward()
+    assert all(p.grad is not None for p in begun.parameters())
+    assert begun.eval()(images).shape == (9, 3)
