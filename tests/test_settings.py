@@ -315,3 +315,22 @@ def test_texts_become_values(text, annotation, expected):
 def test_kinds_have_distinct_names():
     for kinds in KINDS.values():
         assert all(name == kind.name for name, kind in kinds.items())
+
+
+@pytest.mark.parametrize(
+    ("method", "changes", "message"),
+    [
+        ("bbn", {"mixup_alpha": 1}, "objective 'bbn' has batches and outputs of its own: neither"),
+        ("hybrid_sc", {"class_weights": "effective"}, "neither mixup_alpha nor class_weights"),
+        ("oltr", {"stage2_mixup_alpha": 1}, "objective 'oltr' has batches and outputs of its own"),
+        ("oltr", {"stage2_objective": "cross_entropy"}, "'cross_entropy' does not work with head"),
+        ("ce_crt", {"stage2_rebalance": "tde"}, "re-balancing 'tde' does not work with head 'lin"),
+        ("ce_crt", {"stage2_objective": "oltr"}, "'oltr' does not work with head 'linear'; .*: meta"),
+        ("tde", {"stage2_rebalance": "crt"}, "'crt' does not work with head 'multi_head'"),
+        ("gcl_crt", {"head": "bilateral"}, "'gcl' does not work with head 'bilateral'"),
+        ("ce", {"head": "meta"}, "head 'meta' is unknown; allowed: cosine, linear, "),
+    ],
+)
+def test_combinations_that_cannot_be(method, changes, message):
+    with pytest.raises(GCLError, match=message):
+        resolve("cifar10", method, **changes)
