@@ -242,7 +242,7 @@ table(header, rows, f"Mean of the classes of each group; {protocol(trained['ce']
 #   test images is higher.
 #
 # So at the end of training the cloud is less a reserve of unsaturated images than a margin that
-# training has filled, wide for rare classes. Notebook 2 shows what that is worth, notebook 3 what
+# training has filled, wide for rare classes. Notebook 3 shows what that is worth, notebook 5 what
 # it looks like.
 #
 # ## Exercises

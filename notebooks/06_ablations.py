@@ -15,7 +15,7 @@
 # ---
 
 # %% [markdown]
-# # 4. Ablations: which choices of GCL matter?
+# # 6. Ablations: which choices of GCL matter?
 #
 # Tables 3, 4 and 5 of the paper change one part of GCL with cRT at a time: how the cloud grows with
 # rarity, how stage 2 samples images, and how it re-balances the classifier. The paper reports one
@@ -28,7 +28,7 @@
 # %% [markdown]
 # ## Parameters
 #
-# With the defaults the three tables take about a minute on two cores, after notebook 2 has made the
+# With the defaults the three tables take about a minute on two cores, after notebook 3 has made the
 # runs that they share. The column *paper* is always quoted from the paper and never recomputed:
 # other images, another network, one run.
 
@@ -206,7 +206,7 @@ show(
         },
         "test top-1 (%); bars: mean ± standard deviation, dots: single seeds",
     ),
-    "04_ablations",
+    "06_ablations",
     "Top-1 accuracy of each variant of Tables 3 to 5, each seed as a dot, with mean and spread.",
     folder,
     about_runs(*(runs for by_name in tables.values() for runs in by_name.values())),
