@@ -1,6 +1,6 @@
 """Accuracy from clean outputs: confusion matrix, top-1, per class and by group."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -10,6 +10,7 @@ from torch.fx.experimental.optimization import fuse
 
 from gcl_core.batches import clean_batches
 from gcl_core.dataset import LongTailedDataset
+from gcl_core.errors import GCLError
 from gcl_core.hardware import channels_last
 
 Inference = Callable[[Tensor], Tensor]
@@ -66,3 +67,39 @@ def accuracies(confusion: Tensor, groups: Mapping[str, list[int]]) -> dict[str, 
     result.update({group: percent(classes) for group, classes in groups.items()})
     result["per_class"] = [percent([j]) for j in every]
     return result
+
+
+def weighted_accuracy(
+    per_class: Sequence[float] | Tensor, weights: Sequence[float] | Tensor
+) -> float:
+    """Accuracy of test images of which class j makes up the share w_j / sum_i w_i.
+
+    sum_j w_j a_j / sum_j w_j,  a_j the accuracy of class j
+
+    Raises:
+        GCLError: weights that are negative or all zero, or not one for each class.
+    """
+    accuracy = torch.as_tensor(per_class, dtype=torch.float64)
+    share = torch.as_tensor(weights, dtype=torch.float64)
+    if accuracy.shape != share.shape:
+        raise GCLError(f"{accuracy.numel()} accuracies need as many weights, got {share.numel()}")
+    if bool((share < 0).any()) or not bool(share.sum() > 0):
+        raise GCLError("weights must be >= 0 and not all zero")
+    return float((share * accuracy).sum() / share.sum())
+
+
+def destinations(confusion: Tensor, groups: Mapping[str, list[int]]) -> dict[str, Tensor]:
+    """Where the test images of each class go, in percent: "right", and wrong by group.
+
+    Args:
+        confusion: (C, C) images by true (row) and predicted (column) class.
+        groups: classes by group.
+
+    Returns:
+        (C,) float64 by "right" and by group of the predicted class; for each class they add up to
+        100, or are NaN where it has no test images.
+    """
+    images = confusion.double()
+    share = 100 * images / images.sum(1, keepdim=True)
+    wrong = share - share.diagonal().diag_embed()
+    return {"right": share.diagonal(), **{g: wrong[:, c].sum(1) for g, c in groups.items()}}

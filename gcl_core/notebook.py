@@ -89,15 +89,12 @@ def seeded_settings(
     Raises:
         GCLError: as `gcl_core.methods.resolve`.
     """
-    return resolve(
-        parameters.dataset,
-        method,
-        parameters.preset or None,
-        imbalance_ratio=parameters.imbalance_ratio or None,
-        seed=seed,
-        data_seed=seed if parameters.dataset == "digits" else 0,
-        **changes,
-    )
+    given: dict[str, Any] = {
+        "imbalance_ratio": parameters.imbalance_ratio or None,
+        "seed": seed,
+        "data_seed": seed if parameters.dataset == "digits" else 0,
+    }
+    return resolve(parameters.dataset, method, parameters.preset or None, **(given | changes))
 
 
 def run_variants(
@@ -177,6 +174,15 @@ def ablation_table(
     return table(header, rows, caption)
 
 
+def png_of(figure: Figure) -> bytes:
+    """A figure as PNG at 100 dpi in 256 colours: a third of the bytes, no difference to be seen."""
+    png, small = io.BytesIO(), io.BytesIO()
+    with style():
+        figure.savefig(png, format="png", dpi=100, metadata={"Software": None})
+    PIL.Image.open(png).convert("RGB").quantize(256).save(small, "png", optimize=True)
+    return small.getvalue()
+
+
 def show(
     figure: Figure, name: str, alt: str, folder: Path | None, about: Mapping[str, Any]
 ) -> None:
@@ -189,11 +195,6 @@ def show(
         folder: see `gcl_core.figures.save_figure`; None saves nothing.
         about: see `gcl_core.figures.save_figure`.
     """
-    png = io.BytesIO()
-    with style():
-        figure.savefig(png, format="png", dpi=100, metadata={"Software": None})
-    small = io.BytesIO()  # 256 colours: a third of the bytes, and no difference to be seen
-    PIL.Image.open(png).convert("RGB").quantize(256).save(small, "png", optimize=True)
-    display(Image(data=small.getvalue(), format="png", alt=alt))
+    display(Image(data=png_of(figure), format="png", alt=alt))
     if folder is not None:
         save_figure(figure, folder, name, {"alt": alt, **about})

@@ -10,7 +10,7 @@ from torch import Tensor
 from gcl_core.batches import clean_batches
 from gcl_core.clouds import cloud_sizes
 from gcl_core.errors import GCLError
-from gcl_core.objectives import GCL
+from gcl_core.objectives import GCL, Objective
 from gcl_core.training import Run
 
 NODES = 64  # Gauss-Legendre points over |eps|: errors below 1e-5 up to a reach of 30
@@ -164,11 +164,35 @@ class Saturation:
 
 
 @torch.no_grad()
+def training_logits(run: Run) -> Tensor:
+    """Clean logits of a run's training images, without augmentation: (N, C).
+
+    The outputs times the scale of the last stage's objective, if it has one: s cos theta for GCL.
+    """
+    dataset, network, cpu = run.dataset, run.network, torch.device("cpu")
+    outputs = torch.cat([network(b) for b in clean_batches(dataset.train_images, dataset, cpu)])
+    return outputs * getattr(_objective(run), "scale", 1.0)
+
+
+def cloud_reach(run: Run) -> Tensor:
+    """r_j = s k delta_j of a run's last objective, (C,) float64; zeros unless that is GCL."""
+    objective, counts = _objective(run), run.dataset.class_counts
+    if not isinstance(objective, GCL):
+        return torch.zeros(len(counts), dtype=torch.float64)
+    sizes = cloud_sizes(counts, objective.strategy, objective.exponent)
+    return sizes * objective.scale * objective.noise_multiplier
+
+
+def _objective(run: Run) -> Objective:
+    return (run.settings.stage2 or run.settings.stage1).objective
+
+
+@torch.no_grad()
 def saturation(run: Run, *, cloud: bool = False, threshold: float = 0.01) -> Saturation:
     """1 - p_y of a run's training images, without augmentation and mixup, under its last objective.
 
-    The logits are the outputs times the scale of the last stage's objective, if it has one:
-    s cos theta for GCL. What other objectives do to them is left out, as is every focal factor.
+    The logits are `training_logits`. What other objectives do to them is left out, as is every
+    focal factor.
 
     Args:
         run: a finished run.
@@ -177,16 +201,11 @@ def saturation(run: Run, *, cloud: bool = False, threshold: float = 0.01) -> Sat
         threshold: an image counts as active above it. 0.01 is a choice of this study: the image
             gives less than a hundredth of the largest gradient there is.
     """
-    dataset, labels = run.dataset, run.dataset.train_labels
-    network, cpu = run.network, torch.device("cpu")
-    outputs = torch.cat([network(b) for b in clean_batches(dataset.train_images, dataset, cpu)])
-    objective = (run.settings.stage2 or run.settings.stage1).objective
+    dataset, labels, objective = run.dataset, run.dataset.train_labels, _objective(run)
+    outputs = training_logits(run)
     reach, sigma = torch.zeros(dataset.num_classes), 0.0
-    outputs = outputs * getattr(objective, "scale", 1.0)
     if cloud and isinstance(objective, GCL):
-        sizes = cloud_sizes(dataset.class_counts, objective.strategy, objective.exponent)
-        reach = sizes * objective.scale * objective.noise_multiplier
-        sigma = objective.sigma
+        reach, sigma = cloud_reach(run), objective.sigma
         outputs[torch.arange(len(labels)), labels] -= objective.scale * objective.margin
     gradient = expected_target_gradient(outputs, labels, reach, sigma)
     counts = torch.bincount(labels, minlength=dataset.num_classes)
