@@ -209,8 +209,8 @@ def _circle(axes: Axes, reach: float) -> None:
         )
         axes.annotate(
             f"anchor of the {name}",
-            (x + 0.1, 1.17 * y),
-            ha="center",
+            (x + 0.1, 1.1 * y),
+            ha="left",
             va="center",
             color=GROUP_COLOURS[group],
         )

@@ -52,7 +52,7 @@ class Slider:
             min=self.low,
             max=self.high,
             step=self.step,
-            readout_format=".4~g",
+            readout_format=".4",
             **_layout(self.label),
         )
 

@@ -61,6 +61,19 @@ def checked_parameters(
     return result
 
 
+def numbers_in(name: str, text: str, *, low: float) -> list[float]:
+    """The numbers of a parameter such as "1,10,50", in its order.
+
+    Raises:
+        GCLError: a part that is not a number, or is below `low`.
+    """
+    numbers = [coerce(name, part.strip(), float) for part in text.split(",")]
+    for number in numbers:
+        if not number >= low:
+            raise GCLError(f"parameter {name} must have numbers >= {low:g}, got {number:g}")
+    return numbers
+
+
 def project_path(text: str) -> Path | None:
     """A folder as a parameter names it; relative ones lie in the project. None for the empty text.
 

@@ -1,0 +1,507 @@
+# ---
+# jupyter:
+#   jupytext:
+#     cell_metadata_filter: tags
+#     formats: ipynb,py:percent
+#     notebook_metadata_filter: kernelspec,jupytext,-jupytext.text_representation.jupytext_version
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 2. What is a Gaussian cloud?
+#
+# Notebook 1 used the cloud as given: the loss lowers the cosine of class $j$ by $k\,\delta_j
+# |\varepsilon_j|$. Here it is built up from the paper's argument (Sec. 3.2, Eq. 4 to 12), which
+# starts somewhere else, at Gaussian noise on the *feature*, and arrives at a random number on the
+# *logit*. Every step is simulated or computed: two hold exactly, one is an approximation whose
+# error is measured, and one is a decision.
+#
+# Afterwards you can say which noise on a feature a cloud stands for and when that reading breaks
+# down, why the noise has lost its sign, which fixed margin has the same mean, and what the
+# randomness does that this margin does not.
+
+# %% [markdown]
+# ## Parameters
+#
+# MEASURED
+#
+# Change them with, for example, `papermill notebooks/02_gaussian_cloud.ipynb out.ipynb -p sigma
+# 0.5`; all but the last section is arithmetic and needs no training.
+
+# %% tags=["parameters"]
+dataset: str = "digits"  # digits, cifar10, cifar100 (or cifar10:PATH), or folder:PATH
+imbalance_ratio: float = 100.0  # n_max / n_min of the training images; 0: data as they are
+preset: str = ""  # digits, official, paper, short or smoke; empty: the data set's own
+seeds: int = 3  # runs of GCL for the last section, from seed 0 on
+sigma: float = 0.3333333333333333  # standard deviation of the noise; 1/3: the paper, Sec. 4.2
+draws: int = 20000  # random vectors in each simulation
+runs: str = "runs"  # folder of all runs, in the project unless absolute
+figures: str = ""  # folder to save the figures in; empty: show them only
+workers: int = 0  # runs at a time; 0: one for each core
+
+# %%
+from gcl_core.notebook import checked_parameters, project_path
+
+p = checked_parameters(
+    globals(), minimum={"seeds": 1, "imbalance_ratio": 0, "workers": 0, "draws": 100, "sigma": 0.01}
+)
+folder = project_path(p.figures)
+
+# %% [markdown]
+# The cell above checks the parameters: a name that is not in the list, a wrong type or a value out
+# of range stops everything here. The functions of `gcl_core.gaussian` are this notebook in code;
+# each names its equation. All noise comes from one generator with a fixed seed.
+
+# %%
+import torch
+
+from gcl_core import GCLLoss, cloud_figures, cloud_sizes, gaussian
+from gcl_core.embedding import group_means
+from gcl_core.figures import (
+    METHOD_LOOKS,
+    Look,
+    Series,
+    about_runs,
+    gradient_curves,
+    over_seeds,
+    values_by_class,
+)
+from gcl_core.interaction import Slider, explore
+from gcl_core.notebook import protocol, run_variants, show, table
+from gcl_core.priors import LogitAdjustedLoss
+from gcl_core.saturation import (
+    binary_gradient,
+    cloud_reach,
+    expected_binary_gradient,
+    softmax_gradient,
+    training_logits,
+)
+
+generator = torch.Generator().manual_seed(0)
+
+# %% [markdown]
+# ## From noise on the feature to noise on the logit
+#
+# A linear classifier without bias has one *anchor* $w_j$ for each class and the logits $z_j =
+# w_j^\top f$ of a feature $f \in \mathbb R^D$. Perturb the feature with Gaussian noise:
+#
+# $$f^\delta = f + \delta\,\varepsilon, \quad \varepsilon \sim \mathcal N(\mu, \Sigma) \quad (4)
+# \qquad\qquad z_j^\delta = w_j^\top f^\delta = z_j + \delta\, w_j^\top \varepsilon. \quad (5)$$
+#
+# (The copy of the paper that we work from has lost its formulas; Eq. 4 to 8 are written down from
+# the sentences around them.) Only the projection of the noise on the anchor matters. With $\hat w_j
+# = w_j / \lVert w_j \rVert$ it is Gaussian for *every* $\Sigma$:
+#
+# $$\hat w_j^\top \varepsilon \sim \mathcal N(\hat w_j^\top \mu,\; \hat w_j^\top \Sigma\, \hat w_j).$$
+#
+# The paper sets $\Sigma = \sigma^2 I$ "to make the clouded cosine logit still satisfy the Gaussian
+# distribution". For that alone it would not be needed; what it does is give all classes the *same*
+# variance $\sigma^2$, wherever their anchors point. We draw noise in 2, 64 and 512 dimensions,
+# project it on a random anchor, and test mean, variance and shape.
+
+# %%
+projections, rows = {}, []
+for D in (2, 64, 512):
+    anchor = torch.nn.functional.normalize(torch.randn(D, generator=generator), dim=0)
+    wide = torch.linspace(0.5, 1.5, D)  # a covariance that is not a multiple of I
+    for title, shift, stretch, stated in (
+        ("Σ = σ² I", 0.0, torch.ones(D), torch.ones(D)),
+        ("Σ = σ² I, all means μ = 0.1", 0.1, torch.ones(D), torch.ones(D)),
+        ("Σ diagonal, 0.5 to 1.5 σ", 0.0, wide, wide),
+        ("the same, stated as σ² I", 0.0, wide, torch.ones(D)),
+    ):
+        noise = shift + p.sigma * stretch * torch.randn(p.draws, D, generator=generator)
+        projections.setdefault(f"D = {D}", noise @ anchor)
+        spread = p.sigma * float((stated * anchor).norm())
+        test = gaussian.gaussian_test(noise @ anchor, shift * float(anchor.sum()), spread)
+        cells = (spread, test.mean, test.variance, test.shape)
+        rows.append([f"D = {D}, {title}", *(f"{value:.3f}" for value in cells)])
+
+# %%
+show(
+    cloud_figures.projection_histograms(projections, 0.0, p.sigma),
+    "02_projections",
+    "Histograms of Gaussian noise in 2, 64 and 512 dimensions projected on one direction; all three"
+    " follow the same normal density.",
+    folder,
+    {"sigma": p.sigma, "draws": p.draws},
+)
+
+# %%
+header = ["noise", "stated deviation", "p: mean", "p: variance", "p: shape"]
+table(header, rows, f"{p.draws} draws; z test, chi-square test, Kolmogorov-Smirnov test.")
+
+# %% [markdown]
+# NOTICE1
+#
+# ## One noise, many classes
+#
+# All classes of an image see the *same* perturbed feature, so their clouds are not independent:
+#
+# $$\mathrm{corr}(\hat w_i^\top \varepsilon,\, \hat w_j^\top \varepsilon) = \hat w_i^\top \hat w_j .$$
+#
+# The paper writes one $\varepsilon$ in Eq. 10, as if all classes shared a number; the published
+# code draws one for each image and class. Neither follows from Eq. 4. But we can see to which the
+# derivation is nearer: ten anchors that are as far apart as possible have cosines of $-1/9$.
+
+# %%
+simplex = torch.eye(10) - 0.1
+noise = p.sigma * torch.randn(p.draws, 10, generator=generator)
+clouds = noise @ torch.nn.functional.normalize(simplex).T
+correlation = torch.corrcoef(clouds.T)
+off = correlation[~torch.eye(10, dtype=torch.bool)]
+rows = [
+    ["one ε shared (Eq. 10 as written)", "1"],
+    ["one ε for each class (published code)", "0"],
+    ["projections on 10 anchors, stated", f"{-1 / 9:.3f}"],
+    ["projections on 10 anchors, measured", f"{off.mean():.3f}"],
+]
+table(["clouds of two classes", "correlation"], rows, "Mean over all pairs of ten classes.")
+
+# %% [markdown]
+# NOTICE2
+#
+# ## The cosine, and what Eq. 7 leaves out
+#
+# GCL has a cosine classifier: feature and anchor are divided by their lengths, and their product is
+# a constant $s$, the scale. The perturbed feature has another length than the clean one:
+#
+# $$z_j^\delta = s\left(\frac{w_j^\top f}{\lVert w_j\rVert\,\lVert f + \delta\varepsilon\rVert} +
+# \frac{\delta\, w_j^\top\varepsilon}{\lVert w_j\rVert\,\lVert f+\delta\varepsilon\rVert}\right)
+# \;(6) \qquad \approx \qquad s\left(\cos\theta_j + \frac{\delta}{\lVert f\rVert}\,\hat w_j^\top
+# \varepsilon\right) \;(7)$$
+#
+# where $\theta_j$ is the angle between $f$ and $w_j$, and the step takes $\lVert f +
+# \delta\varepsilon \rVert \approx \lVert f \rVert$ "because $\delta$ is a small number". How small?
+# From $\mathbb E \lVert \varepsilon\rVert^2 = \sigma^2 D$ follows
+#
+# $$\sqrt{\mathbb E\,\frac{\lVert f + \delta\varepsilon\rVert^2}{\lVert f\rVert^2}} =
+# \sqrt{1 + \Bigl(\frac{\delta}{\lVert f\rVert}\Bigr)^{2} \sigma^2 D}.$$
+#
+# It is the *dimension* that decides. ResNet-32 has $D = 64$. We measure the length, and the cosine
+# of a feature at 60 degrees from its anchor, exact and simplified.
+
+# %%
+sizes = torch.linspace(0, 1, 21).tolist()
+growth = {D: [gaussian.norm_growth(size, D, p.sigma) for size in sizes] for D in (2, 64, 512)}
+feature, anchors = torch.zeros(64), torch.zeros(1, 64)
+feature[0], anchors[0, 0], anchors[0, 1] = 1.0, 0.5, 0.75**0.5
+noise = p.sigma * torch.randn(p.draws // 4, 64, generator=generator)
+moved = [gaussian.clouded_cosines(feature, anchors, noise, size) for size in sizes]
+lines = [("simplified (Eq. 7)", "#8A8A8A", "--", 1), ("exact (Eq. 6)", "#000000", "-", 0)]
+cosines = [
+    Series(
+        Look(label, colour, line),
+        [float(both[i].mean()) for both in moved],
+        [float(both[i].std()) for both in moved],
+    )
+    for label, colour, line, i in lines
+]
+looks = {2: ("#8A8A8A", ":"), 64: ("#000000", "-"), 512: ("#8A8A8A", "--")}
+
+# %%
+show(
+    cloud_figures.approximation_lines(
+        sizes, [Series(Look(f"D = {D}", *looks[D]), growth[D]) for D in growth], cosines
+    ),
+    "02_approximation",
+    "Length of the perturbed feature against the cloud size for three dimensions, and mean and"
+    " spread of its cosine with an anchor, exact and simplified.",
+    folder,
+    {"sigma": p.sigma, "draws": p.draws // 4, "dimension": 64},
+)
+
+# %%
+rows = []
+for size in (0.05, 0.1, 0.2, 0.5, 1.0):
+    exact, linear = gaussian.clouded_cosines(feature, anchors, noise, size)
+    length = (linear / exact).abs()[:, 0]
+    cells = (length.square().mean().sqrt(), gaussian.norm_growth(size, 64, p.sigma))
+    gap = (exact - linear).square().mean().sqrt()
+    rows.append([f"{size:g}", *(f"{float(c):.3f}" for c in (*cells, gap, linear.std()))])
+header = ["δ / |f|", "length, measured", "stated", "error of the cosine", "its cloud (Eq. 7)"]
+table(header, rows, "D = 64; root mean squares, and the standard deviation of the cloud itself.")
+
+# %% [markdown]
+# NOTICE3
+#
+# ## The cloud of a class: one number
+#
+# What is left is one Gaussian number for each image and class, with a size that may depend on the
+# class:
+#
+# $$z_j^\delta = s\,(\cos\theta_j + \delta_j\, \varepsilon), \quad \varepsilon \sim \mathcal N(\mu,
+# \sigma^2) \;(8) \qquad\qquad \delta_j = \log n_{\max} - \log n_j. \;(9)$$
+#
+# The sizes are divided by the largest, so that the rarest class has $\delta_j = 1$; with $\mu = 0$
+# and $\sigma = 1/3$, 99.7 % of the noise lies in $[-1, 1]$, and the rest is clamped to it (Sec. 4.2).
+# The paper's Table 3 tries four sizes. Its expressions are not legible in our copy. The logarithm is
+# Eq. 9 and the published code, the only one there; the two powers, $n_{\max}^e - n_j^e$, are
+# reconstructed from their name ("power difference"); **the cosine**, $\cos(\tfrac{\pi}{2}
+# n_j/n_{\max})$, **is the least certain**: any cosine form that is zero at the head would fit.
+
+# %%
+trained = run_variants(p, {"gcl": ("gcl", {"mixup_alpha": 0})})["gcl"]
+data = trained[0].dataset
+strategies = {
+    Look("log. diff. (Eq. 9)", METHOD_LOOKS["gcl"].colour): {},
+    Look("pow. diff., e = 1/4", "#000000", "--"): {"strategy": "power", "exponent": 0.25},
+    Look("pow. diff., e = 1/3", "#8A8A8A", "-."): {"strategy": "power", "exponent": 1 / 3},
+    Look("cos. (reconstructed)", "#56B4E9", ":"): {"strategy": "cosine"},
+}
+lines = [
+    Series(look, cloud_sizes(data.class_counts, **choice).tolist())
+    for look, choice in strategies.items()
+]
+show(
+    values_by_class(data, {"Cloud size $δ_j$": lines}),
+    "02_sizes",
+    "Cloud size of each class, head to tail, for four strategies: the logarithm is nearly a straight"
+    " line, the cosine is close to one from the third class on.",
+    folder,
+    {"class_counts": data.class_counts},
+)
+
+# %% [markdown]
+# NOTICE4
+#
+# ## Why the noise loses its sign
+#
+# With Eq. 8 the difference between the target $y$ and another class $j$ is
+#
+# $$z_y^\delta - z_j^\delta = s\,\bigl[(\cos\theta_y - \cos\theta_j) + (\delta_y - \delta_j)\,
+# \varepsilon\bigr]. \quad (10)$$
+#
+# For a tail image among head classes $\delta_y > \delta_j$. If $\varepsilon > 0$ the difference
+# grows, and with it the saturation: the opposite of what was wanted. So the paper requires
+# $\varepsilon$ to be negative, and writes
+#
+# $$z_j = s\,(\cos\theta_j - \delta_j\,|\varepsilon|) \;(11) \qquad\qquad L = -\log
+# \frac{e^{z_y}}{\sum_j e^{z_j}}. \;(12)$$
+#
+# The published code has a further factor $k$ on the cloud ($1/2$ on CIFAR), which the text does not
+# have. Below, the mean gradient of a tail image against the head with the code's $s = 30$, $k =
+# 1/2$: a full cloud reaches $r = s k \delta = 15$ units of the logit. With a sign the mean is half
+# of the one that lowers and half of one that raises.
+
+# %%
+reach = 15.0
+difference = torch.linspace(-5, 20, 251, dtype=torch.float64)
+curves = [
+    Series(Look("no cloud", "#000000"), (-binary_gradient(difference)).tolist()),
+    Series(
+        Look("ε with its sign", "#8A8A8A", "--"),
+        (-gaussian.signed_binary_gradient(difference, reach, p.sigma)).tolist(),
+    ),
+    Series(
+        Look("|ε|", METHOD_LOOKS["gcl"].colour),
+        (-expected_binary_gradient(difference, reach, sigma=p.sigma)).tolist(),
+    ),
+]
+show(
+    gradient_curves(difference.tolist(), curves),
+    "02_sign",
+    "Mean gradient on the target logit against the clean difference: with the sign about half of"
+    " that without at large differences, and below plain softmax at negative ones.",
+    folder,
+    {"reach": reach, "sigma": p.sigma},
+)
+
+# %% [markdown]
+# NOTICE5
+#
+# ## The mean of the cloud is a logit adjustment
+#
+# On average the cloud lowers $z_j$ by $s k \delta_j \mathbb E|\varepsilon|$. For clamped noise
+#
+# $$\mathbb E|\varepsilon| = \sigma\sqrt{\tfrac{2}{\pi}}\,\bigl(1 - e^{-1/(2\sigma^2)}\bigr) +
+# \mathrm{erfc}\Bigl(\tfrac{1}{\sigma\sqrt 2}\Bigr),$$
+#
+# and with Eq. 9 the shift is linear in $\log n_j$. That is *logit adjustment in training* (Menon et
+# al. 2021), which adds $\tau\log\pi_j$ with the class prior $\pi_j = n_j/\sum_i n_i$: up to a number
+# that is the same for all classes, and so drops out of the softmax,
+#
+# $$-s k\,\delta_j\,\mathbb E|\varepsilon| = \tau_{\mathrm{eff}} \log\frac{n_j}{n_{\max}}, \qquad
+# \tau_{\mathrm{eff}} = \frac{s\,k\,\mathbb E|\varepsilon|}{\log(n_{\max}/n_{\min})}.$$
+#
+# The check: cross-entropy of random cosines under GCL with every $|\varepsilon|$ held at its mean,
+# minus that under `LogitAdjustedLoss` with this $\tau$.
+
+# %%
+mean, deviation = gaussian.cloud_moments(p.sigma)
+cosine = 2 * torch.rand(512, 10, generator=generator, dtype=torch.float64) - 1
+target = torch.randint(10, (512,), generator=generator)
+rows = []
+settings = {"CIFAR, stage 1": (30, 0.5), "CIFAR, stage 2": (20, 0.5), "Places-LT, stage 1": (30, 1)}
+for title, (s, k) in settings.items():
+    for n_min in (100, 50, 25):
+        counts = torch.logspace(
+            torch.tensor(5000.0).log2(), torch.tensor(float(n_min)).log2(), 10, 2
+        )
+        tau = gaussian.matched_tau(counts, s, k, p.sigma)
+        held = GCLLoss(counts, scale=s, noise_multiplier=k, reduction="none")
+        adjusted = LogitAdjustedLoss(counts, tau=tau, scale=s, reduction="none")
+        gap = held(cosine, target, torch.full_like(cosine, mean)) - adjusted(cosine, target)
+        row = [f"{title}, ρ = {5000 // n_min}", s * k * mean, tau, float(gap.abs().max())]
+        rows.append([row[0], f"{row[1]:.3f}", f"{row[2]:.3f}", f"{row[3]:.0e}"])
+header = ["published code", "shift of the rarest", "τ eff", "largest loss difference"]
+table(header, rows, f"E|ε| = {mean:.5f}, standard deviation {deviation:.5f}.")
+
+# %% [markdown]
+# NOTICE6
+#
+# ## What the randomness adds
+#
+# The loss is a convex function of the logit difference $d = z_y - z_j$, so its mean over the cloud
+# lies above its value at the mean of the cloud (Jensen's inequality). The gap is what GCL has and
+# logit adjustment with $\tau_{\mathrm{eff}}$ has not:
+#
+# $$\mathbb E\,\ell(d - r|\varepsilon|) \;\ge\; \ell(d - r\,\mathbb E|\varepsilon|), \qquad \ell(d) =
+# \log(1 + e^{-d}).$$
+
+# %%
+show(
+    cloud_figures.jensen_gap(reach, p.sigma),
+    "02_jensen",
+    "Loss and gradient of a tail image against the logit difference, without a cloud, with the cloud"
+    " held at its mean, and averaged over the cloud; the gap between the last two is shaded.",
+    folder,
+    {"reach": reach, "sigma": p.sigma},
+)
+
+# %%
+at = torch.tensor([0.0, 2.0, 5.0, 10.0, 15.0], dtype=torch.float64)
+over = -expected_binary_gradient(at, reach, sigma=p.sigma)
+held = -binary_gradient(at - reach * mean)
+loss = gaussian.expected_binary_loss(at, reach, p.sigma)
+fixed = torch.nn.functional.softplus(reach * mean - at)
+rows = [
+    [f"{d:g}", f"{a:.3g}", f"{b:.3g}", f"{x:.3g}", f"{y:.3g}"]
+    for d, a, b, x, y in zip(*(v.tolist() for v in (at, loss, fixed, over, held)), strict=True)
+]
+header = ["d", "loss: mean over ε", "at the mean", "gradient: mean over ε", "at the mean"]
+table(header, rows, f"Two classes, r = {reach:g}.")
+
+# %% [markdown]
+# NOTICE7
+#
+# ### By hand
+#
+# Move the logit difference and the reach of the cloud. On the left the mean, on the right how often
+# the cloud leaves which gradient.
+
+# %%
+explore(
+    cloud_figures.gradient_at,
+    "02_gradient_at",
+    "Gradient at one logit difference: on the curves without a cloud and averaged over the cloud,"
+    " and as the share of clouds that leave each tenth of it.",
+    folder,
+    difference=Slider("logit difference d", 5.0, -5.0, 20.0, 0.5),
+    reach=Slider("reach r = s k δ", 15.0, 0.0, 30.0, 0.5),
+)
+
+# %% [markdown]
+# ## Two classes on a circle
+#
+# With two classes and two-dimensional features everything can be drawn. The anchors of head and
+# tail stand at 60 degrees below and above an axis, and a feature at the angle $\varphi$ from it has
+# the clean difference $d = s(\cos\theta_t - \cos\theta_h) = 2 s \sin 60^\circ \sin\varphi$. Only
+# the tail has a cloud. Training is undecided ($p_y = 1/2$) where $2\sin 60^\circ\sin\varphi =
+# k\,\delta\,|\varepsilon|$: the boundary is not a line but a fan.
+
+# %%
+explore(
+    cloud_figures.circle,
+    "02_circle",
+    "Two anchors on the unit circle with the fan of training boundaries between the clean one and"
+    " that of a full cloud; gradient of a tail image by direction, and by direction and noise.",
+    folder,
+    cloud_size=Slider("cloud size δ", 1.0, 0.0, 1.0, 0.05),
+    noise_multiplier=Slider("noise multiplier k", 0.5, 0.0, 1.5, 0.05),
+    scale=Slider("scale s", 30.0, 1.0, 60.0, 1.0),
+)
+
+# %% [markdown]
+# NOTICE8
+#
+# ## In a trained network: who feels the randomness
+#
+# Last, the training images of Digits-LT under GCL (stage 1, no mixup). For each image the gradient
+# $1 - p_y$ is drawn under 400 clouds: its mean, its value with all clouds at their mean, and its
+# standard deviation, averaged over the images of a class.
+
+# %%
+measured = {
+    "mean over the clouds": [],
+    "clouds held at their mean": [],
+    "spread over the clouds": [],
+}
+for run in trained:
+    logits, reaches = training_logits(run).double(), cloud_reach(run)
+    labels = run.dataset.train_labels
+    drawn = gaussian.sampled_gradients(logits, labels, reaches, 400, generator, p.sigma)
+    at_mean = -softmax_gradient(logits - reaches * mean, labels)
+    values = (drawn.mean(0), at_mean.gather(1, labels[:, None])[:, 0], drawn.std(0))
+    for title, by_image in zip(measured, values, strict=True):
+        by_class = [float(by_image[labels == j].mean()) for j in range(data.num_classes)]
+        measured[title].append(by_class)
+
+# %%
+looks = (
+    Look("mean", cloud_figures.CLOUD.colour),
+    Look("clouds at their mean", cloud_figures.FIXED.colour, "--"),
+    Look("spread", "#8A8A8A", ":"),
+)
+lines = [over_seeds(look, rows) for look, rows in zip(looks, measured.values(), strict=True)]
+title = "Gradient $1 - p_y$ of training images"
+show(
+    values_by_class(data, {title: lines}, floor={title: 1e-6}),
+    "02_spread",
+    "Mean gradient over the clouds, gradient with the clouds at their mean, and standard deviation"
+    " over the clouds, by class, head to tail, on a logarithmic axis.",
+    folder,
+    about_runs(trained),
+)
+
+# %%
+by_group = {
+    title: [group_means(torch.tensor(row), data.groups) for row in by_seed]
+    for title, by_seed in measured.items()
+}
+rows = [
+    [title, *(f"{sum(seed[g] for seed in by_seed) / p.seeds:.5f}" for g in data.groups)]
+    for title, by_seed in by_group.items()
+]
+table(["gradient $1 - p_y$", *data.groups], rows, protocol(trained))
+
+# %% [markdown]
+# NOTICE9
+#
+# ## Exercises
+#
+# Each asks for a prediction or a measurement; the solution is folded away below it.
+
+# %% [markdown]
+# EXERCISES
+#
+# ## Summary
+#
+# SUMMARY
+#
+# ## References
+#
+# - M. Li, Y.-M. Cheung, Y. Lu. *Long-tailed Visual Recognition via Gaussian Clouded Logit
+#   Adjustment.* CVPR 2022, [arXiv 2305.11733](https://arxiv.org/abs/2305.11733), Sec. 3.2, 4.2 and
+#   4.5.2.
+# - A. K. Menon et al. *Long-tail Learning via Logit Adjustment.* ICLR 2021.
+# - B. Chen, W. Deng, J. Du. *Noisy Softmax: Improving the Generalization Ability of DCNN via
+#   Postponing the Early Softmax Saturation.* CVPR 2017.
+# - F. Wang et al. *NormFace: L2 Hypersphere Embedding for Face Verification.* ACM MM 2017.

@@ -1,0 +1,160 @@
+"""The notebooks' sliders in JupyterLab, in a real Chromium: moved, and the picture changes."""
+
+import json
+import os
+import re
+import secrets
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jupytext
+import pytest
+from nbformat.v4 import new_code_cell, new_notebook
+
+import gcl_core
+
+playwright = pytest.importorskip("playwright.sync_api")
+
+ROOT = Path(gcl_core.__file__).parents[1]
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))), None)
+FLAGS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+)
+QUIET = {  # no questions and no look-ups on the first visit
+    "LabApp": {
+        "news_url": None,
+        "check_for_updates_class": "jupyterlab.NeverCheckForUpdate",
+        "extension_manager": "readonly",
+    }
+}
+RUN_ALL = """async () => {
+    const lab = window.jupyterapp;
+    await lab.shell.currentWidget.sessionContext.ready;
+    lab.commands.execute('notebook:run-all-cells').then(() => { window.finished = true; });
+}"""
+PICTURE = "img[src^='data:image/png']"  # of a live figure; a static one is a blob or has no HTML
+
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory):
+    """JupyterLab on a port that the system chooses: its address with token, and its folder."""
+    folder = tmp_path_factory.mktemp("lab")
+    (folder / "notebooks").mkdir()
+    (folder / "config").mkdir()
+    (folder / "config" / "jupyter_lab_config.json").write_text(json.dumps(QUIET))
+    environment = {
+        **os.environ,
+        **{f"JUPYTER_{name}_DIR": str(folder / name.lower()) for name in ("CONFIG", "RUNTIME")},
+        "JUPYTERLAB_SETTINGS_DIR": str(folder / "settings"),
+        "JUPYTERLAB_WORKSPACES_DIR": str(folder / "workspaces"),
+        "JUPYTER_TOKEN": secrets.token_urlsafe(24),
+        "IPYTHONDIR": str(folder / "ipython"),
+        "TQDM_DISABLE": "1",
+    }
+    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--ip=127.0.0.1", "--port=0"]
+    command += ["--expose-app-in-browser", "--allow-root"]
+    with (folder / "log").open("w") as log:
+        server = subprocess.Popen(
+            command, cwd=folder / "notebooks", env=environment, stdout=log, stderr=log
+        )
+        try:
+            deadline = time.monotonic() + 120
+            while not (found := re.search(r"http://127.0.0.1:(\d+)/lab", _text(folder / "log"))):
+                assert server.poll() is None, _text(folder / "log")
+                assert time.monotonic() < deadline, _text(folder / "log")
+                time.sleep(0.1)
+            token = environment["JUPYTER_TOKEN"]
+            yield f"http://127.0.0.1:{found[1]}/lab/workspaces/{{0}}/tree/{{0}}.ipynb?token={token}", folder / "notebooks"
+        finally:
+            server.terminate()
+            server.wait(30)
+
+
+def _text(file):
+    return file.read_text() if file.exists() else ""
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    profile = tmp_path_factory.mktemp("chromium")
+    with playwright.sync_playwright() as started:
+        browser = started.chromium.launch_persistent_context(
+            profile,
+            executable_path=CHROMIUM,
+            headless=True,
+            args=FLAGS,
+            viewport={"width": 1400, "height": 3000},
+        )
+        page = browser.new_page()
+        page.set_default_timeout(120_000)
+        yield page
+        browser.close()
+
+
+def run_in_lab(lab, page, notebook, name):
+    """Open a notebook, in a workspace without others, and run all of its cells."""
+    address, folder = lab
+    notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3"}
+    jupytext.write(notebook, folder / f"{name}.ipynb")
+    page.goto(address.format(name))
+    page.wait_for_selector(".jp-Notebook .jp-Cell")
+    page.evaluate(RUN_ALL)
+    page.wait_for_function("window.finished")  # a busy kernel would not answer a slider
+
+
+def moved(page, index=0, seconds=60):
+    """Alternative text and bytes of the picture before and after its first slider's next step."""
+    picture = page.locator(PICTURE).nth(index)
+    picture.wait_for()
+    box = page.locator(".widget-vbox", has=picture)
+    before = picture.get_attribute("alt"), picture.get_attribute("src")
+    box.locator("[role=slider]").first.focus()
+    page.keyboard.press("ArrowLeft")
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        after = picture.get_attribute("alt"), picture.get_attribute("src")
+        if after != before:
+            return before, after
+        page.wait_for_timeout(50)
+    raise AssertionError("the slider was moved, and the picture stayed as it was")
+
+
+@pytest.mark.parametrize(
+    ("name", "pictures"), [("00_long_tail", 1), ("02_gaussian_cloud", 2)], ids=["00", "02"]
+)
+def test_a_slider_moves_its_picture(lab, page, name, pictures):
+    notebook = jupytext.read(ROOT / "notebooks" / f"{name}.py")
+    cell = next(c for c in notebook.cells if "parameters" in c.metadata.get("tags", []))
+    cell.source = re.sub(r'preset: str = "\w*"', 'preset: str = "smoke"', cell.source)
+    cell.source = re.sub(r"seeds: int = \d+", "seeds: int = 1", cell.source)
+    cell.source = re.sub(r"workers: int = \d+", "workers: int = 1", cell.source)
+    run_in_lab(lab, page, notebook, name)
+    for index in range(pictures):
+        before, after = moved(page, index)
+        assert before[0] != after[0]
+        assert re.sub(r"Shown: .*", "", before[0]) == re.sub(r"Shown: .*", "", after[0])
+    assert page.locator("[data-mime-type='application/vnd.jupyter.stderr']").count() == 0
+
+
+def test_the_test_sees_a_slider_that_is_not_connected(lab, page):
+    cell = """\
+import ipywidgets
+from gcl_core import cloud_figures
+from gcl_core.interaction import Slider, explore
+ipywidgets.FloatSlider.observe = lambda *given, **more: None
+sliders = {"difference": Slider("d", 5, 0, 9, 1), "reach": Slider("r", 15, 0, 30, 1)}
+explore(cloud_figures.gradient_at, "x", "Text.", None, **sliders)
+"""
+    run_in_lab(lab, page, new_notebook(cells=[new_code_cell(cell)]), "broken")
+    with pytest.raises(AssertionError, match="the picture stayed as it was"):
+        moved(page, seconds=5)
