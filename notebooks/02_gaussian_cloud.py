@@ -139,7 +139,12 @@ header = ["noise", "stated deviation", "p: mean", "p: variance", "p: shape"]
 table(header, rows, f"{p.draws} draws; z test, chi-square test, Kolmogorov-Smirnov test.")
 
 # %% [markdown]
-# NOTICE1
+# **What to notice.** In every dimension the projection is the stated Gaussian, with any mean and any
+# covariance: of 27 p-values of true statements a few are small, as about one in twenty must be below
+# 0.05 when all is in order. The last row of each dimension states the *wrong* variance, to see that
+# the tests can say no: they do wherever the difference is large enough for so many draws. With
+# $D = 2$ and $\Sigma \ne \sigma^2 I$ the deviation depends on where the anchor points; in high
+# dimensions an anchor in a random direction averages that out.
 #
 # ## One noise, many classes
 #
@@ -166,7 +171,12 @@ rows = [
 table(["clouds of two classes", "correlation"], rows, "Mean over all pairs of ten classes.")
 
 # %% [markdown]
-# NOTICE2
+# **What to notice.** A noise on the feature makes the clouds of two classes correlated like the
+# cosine of their anchors. For well-separated anchors that is close to zero: the independent
+# $\varepsilon$ of the published code is nearly what Eq. 4 gives, the shared $\varepsilon$ that Eq. 10
+# suggests is what it would give if all anchors were the same. This study draws independent ones.
+# (The sign, which both lose below, is another matter: $|\varepsilon|$ for all classes at once is not
+# a noise on the feature any more, since no direction is away from all anchors at the same time.)
 #
 # ## The cosine, and what Eq. 7 leaves out
 #
@@ -230,7 +240,16 @@ header = ["δ / |f|", "length, measured", "stated", "error of the cosine", "its 
 table(header, rows, "D = 64; root mean squares, and the standard deviation of the cloud itself.")
 
 # %% [markdown]
-# NOTICE3
+# **What to notice.** The length follows the stated root exactly, and it is not near 1 for long: at
+# $D = 64$ it has grown by 3.5 % at $\delta/\lVert f\rVert = 0.1$, by 13 % at 0.2, by 67 % at 0.5 and
+# is almost three times as long at 1. Already at 0.2 the error of the simplified cosine is as large as
+# the cloud itself. In truth a strong noise in 64 dimensions turns the feature away from *every*
+# anchor, so that all cosines shrink towards 0, and the cloud stays narrower.
+#
+# So Eq. 7 holds for clouds of a tenth of the feature's length, in these dimensions, and no further.
+# The clouds of GCL are larger: in units of the cosine a full cloud of the rarest class is $k\delta
+# = 0.5$ with the published code. From here on it is better to take the cloud as *defined* on the
+# logit. What the method does is Eq. 11; that it imitates noise on the feature is its motivation.
 #
 # ## The cloud of a class: one number
 #
@@ -270,7 +289,10 @@ show(
 )
 
 # %% [markdown]
-# NOTICE4
+# **What to notice.** The four agree at both ends by construction. They differ in how much cloud the
+# middle gets: the cosine treats all but the first classes like the rarest one, the logarithm is
+# linear in the class index, since the counts are exponential (the small kinks are rounding to whole
+# images). What that is worth is Table 3 of the paper, and notebook 6 here.
 #
 # ## Why the noise loses its sign
 #
@@ -315,7 +337,13 @@ show(
 )
 
 # %% [markdown]
-# NOTICE5
+# **What to notice.** Keeping the sign does not destroy the effect where the paper looks for it: at
+# large differences the mean gradient is almost exactly *half* of that with $|\varepsilon|$, and so
+# still far above plain softmax. (Half of the clouds raise the logit; there is little left to lose by
+# that.) What the sign would cost is on the other side: for images on the wrong side of the boundary,
+# $d < 0$, the signed noise gives *less* gradient than none, while $|\varepsilon|$ gives more. And the
+# mean logit would not move: no margin at all, only noise. The absolute value turns a symmetric
+# perturbation into a margin of random width; the argument with Eq. 10 is about this mean.
 #
 # ## The mean of the cloud is a logit adjustment
 #
@@ -355,7 +383,13 @@ header = ["published code", "shift of the rarest", "τ eff", "largest loss diffe
 table(header, rows, f"E|ε| = {mean:.5f}, standard deviation {deviation:.5f}.")
 
 # %% [markdown]
-# NOTICE6
+# **What to notice.** The two losses agree to the last digits of float32 numbers: GCL with its noise
+# replaced by the mean *is* logit adjustment with $\tau_{\mathrm{eff}}$. With the published settings
+# for CIFAR it is close to the $\tau = 1$ that makes logit adjustment consistent for the balanced
+# error: 1.02 at $\rho = 50$, 0.87 at 100, 0.75 at 200. That is not by design of the formula: GCL's
+# margin of the rarest class does not depend on $\rho$, so its $\tau_{\mathrm{eff}}$ falls as the tail
+# gets longer. Only the logarithmic cloud has such a twin; for the other sizes the shift is not
+# proportional to $\log n_j$.
 #
 # ## What the randomness adds
 #
@@ -390,7 +424,13 @@ header = ["d", "loss: mean over ε", "at the mean", "gradient: mean over ε", "a
 table(header, rows, f"Two classes, r = {reach:g}.")
 
 # %% [markdown]
-# NOTICE7
+# **What to notice.** The gap in the loss is largest, 0.71, at $d \approx 4.3$, about where the mean
+# cloud has eaten the difference ($r\,\mathbb E|\varepsilon| = 3.99$); far to the left, where the loss
+# is a straight line, there is none. For the gradient the gap changes its sign at the same place. A
+# fixed margin pushes hard up to its width and then stops: at $d = 10$ it gives 0.0024. The mean over
+# the cloud pushes less before and much longer after: 0.060 at $d = 10$, 25 times as much. So the
+# random margin asks for less than its mean from images near the boundary and for more from those that
+# are already far beyond it.
 #
 # ### By hand
 #
@@ -430,7 +470,14 @@ explore(
 )
 
 # %% [markdown]
-# NOTICE8
+# **What to notice.** Move $s$: the fan stays where it is. The scale does not move the training
+# boundary, it sharpens it: at $s = 30$ the gradient falls from 1 to 0 within some ten degrees, at
+# $s = 5$ no direction on the circle is saturated, cloud or not. Only $k\delta$ opens the fan, and
+# both enter by their product. At test time there is no cloud, and the boundary is the clean one: what
+# the fan does is to push tail images in training up to its far side, so that unseen ones have room on
+# the near side. The edge of the fan is where a *full* cloud would put the boundary; only 0.3 % of the
+# noise gets there, and half of it stays below a fifth of the way (the median of $|\varepsilon|$ is
+# 0.22).
 #
 # ## In a trained network: who feels the randomness
 #
@@ -483,18 +530,86 @@ rows = [
 table(["gradient $1 - p_y$", *data.groups], rows, protocol(trained))
 
 # %% [markdown]
-# NOTICE9
+# **What to notice.** In the tail the mean over the clouds is more than ten times the gradient at the
+# mean cloud: this network has left the fixed margin of $\tau_{\mathrm{eff}}$ behind, and what still
+# moves it are the rare wide clouds. The spread says the same: it is two to three times the mean
+# there, as most clouds leave a tail image alone and a few push hard. For the head all three are
+# small; it has no cloud of its own, and what it feels comes from the clouds of its competitors. That
+# this randomness *helps* is not shown by these numbers; a network trained with the fixed margin alone
+# (`logit_adjustment`, with the $\tau$ from above) is the fair comparison.
 #
 # ## Exercises
 #
 # Each asks for a prediction or a measurement; the solution is folded away below it.
 
 # %% [markdown]
-# EXERCISES
+# 1. *Predict, then compute.* Up to which $\delta/\lVert f\rVert$ does the length of the feature grow
+#    by less than 10 %, for $D = 64$ (ResNet-32) and for $D = 2048$ (ResNet-50)? Check with
+#    `norm_growth`.
+
+# %% [markdown] tags=["solution"]
+# <details><summary>Solution</summary>
 #
+# $\sqrt{1 + x^2\sigma^2 D} = 1.1$ gives $x = \sqrt{0.21}/(\sigma\sqrt D)$: 0.17 for $D = 64$ and
+# 0.03 for $D = 2048$. The larger the network, the smaller "a small number" has to be.
+#
+# </details>
+
+# %% [markdown]
+# 2. *Predict, then measure.* Now the target is the head and the competitor the rarest class: $r_y =
+#    0$, $r_j = 15$, at the clean difference $d = 2$. Is the mean gradient larger or smaller than
+#    without a cloud, with $|\varepsilon|$ and with a signed $\varepsilon$? Use
+#    `expected_binary_gradient` and `signed_binary_gradient`.
+
+# %% [markdown] tags=["solution"]
+# <details><summary>Solution</summary>
+#
+# With $|\varepsilon|$ the competitor is lowered, the difference grows, and the gradient falls from
+# 0.119 to 0.019: the head is "filtered out". A signed noise is symmetric, so it does not matter
+# whose it is: 0.353, three times *more* than without. Without the absolute value the head would
+# stay as busy as the tail.
+#
+# </details>
+
+# %% tags=["solution"]
+d = torch.tensor(2.0, dtype=torch.float64)
+absolute = -expected_binary_gradient(d, 0.0, 15.0, sigma=p.sigma)
+signed = -gaussian.signed_binary_gradient(d, 15.0, p.sigma)
+print(f"none {-binary_gradient(d):.3f}, |ε| {absolute:.3f}, signed {signed:.3f}")
+
+# %% [markdown]
+# 3. Which $k$ makes $\tau_{\mathrm{eff}} = 1$ at $s = 30$ and $\rho = 100$? Solve for it, then check
+#    with `matched_tau`.
+
+# %% [markdown] tags=["solution"]
+# <details><summary>Solution</summary>
+#
+# $k = \log(100) / (30 \cdot 0.26571) = 0.578$; `matched_tau([100, 1], 30, 0.578)` gives 1.000. The
+# published 0.5 is 13 % below it.
+#
+# </details>
+
+# %% [markdown]
+# 4. *Predict, then measure.* How much of $\mathbb E|\varepsilon|$ does the clamp to $[-1, 1]$ cut
+#    off, at $\sigma = 1/3$ and at $\sigma = 1$? (Without it the mean is $\sigma\sqrt{2/\pi}$.)
+
+# %% [markdown] tags=["solution"]
+# <details><summary>Solution</summary>
+#
+# `cloud_moments`: 0.26571 instead of 0.26596 at $\sigma = 1/3$, a thousandth; 0.631 instead of
+# 0.798 at $\sigma = 1$, a fifth, as 32 % of the noise is clamped. At the paper's $\sigma$ the clamp
+# is a safeguard; at $\sigma = 1$ it would make a third of the clouds full ones.
+#
+# </details>
+
+# %% [markdown]
 # ## Summary
 #
-# SUMMARY
+# Gaussian noise on a feature is Gaussian noise on each logit: exactly so for a linear classifier, and
+# for a cosine classifier only while it is small against the feature, $\delta\sigma\sqrt D \ll \lVert
+# f \rVert$, which full clouds are not. GCL's cloud is best read as a margin of random width
+# $s k \delta_j |\varepsilon|$. Its mean is a logit adjustment with a $\tau$ near 1; its randomness
+# lets images near the boundary off more lightly and keeps those beyond it at work for longer.
 #
 # ## References
 #

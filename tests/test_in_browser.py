@@ -28,19 +28,13 @@ FLAGS = (
     "--disable-sync",
     "--no-first-run",
 )
-QUIET = {  # no questions and no look-ups on the first visit
-    "LabApp": {
-        "news_url": None,
-        "check_for_updates_class": "jupyterlab.NeverCheckForUpdate",
-        "extension_manager": "readonly",
-    }
-}
+NOTIFICATIONS = "@jupyterlab/apputils-extension/notification.jupyterlab-settings"
+QUIET = {"fetchNews": "false", "checkForUpdates": False}  # no question on the first visit
 RUN_ALL = """async () => {
     const lab = window.jupyterapp;
     await lab.shell.currentWidget.sessionContext.ready;
     lab.commands.execute('notebook:run-all-cells').then(() => { window.finished = true; });
 }"""
-PICTURE = "img[src^='data:image/png']"  # of a live figure; a static one is a blob or has no HTML
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
 
@@ -50,8 +44,8 @@ def lab(tmp_path_factory):
     """JupyterLab on a port that the system chooses: its address with token, and its folder."""
     folder = tmp_path_factory.mktemp("lab")
     (folder / "notebooks").mkdir()
-    (folder / "config").mkdir()
-    (folder / "config" / "jupyter_lab_config.json").write_text(json.dumps(QUIET))
+    (folder / "settings" / NOTIFICATIONS).parent.mkdir(parents=True)
+    (folder / "settings" / NOTIFICATIONS).write_text(json.dumps(QUIET))
     environment = {
         **os.environ,
         **{f"JUPYTER_{name}_DIR": str(folder / name.lower()) for name in ("CONFIG", "RUNTIME")},
@@ -96,7 +90,7 @@ def page(tmp_path_factory):
             viewport={"width": 1400, "height": 3000},
         )
         page = browser.new_page()
-        page.set_default_timeout(120_000)
+        page.set_default_timeout(60_000)
         yield page
         browser.close()
 
@@ -112,14 +106,28 @@ def run_in_lab(lab, page, notebook, name):
     page.wait_for_function("window.finished")  # a busy kernel would not answer a slider
 
 
-def moved(page, index=0, seconds=60):
-    """Alternative text and bytes of the picture before and after its first slider's next step."""
-    picture = page.locator(PICTURE).nth(index)
+def drag(page, handle):
+    """Drag a slider's handle to the left, again should the page have moved under the mouse."""
+    before = handle.get_attribute("aria-valuetext")
+    for _ in range(5):
+        handle.hover()  # waits until it stands still
+        place = handle.bounding_box()
+        x, y = place["x"] + place["width"] / 2, place["y"] + place["height"] / 2
+        page.mouse.down()
+        page.mouse.move(x - 60, y, steps=5)
+        page.mouse.up()
+        if handle.get_attribute("aria-valuetext") != before:
+            return
+    raise AssertionError("the slider cannot be dragged")
+
+
+def moved(page, index=0, seconds=20):
+    """Alternative text and bytes of a picture before and after its first slider is dragged."""
+    box = page.locator(".widget-vbox").nth(index)
+    picture = box.locator("img")
     picture.wait_for()
-    box = page.locator(".widget-vbox", has=picture)
     before = picture.get_attribute("alt"), picture.get_attribute("src")
-    box.locator("[role=slider]").first.focus()
-    page.keyboard.press("ArrowLeft")
+    drag(page, box.locator("[role=slider]").first)
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         after = picture.get_attribute("alt"), picture.get_attribute("src")
