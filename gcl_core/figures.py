@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
+import matplotlib.ticker
 import numpy as np
 import seaborn as sns
 from matplotlib.axes import Axes
@@ -314,6 +315,69 @@ def dots(
             axes.set_title(title)
             axes.grid(axis="y", visible=False)
         every[-1].set_xlabel(xlabel)
+        return figure
+
+
+@dataclass(frozen=True)
+class PaperDot:
+    """A number of the paper and ours beside it.
+
+    Attributes:
+        label: of the row.
+        colour: of the row's method.
+        quoted: the paper's; None where it has none.
+        measured: ours; None where there is none.
+        spread: half length of the bar through ours.
+    """
+
+    label: str
+    colour: str
+    quoted: float | None
+    measured: float | None
+    spread: float | None = None
+
+
+def paper_dots(panels: Mapping[str, Sequence[PaperDot]]) -> Figure:
+    """Panels side by side with the same rows: the paper's numbers hollow, ours filled.
+
+    Args:
+        panels: by the label of their axis; the rows of all in the same order.
+    """
+    with style():
+        rows = [dot.label for dot in next(iter(panels.values()))]
+        figure = Figure(figsize=(9, 0.42 * len(rows) + 1.5))
+        every = np.atleast_1d(figure.subplots(1, len(panels), sharey=True))
+        for axes, (label, dots_of) in zip(every, panels.items(), strict=True):
+            for row, dot in enumerate(dots_of):
+                look: dict[str, Any] = {"color": dot.colour, "ls": ""}
+                if dot.quoted is not None:
+                    axes.plot(dot.quoted, row - 0.13, "o", ms=9, mfc="white", mew=2, **look)
+                if dot.measured is not None:
+                    axes.errorbar(
+                        dot.measured,
+                        row + 0.13,
+                        xerr=dot.spread,
+                        marker="D",
+                        ms=8,
+                        capsize=4,
+                        **look,
+                    )
+            axes.set_xlabel(label)
+            axes.margins(x=0.1)
+            axes.xaxis.set_major_locator(mpl.ticker.MaxNLocator(5, integer=True))
+        every[0].set_yticks(range(len(rows)), rows)
+        every[0].set_ylim(len(rows) - 0.4, -0.6)
+        keys = [
+            mpl.lines.Line2D([], [], color="black", ls="", marker="o", ms=9, mfc="white", mew=2),
+            mpl.lines.Line2D([], [], color="black", ls="", marker="D", ms=8),
+        ]
+        figure.legend(
+            keys,
+            ["printed in the paper (¹ quoted there)", "measured here"],
+            loc="outside lower center",
+            ncols=2,
+            frameon=False,
+        )
         return figure
 
 

@@ -5,6 +5,7 @@ rows are the paper's own quotations of other papers (its footnote 1).
 """
 
 import dataclasses
+import functools
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -179,14 +180,23 @@ def belongs(record: Mapping[str, Any], row: PaperRow) -> bool:
     """
     if row.method not in METHODS:
         return False
-    settings = resolve(record["dataset"], row.method, record["preset"], **row.changes)
-    stages = [settings.stage1, *([settings.stage2] if settings.stage2 else [])]
-    if len(stages) != len(record["epochs"]):
-        return False
-    parts: dict[str, Any] = {"head": settings.head, "network": settings.network}
-    for number, (stage, epochs) in enumerate(zip(stages, record["epochs"], strict=True), start=1):
-        parts[f"stage{number}"] = dataclasses.replace(stage, epochs=epochs)
+    changes = tuple(row.changes.items())
+    parts = _parts(record["dataset"], row.method, record["preset"], changes, *record["epochs"])
     return all(_agrees(part, record["identity"].get(name)) for name, part in parts.items())
+
+
+@functools.cache
+def _parts(
+    dataset: str, method: str, preset: str, changes: tuple[tuple[str, Any], ...], *epochs: int
+) -> dict[str, Any]:
+    """The parts of a method's settings that count, by their names in a record's identity."""
+    settings = resolve(dataset, method, preset, **dict(changes))
+    parts: dict[str, Any] = {"head": settings.head, "network": settings.network}
+    for number, stage in enumerate((settings.stage1, settings.stage2)):
+        if stage is not None and number < len(epochs):
+            stage = dataclasses.replace(stage, epochs=epochs[number])
+        parts[f"stage{number + 1}"] = stage
+    return parts
 
 
 def _agrees(part: Any, recorded: Any) -> bool:
