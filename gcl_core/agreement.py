@@ -20,6 +20,7 @@ from gcl_core.records import load_records
 Record = Mapping[str, Any]
 
 NOTHING = "not measured"
+RECORD_FILES = "cifar*.json"  # those of data that the paper has
 REFERENCES = {1: "CE loss", 3: "log. diff.", 4: "CBEN + cRT", 5: "w/o RT"}
 # Besides each row against the table's reference: what stage 2 adds, and what GCL adds to rivals.
 MORE_GAPS = {
@@ -108,7 +109,7 @@ class Gap:
 
 def load_measured(results: Path) -> list[dict[str, Any]]:
     """All run records of data that the paper has, from a folder of record files."""
-    files = sorted(results.glob("cifar*.json"))
+    files = sorted(results.glob(RECORD_FILES))
     return [record for file in files for record in load_records(file)]
 
 

@@ -318,6 +318,47 @@ def dots(
         return figure
 
 
+def sampling_shares(
+    class_counts: Sequence[int],
+    shares: Mapping[str, Sequence[float]],
+    steps: Sequence[float],
+    apart: Mapping[str, Sequence[float]],
+) -> Figure:
+    """What samplers draw of each class, and how far two rules part as one value grows.
+
+    Args:
+        class_counts: (C,) training images, head first.
+        shares: percent of the draws by class, C values each, by the sampler's name; up to 4.
+        steps: (n,) values along the right panel, which is logarithmic.
+        apart: percent by which a share changes at most, n values each, by name; up to 3, which
+            look like the second to fourth of `shares`.
+    """
+    looks = (
+        ("#000000", "-", 5.0),
+        ("#D55E00", "--", 2.2),
+        ("#0072B2", "-.", 2.2),
+        ("#009E73", ":", 2.2),
+    )
+    with style():
+        figure = Figure(figsize=(9.5, 4.6))
+        left, right = figure.subplots(1, 2)
+        classes = range(len(class_counts))
+        for axes, x, lines, own in (
+            (left, classes, shares, looks),
+            (right, steps, apart, looks[1:]),
+        ):
+            for (name, values), (colour, line, width) in zip(lines.items(), own, strict=False):
+                pale = 0.3 if width > 3 else 1.0  # under the line that covers it
+                axes.plot(x, values, color=colour, ls=line, lw=width, alpha=pale, label=name)
+            axes.legend(fontsize=10.5, frameon=False)
+        names = [f"{j}\n{n}" if j % 3 == 0 else "" for j, n in enumerate(class_counts)]
+        left.set_xticks(classes, names)
+        left.set(title="Share of the draws (%)", xlabel="class and its training images")
+        left.set_ylim(0)
+        right.set(title="Largest change from EN (%)", xlabel="$b$", xscale="log", yscale="log")
+        return figure
+
+
 @dataclass(frozen=True)
 class PaperDot:
     """A number of the paper and ours beside it.
