@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from gcl_core.batches import clean_batches
 from gcl_core.errors import GCLError
+from gcl_core.rebalance import ScaledHead
 from gcl_core.training import Run
 
 SPLITS = ("train", "test")
@@ -43,6 +44,14 @@ def class_anchors(run: Run) -> Tensor:
     inner: nn.Module = getattr(head, "head", head)  # LWS keeps the anchors one level down
     weight: Tensor = inner.weight.detach()  # type: ignore[operator]
     return F.normalize(weight)
+
+
+def weight_norms(run: Run) -> Tensor:
+    """Length |w_j| of each class's weight vector, with the scale that LWS has learned: (C,)."""
+    head = run.network.head
+    inner: nn.Module = getattr(head, "head", head)
+    norms: Tensor = inner.weight.detach().norm(dim=1)  # type: ignore[operator]
+    return norms * head.scales.detach().abs() if isinstance(head, ScaledHead) else norms
 
 
 def thinned(labels: Tensor, limit: int, seed: int = 0) -> Tensor:

@@ -18,6 +18,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.transforms import blended_transform_factory
+from scipy.optimize import isotonic_regression
 from torch import Tensor
 
 import gcl_core
@@ -78,6 +79,16 @@ METHOD_LOOKS = {
     "gcl": Look("GCL, stage 1", "#009E73"),
     "gcl_crt": Look("GCL + cRT", "#D55E00"),
     "gcl_angular_crt": Look("angular GCL + cRT", "#D55E00", "--"),
+}
+
+GROUP_LOOKS = {group: Look(group, colour) for group, colour in GROUP_COLOURS.items()}
+SAMPLER_LOOKS = {
+    "IB": Look("IB: every image alike", "#000000"),
+    "SQRT": Look("square root", "#8A8A8A", (0, (8, 3))),
+    "CB": Look("CB: every class alike", "#56B4E9"),
+    "EN": Look("EN: effective number", "#009E73", "--"),
+    "CBEN": Look("CBEN (published a, b)", "#D55E00", ":"),
+    "REV": Look("reversed (BBN)", "#5D3A9B", "-."),
 }
 
 RC: dict[str, Any] = {
@@ -189,7 +200,8 @@ def values_by_class(
         for axes, (title, lines) in zip(every, panels.items(), strict=True):
             if floor and title in floor:
                 axes.set_yscale("log")
-                axes.set_ylim(floor[title], 1.2)
+                highest = max(max(series.values) for series in lines)
+                axes.set_ylim(floor[title], max(1.2, 1.3 * highest))
             if percent:
                 axes.set_ylim(-3, 103)
             _by_class(axes, dataset, title, lines)
@@ -225,6 +237,25 @@ def training_curves(
             if "%" in title:
                 axes.set_ylim(-3, 103)
         _legend_below(figure, next(iter(panels.values())))
+        return figure
+
+
+def sweeps(x: Sequence[float], xlabel: str, panels: Mapping[str, Sequence[Series]]) -> Figure:
+    """Accuracy in percent against a setting, panels side by side with the same axes.
+
+    Args:
+        x: (n,) values of the setting.
+        xlabel: what it is.
+        panels: title and lines of each; every line has n values.
+    """
+    with style():
+        figure = Figure(figsize=(4.6 * len(panels) + 0.6, 4.2))
+        every = np.atleast_1d(figure.subplots(1, len(panels), sharey=True))
+        for axes, (title, lines) in zip(every, panels.items(), strict=True):
+            _lines(axes, x, lines, marker="o")
+            axes.set(title=title, xlabel=xlabel, ylim=(-3, 103))
+            _label_ends(axes, x, lines)
+        every[0].set_ylabel("test accuracy (%)")
         return figure
 
 
@@ -492,17 +523,15 @@ def _lines(axes: Axes, x: Sequence[float], lines: Sequence[Series], **more: Any)
 def _label_ends(
     axes: Axes, x: Sequence[float], lines: Sequence[Series], gap: float = 0.075
 ) -> None:
-    """Each line's label at its right end; labels keep `gap` (in axes heights) from each other."""
+    """Each line's label as near its right end as `gap` (axes heights) between labels allows."""
+    axes.autoscale_view()  # otherwise done only when drawn
     ends = sorted((float(s.values[-1]), i) for i, s in enumerate(lines))
     to_axes = axes.transData + axes.transAxes.inverted()
-    places = [max(0.0, float(to_axes.transform((x[-1], value))[1])) for value, _ in ends]
-    for i in range(1, len(places)):
-        places[i] = max(places[i], places[i - 1] + gap)
-    excess = max(0.0, places[-1] - 1.0)
-    for i in reversed(range(len(places))):
-        bound = places[i + 1] - gap if i + 1 < len(places) else 1.0
-        places[i] = min(places[i], bound) if excess else places[i]
-    for place, (_, i) in zip(places, ends, strict=True):
+    wanted = [float(to_axes.transform((x[-1], value))[1]) for value, _ in ends]
+    # With i gaps taken from label i, "apart by a gap" reads "in order": least squares in order.
+    gaps = gap * np.arange(len(ends))
+    placed = isotonic_regression(np.subtract(wanted, gaps)).x.clip(0, 1 - gaps[-1]) + gaps
+    for place, (_, i) in zip(placed, ends, strict=True):
         look = lines[i].look
         axes.annotate(
             look.label,

@@ -78,7 +78,7 @@ class CounterfactualHead(nn.Module):
 
     def __init__(self, head: MultiHeadClassifier, alpha: float) -> None:
         super().__init__()
-        self.head, self.alpha = head.requires_grad_(False).eval(), alpha
+        self.head, self.alpha = head.requires_grad_(False), alpha
 
     def forward(self, features: Tensor) -> Tensor:
         with torch.autocast(features.device.type, enabled=False):

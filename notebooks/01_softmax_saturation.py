@@ -242,7 +242,7 @@ table(header, rows, f"Mean of the classes of each group; {protocol(trained['ce']
 #   test images is higher.
 #
 # So at the end of training the cloud is less a reserve of unsaturated images than a margin that
-# training has filled, wide for rare classes. Notebook 2 shows what that is worth, notebook 3 what
+# training has filled, wide for rare classes. Notebook 3 shows what that is worth, notebook 5 what
 # it looks like.
 #
 # ## Exercises
@@ -250,7 +250,7 @@ table(header, rows, f"Mean of the classes of each group; {protocol(trained['ce']
 # 1. *Predict, then measure.* At which logit difference has a tail image ($r = 15$) the same mean
 #    gradient as an image without a cloud at difference 5? Use `expected_binary_gradient`.
 # 2. Set `threshold` to 0.1 and to 0.001. Which statement above survives both?
-# 3. Train shorter: `preset="short"` (60 epochs instead of 200). Which classes are not saturated
+# 3. Train shorter: `preset="short"` (60 epochs instead of 120). Which classes are not saturated
 #    then, and does that help their accuracy?
 #
 # ## References

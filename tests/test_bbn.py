@@ -8,8 +8,10 @@ import torch
 from gcl_core.backbones import DigitsCNN
 from gcl_core.batches import Streams, TrainingImages
 from gcl_core.bbn import BilateralLoss, BilateralNetwork
+from gcl_core.methods import resolve
 from gcl_core.network import initialise
 from gcl_core.objectives import BBN
+from gcl_core.training import run
 from losses import is_close, logit_batch, softmax
 from toys import seeded, toy_dataset
 
@@ -103,3 +105,18 @@ def test_the_share_falls_from_one_and_the_samples_are_reversed():
         assert torch.cat(seconds).bincount(minlength=2)[1] > 75  # 90 % of 100 are expected
     assert shares == pytest.approx([1 - (epoch / 10) ** 2 for epoch in range(10)])
     assert shares[0] == 1
+
+
+def test_the_share_follows_the_epochs_of_a_run(tmp_path, monkeypatch):
+    shares = []
+    loss = BilateralLoss.forward
+
+    def seen(self, outputs, target):
+        shares.append(float(outputs[1]))
+        return loss(self, outputs, target)
+
+    monkeypatch.setattr(BilateralLoss, "forward", seen)
+    small = {"network": "digits_cnn", "precision": "float32", "epochs": 4, "batch_size": 64}
+    settings = resolve("folder:toy", "bbn", **small)
+    run(settings, tmp_path, dataset=toy_dataset(), progress="none")
+    assert shares == pytest.approx([1 - (epoch / 4) ** 2 for epoch in range(4)])

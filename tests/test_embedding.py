@@ -49,6 +49,18 @@ def test_anchors_are_found_in_every_kind_of_classifier(trained):
     torch.testing.assert_close(kept.norm(dim=1), torch.ones(3))
 
 
+def test_norms_are_those_of_what_the_classifier_multiplies_by(trained):
+    lws = trained["lws"].network.head
+    expected = [
+        abs(scale) * math.hypot(*row)
+        for scale, row in zip(lws.scales.tolist(), lws.head.weight.tolist(), strict=True)
+    ]
+    assert embedding.weight_norms(trained["lws"]).tolist() == pytest.approx(expected, rel=1e-5)
+    assert not torch.equal(lws.scales, torch.ones(3))
+    crt = trained["crt"].network.head.weight
+    torch.testing.assert_close(embedding.weight_norms(trained["crt"]), crt.norm(dim=1).detach())
+
+
 def test_an_unknown_split_is_refused(trained):
     with pytest.raises(GCLError, match="'val' is unknown; allowed: train, test"):
         embedding.features_of(trained["crt"], "val")

@@ -9,7 +9,7 @@ from PIL import Image
 
 import gcl_core
 from gcl_core import figures
-from gcl_core.figures import GROUP_COLOURS, METHOD_LOOKS, Look, Series
+from gcl_core.figures import GROUP_COLOURS, METHOD_LOOKS, SAMPLER_LOOKS, Look, Series
 from gcl_core.methods import METHODS, resolve
 from gcl_core.training import run
 from tests.toys import toy_dataset
@@ -59,8 +59,9 @@ def test_groups_differ_for_every_eye(vision):
 
 
 @pytest.mark.parametrize("vision", VISION)
-def test_methods_differ_for_every_eye_in_colour_or_line(vision):
-    for one, other in itertools.combinations(METHOD_LOOKS.values(), 2):
+@pytest.mark.parametrize("looks", [METHOD_LOOKS, SAMPLER_LOOKS], ids=["methods", "samplers"])
+def test_lines_differ_for_every_eye_in_colour_or_line(looks, vision):
+    for one, other in itertools.combinations(looks.values(), 2):
         assert distance(one.colour, other.colour, vision) > 15 or one.line != other.line, (
             one,
             other,
@@ -120,6 +121,7 @@ def every_figure():
         "record_curves": figures.record_curves(
             [record("ce", [2], [3.0, 5.0]), record("gcl_crt", [2, 1], [4.0, 6.0, 9.0])]
         ),
+        "sweeps": figures.sweeps([0, 1, 2], "τ", {"A": lines, "B": lines}),
         "confusion_maps": figures.confusion_maps(data, {"A": [[3, 0, 0], [1, 1, 0], [4, 0, 0]]}),
         "embedding_maps": figures.embedding_maps(data, maps),
         "dots": figures.dots({"T": {"a": [1.0, 2.0], "b": [3.0, 4.0]}, "U": {"c": [1.5]}}, "x"),
@@ -190,6 +192,23 @@ def test_labels_at_line_ends_keep_apart():
     assert len(places) == 4
     assert min(np.diff(places)) > 0.09
     assert places[-1] <= 1.0 + 1e-9
+
+
+def test_a_label_with_room_stands_at_the_end_of_its_line():
+    ends = {"low": 10.0, "middle": 40.0, "high": 90.0}
+    lines = [series(label, [0.0, end]) for label, end in ends.items()]
+    axes = figures.sweeps([0, 1], "τ", {"A": lines}).axes[0]
+    low, high = axes.get_ylim()
+    for text in axes.texts:
+        assert text.xy[1] == pytest.approx((ends[text.get_text()] - low) / (high - low))
+
+
+def test_labels_that_crowd_are_moved_as_little_as_possible():
+    lines = [series(f"line {i}", [0.0, 50.0]) for i in range(3)]
+    axes = figures.sweeps([0, 1], "τ", {"A": lines}).axes[0]
+    places = sorted(text.xy[1] for text in axes.texts)
+    assert places[1] == pytest.approx(53 / 106)  # the middle one stays
+    assert np.diff(places) == pytest.approx([0.075, 0.075])
 
 
 def test_what_stands_beside_a_figure_names_runs_and_settings_but_no_path(tmp_path):

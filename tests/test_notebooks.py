@@ -41,8 +41,8 @@ def texts(value):
             yield from texts(inner)
 
 
-def test_there_are_five_notebooks():
-    assert len(NOTEBOOKS) == 5
+def test_there_are_six_notebooks():
+    assert len(NOTEBOOKS) == 6
 
 
 # The committed files.
@@ -103,7 +103,7 @@ def test_sections_are_there(path):
     for part in ("# ", "## Parameters", "**What to notice.**", "## Exercises", "## References"):
         assert part in prose
     exercises = prose.split("## Exercises")[1].split("## References")[0]
-    assert len(re.findall(r"^\d\. ", exercises, re.MULTILINE)) == 3
+    assert 3 <= len(re.findall(r"^\d\. ", exercises, re.MULTILINE)) <= 5
     assert "TODO" not in prose
 
 

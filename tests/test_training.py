@@ -11,15 +11,17 @@ import torch
 import torch.nn.functional as F
 
 from gcl_core import GCLError, GCLLoss, stage, training
-from gcl_core.batches import Streams, TrainingImages
+from gcl_core.batches import Streams, TrainingImages, clean_batches
 from gcl_core.dataset import load_dataset
+from gcl_core.evaluation import confusion_matrix
 from gcl_core.methods import METHODS, resolve
 from gcl_core.models import build_network
 from gcl_core.network import initialise
 from gcl_core.progress import Progress
 from gcl_core.rebalance import CRT
 from gcl_core.settings import DataSettings, learning_rate
-from toys import seeded
+from gcl_core.tde import MultiHeadClassifier
+from toys import seeded, toy_dataset
 
 CPU = torch.device("cpu")
 SHORT = {"epochs": 3, "n_max": 40, "imbalance_ratio": 10}
@@ -386,3 +388,31 @@ def test_shifted_statistics_are_those_of_balanced_batches(tmp_path, method):
     assert differs == {name for name in frozen if "running" in name or "tracked" in name}
     again = run(tmp_path / "again", method, **changed).network.backbone.state_dict()
     assert all(torch.equal(part, again[name]) for name, part in shifted.items())
+
+
+@pytest.mark.parametrize(
+    ("method", "changes"),
+    [
+        ("gcl_crt", {}),
+        ("mislas", {"stage2_rebalance_batch_norm": "shifted"}),
+        ("bbn", {}),
+        ("tde", {}),
+        ("oltr", {"stage2_rebalance_slow_factor": 1.0}),
+    ],
+)
+def test_the_result_is_that_of_the_network(tmp_path, method, changes):
+    """Its accuracies belong to the final network, backbone and classifier, in evaluation mode."""
+    finished = run(tmp_path, method, **changes)
+    data = finished.dataset
+    with torch.no_grad():
+        batches = clean_batches(data.test_images, data, CPU)
+        outputs = torch.cat([finished.network(batch) for batch in batches])
+    confusion = confusion_matrix(outputs, data.test_labels)
+    assert (confusion - torch.tensor(finished.result["confusion"])).abs().sum() <= 2  # one image
+
+
+def test_evaluation_leaves_the_classifier_as_it_is():
+    """The moving average of TDE holds training images only."""
+    data, head = toy_dataset(), MultiHeadClassifier(6, 3).train()
+    training._accuracy(head, torch.rand(len(data.test_labels), 6, generator=seeded()), data)
+    assert head.mean.abs().max() == 0

@@ -15,7 +15,7 @@
 # ---
 
 # %% [markdown]
-# # 3. The embedding: are tail classes squeezed, and does GCL spread them?
+# # 5. The embedding: are tail classes squeezed, and does GCL spread them?
 #
 # The paper's Fig. 1 is a t-SNE map in which the tail classes of a cross-entropy network occupy less
 # room than the head classes; its Fig. 3 compares such maps for CE and GCL on training and test
@@ -30,7 +30,7 @@
 # ## Parameters
 #
 # `seed` is the run that is drawn; the numbers are over `seeds` runs. With the defaults most runs
-# are those of notebook 2 and are only read. `points` bounds the images in a map: t-SNE of ten
+# are those of notebook 3 and are only read. `points` bounds the images in a map: t-SNE of ten
 # thousand takes minutes.
 
 # %% tags=["parameters"]
@@ -113,7 +113,7 @@ maps = {
 drawn = about_runs(*(trained[name][p.seed : p.seed + 1] for name in ("ce", "gcl")))
 show(
     embedding_maps(data, maps),
-    "03_maps",
+    "05_maps",
     "t-SNE maps of training and test features for CE and GCL; colours are the groups of classes.",
     folder,
     {"perplexity": p.perplexity, "points": p.points, **drawn},
@@ -160,7 +160,7 @@ panels = {
 }
 show(
     values_by_class(data, panels),
-    "03_numbers",
+    "05_numbers",
     "Angular spread, angle to the nearest other anchor, and neighbour overlap of each class, head"
     " to tail, for four networks.",
     folder,

@@ -15,7 +15,7 @@
 # ---
 
 # %% [markdown]
-# # 4. Ablations: which choices of GCL matter?
+# # 6. Ablations: which choices of GCL matter?
 #
 # Tables 3, 4 and 5 of the paper change one part of GCL with cRT at a time: how the cloud grows with
 # rarity, how stage 2 samples images, and how it re-balances the classifier. The paper reports one
@@ -30,7 +30,7 @@
 # %% [markdown]
 # ## Parameters
 #
-# With the defaults everything takes less than two minutes on two cores, after notebook 2 has made
+# With the defaults everything takes less than two minutes on two cores, after notebook 3 has made
 # the runs that they share. The variants beyond the paper have fewer seeds (`more_seeds`) for that
 # reason. A number in italics is quoted from the paper and never recomputed: other images, another
 # network, one run. A number in bold is from a recorded run on re-encoded CIFAR-10 images.
@@ -189,7 +189,7 @@ show(
         },
         "test top-1 (%); bars: mean ± standard deviation, dots: single seeds",
     ),
-    "04_ablations",
+    "06_ablations",
     "Top-1 accuracy of each variant of Tables 3 to 5, each seed as a dot, with mean and spread.",
     folder,
     about_runs(*(runs for by_name in tables.values() for runs in by_name.values())),
@@ -317,7 +317,7 @@ steps = [10 ** (i / 10 - 6) for i in range(60)]
 apart = {f"a = {a}": 100 * cben_departure(counts, a, steps) for a in (0.9999, 0.999, 0.9)}
 show(
     sampling_shares(counts, drawn, steps, apart),
-    "04_cben",
+    "06_cben",
     "Share of each class in what EN and CBEN draw for some a and b, and how much a share changes"
     " at most as b grows from 0, for three values of a.",
     folder,

@@ -15,7 +15,7 @@
 # ---
 
 # %% [markdown]
-# # 2. Training: what does GCL change, and in which stage?
+# # 3. Training: what does GCL change, and in which stage?
 #
 # Here cross-entropy (CE) and GCL are trained on the same long-tailed images and watched through
 # both stages: learning the features on the data as they are, then re-balancing the classifier on
@@ -123,7 +123,7 @@ show(
         },
         stage2_starts=trained["gcl_crt"][0].settings.stage1.epochs,
     ),
-    "02_curves",
+    "03_curves",
     "Training loss, top-1 and few-shot accuracy by epoch for CE, CE with mixup and cRT, and GCL"
     " with cRT, through both stages.",
     folder,
@@ -152,7 +152,7 @@ show(
         },
         percent=True,
     ),
-    "02_accuracy_by_class",
+    "03_accuracy_by_class",
     "Test accuracy of each class, head to tail, for CE, CE with mixup and cRT, and GCL with cRT.",
     folder,
     about_runs(*trained.values()),
@@ -174,7 +174,7 @@ show(
             for m in compared
         },
     ),
-    "02_confusion",
+    "03_confusion",
     "Confusion matrices of CE and of GCL with cRT over the test images of all seeds.",
     folder,
     about_runs(*(trained[m] for m in compared)),

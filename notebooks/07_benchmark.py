@@ -15,7 +15,7 @@
 # ---
 
 # %% [markdown]
-# # 5. Benchmark: how much of the paper's Tables 1 and 2 do our own runs show?
+# # 7. Benchmark: how much of the paper's Tables 1 and 2 do our own runs show?
 #
 # Tables 1 and 2 of the paper are its main evidence: nine methods on long-tailed CIFAR, ten on three
 # large data sets, GCL the best in every column. Each entry is one number, without a spread, and
@@ -138,7 +138,7 @@ Markdown(f"{gaps_table(1, column, same)}\n\n{order_sentence(1, column, same)}")
 # %%
 show(
     paper_dots(table1_dots(same, column)),
-    "05_table1",
+    "07_table1",
     "One column of Table 1 as dots: top-1 of each method, and its gap to cross-entropy; hollow"
     " circles are the paper's numbers, filled diamonds those measured here.",
     folder,
