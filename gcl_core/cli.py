@@ -139,7 +139,9 @@ def _parser() -> argparse.ArgumentParser:
     books.add_argument("--runs", type=Path, default=Path("runs"), help="folder of all runs (runs)")
     books.add_argument("--workers", type=_positive, help="runs at a time (one for each core)")
 
-    tables = command("tables", _tables, "write the README's tables and curves from the run records")
+    tables = command(
+        "tables", _tables, "write the tables of both pages and their figures from the run records"
+    )
     tables.add_argument("--check", action="store_true", help="only say whether they are in step")
     data = command("datasets", _datasets, "list the data sets")
     data.add_argument("--json", action="store_true", help="as JSON")
@@ -273,6 +275,7 @@ def _study(options: argparse.Namespace, rest: Sequence[str]) -> None:
 
 
 def _notebooks(options: argparse.Namespace, rest: Sequence[str]) -> None:
+    from gcl_core.results_page import update_results
     from gcl_core.study import study, synchronise
     from gcl_core.tables import update_readme
 
@@ -280,18 +283,22 @@ def _notebooks(options: argparse.Namespace, rest: Sequence[str]) -> None:
     synchronise(root / "notebooks")
     print(study(root, root, options.runs, workers=options.workers))
     update_readme(root)
+    update_results(root)
 
 
 def _tables(options: argparse.Namespace, rest: Sequence[str]) -> int:
+    from gcl_core.results_page import draw_table1, update_results
     from gcl_core.tables import draw_records, update_readme
 
     root = project_root()
-    in_step = update_readme(root, check=options.check)
+    pages = {"README.md": update_readme, "results/README.md": update_results}
+    in_step = {page: update(root, check=options.check) for page, update in pages.items()}
     if not options.check:
         draw_records(root)
-    outcome = "in step" if in_step else "out of step" if options.check else "renewed"
-    print(f"README.md: tables {outcome}")
-    return 1 if options.check and not in_step else 0
+        draw_table1(root)
+    for page, was in in_step.items():
+        print(f"{page}: {'in step' if was else 'out of step' if options.check else 'renewed'}")
+    return 1 if options.check and not all(in_step.values()) else 0
 
 
 def _methods(options: argparse.Namespace, rest: Sequence[str]) -> None:

@@ -15,6 +15,7 @@ import papermill
 from jupytext.combine import combine_inputs_with_outputs
 from traitlets.config import Config
 
+from gcl_core.agreement import RECORD_FILES
 from gcl_core.errors import GCLError
 from gcl_core.files import atomic_write
 from gcl_core.grid import run_many
@@ -50,7 +51,7 @@ def study(root: Path, out: Path, runs: Path, *, workers: int | None = None) -> s
     targets = [out / "notebooks" / source.name for source in sources]
     # Side by side, as much of a notebook (its kernel's start, t-SNE, drawing) keeps one core busy.
     tasks = [
-        joblib.delayed(execute_notebook)(source, target, parameters)
+        joblib.delayed(execute_notebook)(source, target, _accepted(source, parameters))
         for source, target in zip(sources, targets, strict=True)
     ]
     executed = []
@@ -146,10 +147,17 @@ def execute_notebook(source: Path, target: Path, parameters: dict[str, Any]) -> 
     return True
 
 
+def _accepted(source: Path, parameters: dict[str, Any]) -> dict[str, Any]:
+    """Those of the parameters that a notebook has; one that trains nothing has no `runs`."""
+    known = papermill.inspect_notebook(source)
+    return {name: value for name, value in parameters.items() if name in known}
+
+
 def _fingerprint(source: Path, parameters: dict[str, Any]) -> str:
-    """Hash of the cells' sources, the parameters and the package: what the outputs depend on."""
+    """Hash of what the outputs depend on: cells, parameters, the package, the run records."""
     cells = [(cell.cell_type, cell.source) for cell in nbformat.read(source, 4).cells]
     digest = hashlib.sha256(json.dumps([cells, parameters], sort_keys=True).encode())
-    for module in sorted(Path(__file__).parent.glob("*.py")):
-        digest.update(module.read_bytes())
+    records = (source.parent.parent / "results").glob(RECORD_FILES)
+    for file in (*sorted(Path(__file__).parent.glob("*.py")), *sorted(records)):
+        digest.update(file.read_bytes())
     return digest.hexdigest()[:16]

@@ -1,7 +1,7 @@
 """Tables from run records, and the places in Markdown files that hold them."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -105,12 +105,25 @@ def update_readme(root: Path, *, check: bool = False) -> bool:
         root: folder of README.md and results/.
         check: only look, do not write.
     """
-    readme = root / "README.md"
-    before = after = readme.read_text()
-    for name, content in readme_blocks(root / "results").items():
+    return update_page(root / "README.md", readme_blocks(root / "results"), check=check)
+
+
+def update_page(page: Path, blocks: Mapping[str, str], *, check: bool = False) -> bool:
+    """Bring the marked places of a Markdown file in step; returns whether they already were.
+
+    Args:
+        page: the file; what is between its marked places stays as it is.
+        blocks: what each place has to hold, by its name.
+        check: only look, do not write.
+
+    Raises:
+        GCLError: a place is not there.
+    """
+    before = after = page.read_text()
+    for name, content in blocks.items():
         after = replace_block(after, name, content)
     if not check and after != before:
-        readme.write_text(after)
+        page.write_text(after)
     return after == before
 
 

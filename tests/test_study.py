@@ -42,6 +42,17 @@ def test_a_notebook_is_executed_once_for_one_source_and_parameters(notebook, tmp
     assert "papermill" not in target.read_text()
 
 
+def test_new_run_records_are_a_reason_to_execute_again(notebook, tmp_path):
+    source, target = notebook("print(1)"), tmp_path / "out.ipynb"
+    assert study.execute_notebook(source, target, {})
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "bench.json").write_text("{}")
+    assert not study.execute_notebook(source, target, {})
+    (tmp_path / "results" / "cifar10-jpeg.json").write_text("{}")
+    assert study.execute_notebook(source, target, {})
+    assert not study.execute_notebook(source, target, {})
+
+
 def test_executed_in_place_the_parameters_are_not_left_behind(notebook):
     source = notebook("print(runs)")
     assert study.execute_notebook(source, source, {"runs": "elsewhere"})
@@ -56,6 +67,11 @@ def test_an_unknown_parameter_is_refused_before_anything_runs(notebook, tmp_path
     with pytest.raises(GCLError, match=r"no parameter 'run'; allowed: runs, figures"):
         study.execute_notebook(notebook("1 / 0"), target, {"run": "x"})
     assert not target.exists()
+
+
+def test_the_study_gives_a_notebook_what_it_has(notebook):
+    given = {"runs": "here", "seeds": 3}
+    assert study._accepted(notebook("print(runs)"), given) == {"runs": "here"}
 
 
 def test_a_failed_notebook_is_kept_and_named(notebook, tmp_path):
