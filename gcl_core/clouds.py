@@ -31,10 +31,11 @@ def cloud_sizes(
 
     Before division by the maximum, with n_max the largest count:
 
-    `"log"`:    delta_j = log n_max - log n_j              (Eq. 9, the paper's choice)
-    `"power"`:  delta_j = n_max^e - n_j^e                  (Table 3, e = 1/3 or 1/4)
-    `"cosine"`: delta_j = cos(pi/2 * n_j / n_max)          (Table 3; the expression is not legible
-                in the paper's text, this form is reconstructed: a cosine, zero at the head)
+        "log":    delta_j = log n_max - log n_j           (Eq. 9, the paper's choice)
+        "power":  delta_j = n_max^e - n_j^e               (Table 3, e = 1/3 or 1/4)
+        "cosine": delta_j = cos(pi/2 * n_j / n_max)       (Table 3, reconstructed)
+
+    The cosine's expression is not legible in the paper's text: it is a cosine, zero at the head.
 
     Args:
         class_counts: (C,) training images of each class, all positive.
