@@ -49,6 +49,7 @@ suppress_warnings = ["config.cache"]
 myst_enable_extensions = ["amsmath", "dollarmath"]
 myst_heading_anchors = 3
 nb_execution_mode = "off"  # the outputs are those that are committed
+nb_render_markdown_format = "myst"  # tables in outputs are as those in the text
 nb_custom_formats = {".ipynb": "sources.read_notebook"}
 nb_ipywidgets_js: dict[str, dict[str, str]] = {}  # a page has no kernel to move them
 nb_code_prompt_show = "Show {type}"
