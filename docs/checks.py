@@ -3,15 +3,16 @@
 Every finding is a warning, and `make site` takes warnings for errors.
 """
 
+from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from bs4 import BeautifulSoup, Tag
 from sphinx.application import Sphinx
 from sphinx.util.logging import getLogger
 
-LOADS = {"img": "src", "script": "src", "link": "href", "iframe": "src", "source": "srcset"}
+LOADED = {"img", "script", "iframe", "source", "video", "audio", "embed"}
+LOADED_LINKS = {"stylesheet", "icon", "preload"}  # a browser fetches these links by itself
 log = getLogger(__name__)
 
 
@@ -30,43 +31,60 @@ def check_pages(app: Sphinx, error: Exception | None) -> None:
 
 def problems(site: Path) -> list[str]:
     """Dead links inside the site, images without alternative text, and what needs a network."""
-    pages = {file: BeautifulSoup(file.read_text(), "html.parser") for file in site.rglob("*.html")}
-    anchors = {
-        file: {tag["id"] for tag in page.find_all(id=True)}
-        | {tag["name"] for tag in page.find_all("a", attrs={"name": True})}
-        for file, page in pages.items()
-    }
+    pages = {file.resolve(): Page(file) for file in sorted(site.rglob("*.html"))}
     found = []
-    for file, page in sorted(pages.items()):
-        where = file.relative_to(site)
-        for image in page.find_all("img"):
-            if not image.get("alt", "").strip():
-                found.append(f"{where}: image without an alternative text: {image.get('src')}")
-        for name, attribute in LOADS.items():
-            for tag in page.find_all(name, attrs={attribute: True}):
-                if _remote(tag[attribute]) and _is_loaded(tag):
-                    found.append(f"{where}: needs a network: {tag[attribute]}")
-        for link in page.find_all(["a", *LOADS]):
-            target = link.get("href") or link.get("src")
-            if target and not _leads_somewhere(file, target, anchors):
-                found.append(f"{where}: link to nothing: {target}")
+    for file, page in pages.items():
+        said = [f"image without an alternative text: {image}" for image in page.silent]
+        said += [f"needs a network: {target}" for target in page.loaded if _is_remote(target)]
+        said += [
+            f"link to nothing: {target}"
+            for target in page.links | page.loaded
+            if not _is_remote(target) and not _leads_somewhere(file, target, pages)
+        ]
+        found += [f"{file.relative_to(site.resolve())}: {text}" for text in sorted(said)]
     return found
 
 
-def _remote(target: str) -> bool:
-    return target.startswith("//") or urlsplit(target).scheme in ("http", "https")
+class Page(HTMLParser):
+    """What a page refers to.
+
+    Attributes:
+        anchors: what a link can lead to in it.
+        links: where its links lead.
+        loaded: what a browser fetches to show it.
+        silent: its images without an alternative text.
+    """
+
+    def __init__(self, file: Path) -> None:
+        super().__init__()
+        self.anchors: set[str] = set()
+        self.links: set[str] = set()
+        self.loaded: set[str] = set()
+        self.silent: set[str] = set()
+        self.feed(file.read_text())
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """Note what one element refers to; the parser calls it for each."""
+        values = {name: value or "" for name, value in attrs}
+        self.anchors |= {values[name] for name in ("id", "name") if name in values}
+        by_itself = tag in LOADED or not LOADED_LINKS.isdisjoint(values.get("rel", "").split())
+        for name in ("href", "src"):
+            if values.get(name):
+                (self.loaded if by_itself else self.links).add(values[name])
+        if tag == "img" and not values.get("alt", "").strip():
+            self.silent.add(values.get("src", ""))
 
 
-def _is_loaded(tag: Tag) -> bool:
-    """Whether a browser fetches it by itself: all of these but links to relatives."""
-    return tag.name != "link" or bool({"stylesheet", "icon", "preload"} & set(tag.get("rel", [])))
-
-
-def _leads_somewhere(file: Path, target: str, anchors: dict[Path, set[str]]) -> bool:
+def _is_remote(target: str) -> bool:
     parts = urlsplit(target)
-    if parts.scheme or parts.netloc:
+    return bool(parts.netloc) or parts.scheme in ("http", "https")
+
+
+def _leads_somewhere(file: Path, target: str, pages: dict[Path, Page]) -> bool:
+    parts = urlsplit(target)
+    if parts.scheme:  # mailto:, data:
         return True
     goal = (file.parent / unquote(parts.path)).resolve() if parts.path else file
-    if not goal.is_file():
-        return False
-    return not parts.fragment or goal not in anchors or unquote(parts.fragment) in anchors[goal]
+    if not parts.fragment or goal not in pages:
+        return goal.is_file()
+    return unquote(parts.fragment) in pages[goal].anchors

@@ -139,6 +139,11 @@ def _parser() -> argparse.ArgumentParser:
     books.add_argument("--runs", type=Path, default=Path("runs"), help="folder of all runs (runs)")
     books.add_argument("--workers", type=_positive, help="runs at a time (one for each core)")
 
+    students = command("students", _students, "copy the notebooks without outputs and solutions")
+    students.add_argument(
+        "--out", type=Path, default=Path("students"), help="folder of the copies (students)"
+    )
+
     tables = command(
         "tables", _tables, "write the tables of both pages and their figures from the run records"
     )
@@ -284,6 +289,13 @@ def _notebooks(options: argparse.Namespace, rest: Sequence[str]) -> None:
     print(study(root, root, options.runs, workers=options.workers))
     update_readme(root)
     update_results(root)
+
+
+def _students(options: argparse.Namespace, rest: Sequence[str]) -> None:
+    from gcl_core.students import write_student_copies
+
+    for file in write_student_copies(project_root() / "notebooks", options.out):
+        print(file)
 
 
 def _tables(options: argparse.Namespace, rest: Sequence[str]) -> int:
