@@ -70,6 +70,7 @@ autodoc_preserve_defaults = True
 autodoc_inherit_docstrings = False  # not those of PyTorch
 autodoc_default_options = {"members": True, "show-inheritance": True}
 autosummary_ignore_module_all = True  # modules of a package, not only the names it offers
+viewcode_follow_imported_members = False
 templates_path = [str(HERE / "templates")]
 python_maximum_signature_line_length = 88
 

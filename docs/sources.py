@@ -14,6 +14,7 @@ WIDGET = "application/vnd.jupyter.widget-view+json"
 def setup(app: Sphinx) -> dict[str, Any]:
     """Enter this extension in Sphinx."""
     app.connect("source-read", add_contents)
+    app.connect("autodoc-skip-member", imported_is_not_ours)
     app.connect("autodoc-process-docstring", as_plain_text, priority=400)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
 
@@ -42,6 +43,15 @@ def read_notebook(text: str) -> NotebookNode:
             if alt:
                 cell.metadata["mystnb"] = {"image": {"alt": alt}}
     return notebook
+
+
+def imported_is_not_ours(
+    app: Sphinx, what: str, name: str, thing: Any, skip: bool, options: Any
+) -> bool | None:
+    """Leave out early what a module imports: some of it cannot even be looked at without a warning."""
+    module = getattr(thing, "__module__", None)
+    foreign = isinstance(module, str) and module.partition(".")[0] != "gcl_core"
+    return True if what == "module" and foreign else None
 
 
 def as_plain_text(
