@@ -37,7 +37,8 @@ students: $(INSTALLED) ## copy the notebooks without outputs and solutions
 # error: a dead link, an image without an alternative text, anything that needs a network.
 site: $(INSTALLED) ## render notebooks, reference and results as web pages
 	rm -rf site docs/api
-	$(RUN) sphinx --quiet --fail-on-warning --conf-dir docs --doctree-dir build/doctrees $(ARGS) . site
+	$(RUN) sphinx --quiet --fail-on-warning --fresh-env --conf-dir docs \
+	    --doctree-dir build/doctrees $(ARGS) . site
 	@echo "site/index.html"
 
 test: $(INSTALLED) ## run the tests

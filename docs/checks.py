@@ -71,8 +71,10 @@ class Page(HTMLParser):
         for name in ("href", "src"):
             if values.get(name):
                 (self.loaded if by_itself else self.links).add(values[name])
-        if tag == "img" and not values.get("alt", "").strip():
-            self.silent.add(values.get("src", ""))
+        source = values.get("src", "")
+        # Docutils puts the name of the file where there is no text.
+        if tag == "img" and values.get("alt", "").strip() in ("", source):
+            self.silent.add(source)
 
 
 def _is_remote(target: str) -> bool:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from nbformat.v4 import new_code_cell, new_notebook, new_output
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT / "docs"))
@@ -21,7 +21,7 @@ NOT_COPIED = (".*", "__pycache__", "*.egg-info", "api", "build", "data", "runs",
 
 def build(project):
     """What `make site` does, in a copy of the project; exit status and what was said."""
-    words = "--quiet --fail-on-warning --conf-dir docs --doctree-dir build/doctrees . site"
+    words = "--quiet --fail-on-warning --fresh-env --conf-dir docs --doctree-dir build/doctrees . site"
     done = subprocess.run(
         [sys.executable, "-m", "sphinx", *words.split()],
         cwd=project,
@@ -82,14 +82,20 @@ def test_what_is_broken_stops_the_build(tmp_path):
         ignore = shutil.ignore_patterns("api", "*.md", "__pycache__")
         shutil.copytree(ROOT / name, tmp_path / name, ignore=ignore)
     (tmp_path / "gcl_core.py").write_text('"""A stand-in."""\n__version__ = "0"\n')
-    (tmp_path / "docs" / "contents.md").write_text("\n```{toctree}\nCHANGELOG\n```\n")
+    (tmp_path / "docs" / "contents.md").write_text("\n```{toctree}\nCHANGELOG\nnotebooks/01_x\n```\n")
     (tmp_path / "CHANGELOG.md").write_text("# Changes\n")
+    figure = new_output("display_data", {"image/png": PNG})
+    cells = [new_markdown_cell("# One"), new_code_cell("x", outputs=[figure])]
+    (tmp_path / "notebooks").mkdir()
+    language = {"language_info": {"name": "python"}}
+    nbformat.write(new_notebook(cells=cells, metadata=language), tmp_path / "notebooks" / "01_x.ipynb")
     good = "# A page\n\n![what is seen](figures/headline.png)\n\n[another](CHANGELOG.md)\n"
     (tmp_path / "README.md").write_text("\n\n".join([good, *BROKEN]) + "\n")
     status, output = build(tmp_path)
     assert status == 1
     assert [said for said in BROKEN.values() if said not in output] == []
-    assert output.count("WARNING") == len(BROKEN) + 2, output  # and as links on the page
+    assert "notebooks/01_x.html: image without an alternative text" in output
+    assert output.count("WARNING") == len(BROKEN) + 3, output  # links are also found on the page
 
 
 def test_each_problem_is_found_once(tmp_path):

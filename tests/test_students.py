@@ -64,7 +64,7 @@ def test_a_student_copy_takes_parameters(path):
     (cell,) = [c for c in copy.cells if "parameters" in c.metadata.get("tags", [])]
     given = {}
     exec(cell.source, given)
-    assert given.keys() >= {"dataset", "imbalance_ratio", "preset", "runs", "figures"}
+    assert given.keys() >= {"dataset", "imbalance_ratio", "figures"}
 
 
 def test_solutions_of_any_kind_are_left_out_and_all_else_stays():
