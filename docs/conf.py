@@ -14,7 +14,7 @@ from gcl_core import __version__  # noqa: E402
 
 project = "gcl"
 author = "The gcl maintainers"
-copyright = author  # noqa: A001
+copyright = author
 version = release = __version__
 
 # Pages

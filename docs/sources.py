@@ -48,7 +48,7 @@ def read_notebook(text: str) -> NotebookNode:
 def imported_is_not_ours(
     app: Sphinx, what: str, name: str, thing: Any, skip: bool, options: Any
 ) -> bool | None:
-    """Leave out early what a module imports: some of it cannot even be looked at without a warning."""
+    """Leave out early what a module imports; looking at some of it is enough for a warning."""
     module = getattr(thing, "__module__", None)
     foreign = isinstance(module, str) and module.partition(".")[0] != "gcl_core"
     return True if what == "module" and foreign else None

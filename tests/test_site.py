@@ -21,7 +21,7 @@ NOT_COPIED = (".*", "__pycache__", "*.egg-info", "api", "build", "data", "runs",
 
 def build(project):
     """What `make site` does, in a copy of the project; exit status and what was said."""
-    words = "--quiet --fail-on-warning --fresh-env --conf-dir docs --doctree-dir build/doctrees . site"
+    words = "--quiet --fail-on-warning --fresh-env --conf-dir docs -d build/doctrees . site"
     done = subprocess.run(
         [sys.executable, "-m", "sphinx", *words.split()],
         cwd=project,
@@ -41,7 +41,8 @@ def site(tmp_path_factory):
 
 
 def test_every_page_is_there(site):
-    notebooks = {f"notebooks/{file.stem}.html" for file in (ROOT / "notebooks").glob("[0-9]*.ipynb")}
+    sources = (ROOT / "notebooks").glob("[0-9]*.ipynb")
+    notebooks = {f"notebooks/{file.stem}.html" for file in sources}
     results = {f"results/{file.stem}.html" for file in (ROOT / "results").glob("*.md")}
     modules = {
         f"docs/api/gcl_core.{file.stem}.html"
@@ -61,7 +62,7 @@ def test_pages_hold_what_they_are_for(site):
     assert "_static/mathjax/tex-chtml.js" in notebook
     assert "class_counts" in (site / "docs" / "notation.html").read_text()
     loss = (site / "docs" / "api" / "gcl_core.loss.html").read_text()
-    assert "<p class=\"rubric\">Shape</p>" in loss
+    assert '<p class="rubric">Shape</p>' in loss
     assert (site / "_static" / "mathjax" / "tex-chtml.js").is_file()
     assert (site / "searchindex.js").stat().st_size > 10_000
 
@@ -82,13 +83,14 @@ def test_what_is_broken_stops_the_build(tmp_path):
         ignore = shutil.ignore_patterns("api", "*.md", "__pycache__")
         shutil.copytree(ROOT / name, tmp_path / name, ignore=ignore)
     (tmp_path / "gcl_core.py").write_text('"""A stand-in."""\n__version__ = "0"\n')
-    (tmp_path / "docs" / "contents.md").write_text("\n```{toctree}\nCHANGELOG\nnotebooks/01_x\n```\n")
+    contents = "\n```{toctree}\nCHANGELOG\nnotebooks/01_x\n```\n"
+    (tmp_path / "docs" / "contents.md").write_text(contents)
     (tmp_path / "CHANGELOG.md").write_text("# Changes\n")
     figure = new_output("display_data", {"image/png": PNG})
     cells = [new_markdown_cell("# One"), new_code_cell("x", outputs=[figure])]
     (tmp_path / "notebooks").mkdir()
-    language = {"language_info": {"name": "python"}}
-    nbformat.write(new_notebook(cells=cells, metadata=language), tmp_path / "notebooks" / "01_x.ipynb")
+    notebook = new_notebook(cells=cells, metadata={"language_info": {"name": "python"}})
+    nbformat.write(notebook, tmp_path / "notebooks" / "01_x.ipynb")
     good = "# A page\n\n![what is seen](figures/headline.png)\n\n[another](CHANGELOG.md)\n"
     (tmp_path / "README.md").write_text("\n\n".join([good, *BROKEN]) + "\n")
     status, output = build(tmp_path)
