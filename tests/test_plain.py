@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from gcl_core.dataset import load_dataset
-from gcl_core.grid import run_many
+from gcl_core.side_by_side import run_many
 from gcl_core.methods import resolve
 from gcl_core.plain import PlainImages, plain_accuracy, same_accuracy
 from gcl_core.settings import DataSettings

@@ -325,7 +325,11 @@ def test_kinds_have_distinct_names():
         ("oltr", {"stage2_mixup_alpha": 1}, "objective 'oltr' has batches and outputs of its own"),
         ("oltr", {"stage2_objective": "cross_entropy"}, "'cross_entropy' does not work with head"),
         ("ce_crt", {"stage2_rebalance": "tde"}, "re-balancing 'tde' does not work with head 'lin"),
-        ("ce_crt", {"stage2_objective": "oltr"}, "'oltr' does not work with head 'linear'; .*: meta"),
+        (
+            "ce_crt",
+            {"stage2_objective": "oltr"},
+            "'oltr' does not work with head 'linear'; .*: meta",
+        ),
         ("tde", {"stage2_rebalance": "crt"}, "'crt' does not work with head 'multi_head'"),
         ("gcl_crt", {"head": "bilateral"}, "'gcl' does not work with head 'bilateral'"),
         ("ce", {"head": "meta"}, "head 'meta' is unknown; allowed: cosine, linear, "),
