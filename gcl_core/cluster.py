@@ -155,7 +155,7 @@ def _done(running: dict[Future[Any], Step]) -> Sequence[Future[Any]]:
 
 def _failure(future: Future[Any], step: Step) -> str | None:
     if future.status != "error":
-        return future.result()  # type: ignore[no-any-return]
+        return future.result()
     error = future.exception()
     line = _first_line(error) if error else "unknown"
     if isinstance(error, KilledWorker):

@@ -83,24 +83,19 @@ def cells_of(
     kind, colon, place = source.partition(":")
     if colon:  # a worker may be in another folder
         source = f"{kind}:{Path(place).absolute()}"
-    shared = content.get("settings") or {}
     cells: list[Cell | NotebookCell] = []
     for number, entry in enumerate(content["cells"], 1):
         try:
             if not isinstance(entry, dict) or not {"method", "notebook"} & entry.keys():
                 raise GCLError("neither a method nor a notebook")
-            if "notebook" in entry:
-                cells += _notebooks(entry, source, content.get("preset"))
-            else:
-                own = {name for key in entry for name in _names(key)}
-                rest = {k: v for k, v in shared.items() if not own & set(_names(k))}
-                for point in points(rest):
-                    for named in points(entry):
-                        preset = named.get("preset") or content.get("preset")
-                        cells.append(_cell(point | named, named, source, preset, accelerator))
+            make = _notebooks if "notebook" in entry else _training
+            cells += make(entry, content, source, accelerator)
         except GCLError as error:
             raise GCLError(f"{file}, entry {number}: {error}") from None
-    refuse_twins([(cell.name, _what(cell)) for cell in cells])
+    try:
+        refuse_twins([(cell.name, _what(cell)) for cell in cells])
+    except GCLError as error:
+        raise GCLError(f"{file}: {error}") from None
     return cells
 
 
@@ -147,25 +142,33 @@ def _what(cell: Cell | NotebookCell) -> Any:
 
 
 def _title(first: str, named: Mapping[str, Any]) -> str:
-    values = (f"{k} {v:g}" if isinstance(v, float) else f"{k} {v}" for k, v in named.items())
-    return ", ".join([first, *values])
+    values = {k: f"{v:g}" if isinstance(v, float) else v for k, v in named.items()}
+    return ", ".join([first, *(f"{k} {v}" for k, v in values.items() if k != "method")])
 
 
-def _cell(
-    given: dict[str, Any], named: dict[str, Any], source: str, preset: Any, accelerator: str
-) -> Cell:
-    changes = {k: v for k, v in given.items() if k not in ("method", "preset")}
-    if odd := {"dataset", "accelerator"} & changes.keys():
-        raise GCLError(f"{odd.pop()} is one for the whole grid")
-    method, preset = given["method"], preset or default_preset(source)
-    settings = resolve(source, method, preset, accelerator=accelerator, **changes)
-    if settings.devices != 1:
-        raise GCLError("devices must be 1: a grid gives each process a run of its own")
-    title = _title(method, {k: v for k, v in named.items() if k != "method"})
-    return Cell(title, method, preset, settings)
+def _training(
+    entry: dict[str, Any], content: dict[str, Any], source: str, accelerator: str
+) -> Iterator[Cell]:
+    own = {name for key in entry for name in _names(key)}
+    shared = content.get("settings") or {}
+    rest = {key: given for key, given in shared.items() if not own & set(_names(key))}
+    # What all cells have in common is left out of their names.
+    single = {n for key, v in rest.items() if not isinstance(v, list) for n in _names(key)}
+    for point in points(rest | entry):
+        name = _title(point["method"], {k: v for k, v in point.items() if k not in single})
+        method, preset = point.pop("method"), point.pop("preset", content.get("preset"))
+        preset = preset or default_preset(source)
+        if odd := {"dataset", "accelerator"} & point.keys():
+            raise GCLError(f"{odd.pop()} is one for the whole grid")
+        settings = resolve(source, method, preset, accelerator=accelerator, **point)
+        if settings.devices != 1:
+            raise GCLError("devices must be 1: a grid gives each process a run of its own")
+        yield Cell(name, method, preset, settings)
 
 
-def _notebooks(entry: dict[str, Any], source: str, preset: Any) -> Iterator[NotebookCell]:
+def _notebooks(
+    entry: dict[str, Any], content: dict[str, Any], source: str, accelerator: str
+) -> Iterator[NotebookCell]:
     import papermill
 
     for point in points(entry):
@@ -176,7 +179,7 @@ def _notebooks(entry: dict[str, Any], source: str, preset: Any) -> Iterator[Note
         if unknown := sorted(point.keys() - known.keys()):
             allowed = ", ".join(known)
             raise GCLError(f"{file.name} has no parameter {unknown[0]!r}; allowed: {allowed}")
-        general = {"dataset": source, "preset": preset}
+        general = {"dataset": source, "preset": content.get("preset")}
         parameters = {k: v for k, v in general.items() if k in known and v} | point
         name = _title(file.name, point)
         yield NotebookCell(name, file.absolute(), tuple(parameters.items()))
@@ -202,7 +205,7 @@ class _Loader(yaml.SafeLoader):
     """PyYAML's safe one, which would take the last of two equal keys without a word."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key) for key, _ in node.value]  # type: ignore[no-untyped-call]
+        keys = [self.construct_object(key) for key, _ in node.value]
         for place, key in enumerate(keys):
             if key in keys[:place]:
                 line = node.value[place][0].start_mark.line + 1

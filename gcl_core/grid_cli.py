@@ -3,7 +3,6 @@
 import argparse
 import logging
 import os
-import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path

@@ -95,7 +95,7 @@ def jobs_of(cells: Iterable[Cell | NotebookCell], runs: Path) -> list[Job]:
     jobs = []
     for cell in cells:
         if isinstance(cell, NotebookCell):
-            made = [Step(cell.name, _notebook_folder(cell, runs), cell)]
+            wanted = [Step(cell.name, _notebook_folder(cell, runs), cell)]
         else:
             data = cell.settings.data
             if data not in described:
@@ -103,8 +103,12 @@ def jobs_of(cells: Iterable[Cell | NotebookCell], runs: Path) -> list[Job]:
                     described[data] = _without_images(load_dataset(data))
                 except GCLError as error:
                     raise GCLError(f"{cell.name}: {error}") from error
-            made = _training(cell, described[data], runs)
-        jobs.append(Job(cell, tuple(steps.setdefault(step.key, step) for step in made)))
+            wanted = _training(cell, described[data], runs)
+        own: list[Step] = []
+        for step in wanted:
+            after = own[0] if own else None
+            own.append(steps.setdefault(step.key, replace(step, after=after)))
+        jobs.append(Job(cell, tuple(own)))
     refuse_twins([(job.cell.name, job.steps[-1].key) for job in jobs])
     return jobs
 
@@ -188,7 +192,7 @@ def _training(cell: Cell, dataset: LongTailedDataset, runs: Path) -> list[Step]:
     made = [Step(cell.name, first, replace(cell.settings, stage2=None))]
     if cell.settings.stage2 is not None:
         second = stage2_folder(cell.settings.stage2, first)
-        made.append(Step(cell.name, second, cell.settings, made[0]))
+        made.append(Step(cell.name, second, cell.settings))
     return made
 
 
