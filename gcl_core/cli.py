@@ -1,4 +1,4 @@
-"""The command line: `python -m gcl_core {train,methods,datasets,bench,...}`."""
+"""The command line: `python -m gcl_core {train,grid,methods,datasets,bench,...}`."""
 
 import argparse
 import json

@@ -7,6 +7,7 @@ worker is laid to the one step that it was at.
 
 import logging
 import tempfile
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -17,6 +18,7 @@ from typing import Any
 import dask
 import torch
 from distributed import Client, Future, KilledWorker, LocalCluster, wait
+from tqdm import tqdm
 
 from gcl_core.errors import GCLError
 from gcl_core.grid import NotebookCell
@@ -78,6 +80,8 @@ def execute(
 def do(step: Step, threads: int, accelerator: str) -> str | None:
     """Do a step, in a worker; returns the first line of what it failed with, which is kept."""
     torch.set_num_threads(threads)
+    # Its own is a semaphore of the system, which a worker that is killed would leave behind.
+    tqdm.set_lock(threading.RLock())
     try:
         _train_or_execute(step, accelerator)
     except Exception as error:  # of any kind: the other steps have nothing to do with it
@@ -169,22 +173,26 @@ def _failure(future: Future[Any], step: Step) -> str | None:
 def _client(workers: int, scheduler: str | None) -> Iterator[Client]:
     with ExitStack() as stack:
         stack.enter_context(_quiet())
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="gcl-dask-"))
         stack.enter_context(
             dask.config.set(
                 {
+                    "temporary-directory": folder,
                     "distributed.comm.timeouts.connect": ANSWER_SECONDS,
                     "distributed.scheduler.allowed-failures": DEATHS,
                 }
             )
         )
         if scheduler is None:
-            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="gcl-dask-"))
             scheduler_or_cluster: Any = stack.enter_context(
                 LocalCluster(
                     n_workers=workers,
                     threads_per_worker=1,
                     host="127.0.0.1",
+                    # No dashboard; the rest of Dask's web server, which cannot be left out, at a
+                    # free port.
                     dashboard_address=None,
+                    scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},
                     memory_limit=0,  # as for a run without Dask; it would stop workers early
                     silence_logs=logging.CRITICAL,
                     local_directory=folder,
