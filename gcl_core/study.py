@@ -18,9 +18,9 @@ from traitlets.config import Config
 from gcl_core.agreement import RECORD_FILES
 from gcl_core.errors import GCLError
 from gcl_core.files import atomic_write
-from gcl_core.grid import run_many
 from gcl_core.methods import resolve
 from gcl_core.records import record, save_records
+from gcl_core.side_by_side import run_many
 from gcl_core.tables import comparison, paired_gain
 
 log = logging.getLogger(__name__)

@@ -8,9 +8,9 @@ from nbformat.v4 import new_code_cell, new_notebook
 
 from gcl_core import study
 from gcl_core.errors import GCLError
-from gcl_core.grid import run_many
 from gcl_core.methods import resolve
 from gcl_core.records import load_records, record, save_records
+from gcl_core.side_by_side import run_many
 from gcl_core.tables import comparison
 from gcl_core.training import run
 
