@@ -34,7 +34,7 @@ DEATHS = 3  # of a worker in one step before the step is given up: Dask's own de
 
 def execute(
     steps: Sequence[Step],
-    finished: Callable[[Step, str | None], None],
+    finished: Callable[[Step, str | None, int], None],
     *,
     workers: int,
     threads: int = 1,
@@ -46,7 +46,8 @@ def execute(
     What failed is kept in `error.json` of its folder. Steps after it are left out.
 
     Args:
-        finished: is told of every step as it ends, with what it failed with, else None.
+        finished: is told of every step as it ends, of what it failed with, else None, and how many
+            workers there are.
         workers: processes of the cluster on this machine.
         threads: threads that torch uses in each worker.
         scheduler: address of a running cluster, instead of one on this machine.
@@ -74,7 +75,7 @@ def execute(
                 failure = _failure(step, answer)
                 if failure is not None:
                     waiting = {k: s for k, s in waiting.items() if not _needs(s, step)}
-                finished(step, failure)
+                finished(step, failure, max(1, len(known)))
 
 
 def do(step: Step, threads: int, accelerator: str) -> str | None:
