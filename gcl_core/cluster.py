@@ -34,7 +34,7 @@ DEATHS = 3  # of a worker in one step before the step is given up: Dask's own de
 
 def execute(
     steps: Sequence[Step],
-    finished: Callable[[Step, str | None], None],
+    finished: Callable[[Step, str | None, int], None],
     *,
     workers: int,
     threads: int = 1,
@@ -46,7 +46,8 @@ def execute(
     What failed is kept in `error.json` of its folder. Steps after it are left out.
 
     Args:
-        finished: is told of every step as it ends, with what it failed with, else None.
+        finished: is told of every step as it ends, of what it failed with, else None, and how many
+            workers there are.
         workers: processes of the cluster on this machine.
         threads: threads that torch uses in each worker.
         scheduler: address of a running cluster, instead of one on this machine.
@@ -56,25 +57,25 @@ def execute(
     """
     waiting = {step.key: step for step in steps}
     running: dict[Future[Any], Step] = {}
-    with _client(workers, scheduler) as client:
-        try:
-            while waiting or running:
-                free = sum(client.nthreads().values()) - len(running)
+    known: set[str] = set()
+    with _client(min(workers, len(steps)), scheduler) as client:
+        while waiting or running:
+            with _answering(scheduler):
+                present = client.nthreads()
+                free = max(0, sum(present.values()) - len(running))
                 for step in [s for s in waiting.values() if _ready(s, waiting, running)][:free]:
                     del waiting[step.key]
                     call = (step, threads, accelerator)
                     running[client.submit(do, *call, key=_key(step), pure=False)] = step
-                for future in _done(running):
-                    step = running.pop(future)
-                    failure = _failure(future, step)
-                    if failure is not None:
-                        waiting = {k: s for k, s in waiting.items() if not _needs(s, step)}
-                    finished(step, failure)
-        except (CancelledError, OSError, TimeoutError) as error:
-            raise GCLError(
-                f"the scheduler {scheduler or 'of this machine'} went away "
-                f"({type(error).__name__}); the same command continues after the last epochs"
-            ) from error
+                ended = _ended(running)
+            if gone := known - present.keys():
+                log.info("%d workers went away; others go on with what they were at", len(gone))
+            known = set(present)
+            for step, answer in ended:
+                failure = _failure(step, answer)
+                if failure is not None:
+                    waiting = {k: s for k, s in waiting.items() if not _needs(s, step)}
+                finished(step, failure, max(1, len(known)))
 
 
 def do(step: Step, threads: int, accelerator: str) -> str | None:
@@ -146,27 +147,41 @@ def _ready(step: Step, waiting: dict[str, Step], running: dict[Future[Any], Step
     return not any(_needs(step, other) for other in (*waiting.values(), *running.values()))
 
 
-def _done(running: dict[Future[Any], Step]) -> Sequence[Future[Any]]:
-    """Those that have ended; waits for one, but not for long, as more workers may have come."""
+def _ended(running: dict[Future[Any], Step]) -> list[tuple[Step, Any]]:
+    """Steps that have ended, taken out of `running`, with what `do` returned or an exception.
+
+    Waits for one, but not for long: workers may have come.
+    """
     if not running:
         time.sleep(LOOK_SECONDS)
-        return ()
+        return []
     try:
-        return list(wait(list(running), LOOK_SECONDS, "FIRST_COMPLETED").done)
+        done = wait(list(running), LOOK_SECONDS, "FIRST_COMPLETED").done
     except TimeoutError:
-        return ()
+        return []
+    return [(running.pop(future), future.exception() or future.result()) for future in done]
 
 
-def _failure(future: Future[Any], step: Step) -> str | None:
-    if future.status != "error":
-        return future.result()
-    error = future.exception()
-    line = _first_line(error) if error else "unknown"
-    if isinstance(error, KilledWorker):
-        line = f"its worker process died {DEATHS + 1} times"
-    kind = type(error).__name__
+def _failure(step: Step, answer: Any) -> str | None:
+    """What a step failed with; kept here if the worker did not live to do it."""
+    if not isinstance(answer, BaseException):
+        return answer
+    kind, line = type(answer).__name__, _first_line(answer)
+    if isinstance(answer, KilledWorker):
+        line = f"{answer.allowed_failures + 1} workers died at it"
     step.folder.fail(kind, line, "")
     return f"{kind}: {line}"
+
+
+@contextmanager
+def _answering(scheduler: str | None) -> Iterator[None]:
+    try:
+        yield
+    except (CancelledError, OSError, TimeoutError) as error:
+        raise GCLError(
+            f"the scheduler {scheduler or 'of this machine'} went away ({type(error).__name__}); "
+            "the same command continues after the last finished epochs"
+        ) from error
 
 
 @contextmanager

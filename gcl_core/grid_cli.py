@@ -133,9 +133,9 @@ def _execute(options: argparse.Namespace, todo: "list[Job]", steps: "list[Step]"
     from gcl_core.cluster import execute
     from gcl_core.steps import steps_left
 
-    workers, ended = _workers(options), 0
+    ended = 0
 
-    def finished(step: "Step", failure: str | None) -> None:
+    def finished(step: "Step", failure: str | None, workers: int) -> None:
         nonlocal ended
         # A failure ends every cell that needs the step, a success those that end with it.
         ends = [j for j in todo if step is j.steps[-1] or (failure and step in j.steps)]
@@ -148,7 +148,7 @@ def _execute(options: argparse.Namespace, todo: "list[Job]", steps: "list[Step]"
     execute(
         steps,
         finished,
-        workers=workers,
+        workers=_workers(options),
         threads=options.threads,
         scheduler=options.scheduler,
         accelerator=options.accelerator,

@@ -130,12 +130,14 @@ def kill_worker_after(runs, rows, times=1):
     return thread, killed
 
 
-def test_a_worker_killed_in_a_run_is_replaced_and_the_bits_are_the_same(tmp_path):
+def test_a_worker_killed_in_a_run_is_replaced_and_the_bits_are_the_same(tmp_path, caplog):
+    caplog.set_level(logging.INFO)
     file, runs = grid(tmp_path, LONG), tmp_path / "runs"
     thread, killed = kill_worker_after(runs, 5, times=2)
     assert main("run", file, "--runs", runs, "--workers", 1) == 0
     thread.join()
     assert len(killed) == 2
+    assert caplog.text.count("1 workers went away; others go on") == 2
     epochs = max(timed_epochs(runs).values(), key=len)
     assert epochs[0] == "1" and epochs[-1] == "60"
     assert len(epochs) < 60 + 2 + 1  # it went on, and did not begin anew
@@ -150,7 +152,7 @@ def test_a_step_that_kills_its_workers_is_given_up_in_the_end(tmp_path, monkeypa
     thread.join()
     assert len(killed) == 1
     out = capsys.readouterr().out
-    assert out.count("failed: stage 1 failed: KilledWorker: its worker process died 1 times") == 2
+    assert out.count("failed: stage 1 failed: KilledWorker: 1 workers died at it") == 2
     assert "3 cells: 1 done, 2 failed" in out
 
 
