@@ -229,7 +229,7 @@ def _kind(identity: dict[str, Any]) -> tuple[tuple[Any, ...], Any]:
     """Network, precision and kind of stage of a folder; and its objective."""
     stage = identity.get("stage2") or identity["stage1"]
     rebalance = (stage["rebalance"] or {}).get("name")
-    on_images = rebalance is None or stage["rebalance"].get("batch_norm") == "shifted"
+    on_images = rebalance in (None, "oltr") or stage["rebalance"].get("batch_norm") == "shifted"
     return (
         (identity["network"], identity["precision"], "stage2" in identity, on_images),
         stage["objective"]["name"],

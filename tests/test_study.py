@@ -116,11 +116,13 @@ def test_side_by_side_is_the_same_as_one_after_another(tmp_path):
     assert len(list((tmp_path / "a").iterdir())) == 4
 
 
-def test_the_whole_study_in_small(tmp_path, monkeypatch):
-    monkeypatch.setattr(study, "PRESET", "smoke")
-    monkeypatch.setattr(study, "SEEDS", range(2))
-    monkeypatch.setattr(study, "METHODS", ("ce", "gcl_crt"))
+def test_the_whole_study_in_small(tmp_path):
     (tmp_path / "notebooks").mkdir()
+    (tmp_path / "grids").mkdir()
+    (tmp_path / "grids" / "digits.yaml").write_text(
+        "{dataset: digits, preset: smoke, cells: [{method: [ce, gcl_crt], "
+        "imbalance_ratio: [50, 100], 'seed, data_seed': [0, 1]}]}"
+    )
     out, runs = tmp_path / "study", tmp_path / "runs"
     text = study.study(tmp_path, out, runs, workers=1)
     records = load_records(out / "results" / "digits.json")
