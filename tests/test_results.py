@@ -22,13 +22,13 @@ settings: {n_max: 40, imbalance_ratio: 10}
 cells:
   - {method: gcl_crt, stage2_sampler: [class, cben], milestones: "0.5,0.7"}
   - {method: ce, seed: 4}
-  - {method: ce, seed: 5}
+  - {method: ce_crt, seed: 4}
 """
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """A grid whose last cell has not been run; its file, folder and jobs."""
+    """A grid whose last cell has its stage 1 only; its folder, jobs and runs."""
     folder = tmp_path_factory.mktemp("grid")
     (folder / "grid.yaml").write_text(GRID)
     jobs = jobs_of(cells_of(folder / "grid.yaml"), folder / "runs")
