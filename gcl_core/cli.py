@@ -1,4 +1,4 @@
-"""The command line: `python -m gcl_core {train,methods,datasets,bench,...}`."""
+"""The command line: `python -m gcl_core {train,grid,methods,datasets,bench,...}`."""
 
 import argparse
 import json
@@ -14,6 +14,7 @@ import torch
 
 from gcl_core.errors import GCLError
 from gcl_core.files import atomic_json, project_root
+from gcl_core.grid_cli import add_grid
 from gcl_core.methods import METHODS, PRESETS, default_preset, resolve
 from gcl_core.progress import KINDS as PROGRESS_KINDS
 from gcl_core.settings import describe, flat_settings, get_setting
@@ -143,6 +144,8 @@ def _parser() -> argparse.ArgumentParser:
     students.add_argument(
         "--out", type=Path, default=Path("students"), help="folder of the copies (students)"
     )
+    grid = command("grid", None, "plan and run many runs, described in a file, on many processes")
+    add_grid(grid, _positive)
 
     tables = command(
         "tables", _tables, "write the tables of both pages and their figures from the run records"

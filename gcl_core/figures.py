@@ -146,14 +146,22 @@ def curve(look: Look, runs: Sequence[Run], key: str) -> Series:
 
 
 def record_curves(records: Sequence[Mapping[str, Any]]) -> Figure:
-    """Training loss, top-1 and few-shot accuracy by epoch of run records that have a history."""
+    """Training loss, top-1 and few-shot accuracy by epoch of run records that have a history.
+
+    One line for each method: the mean over its records.
+    """
     titles = {"train_loss": "Training loss", "top1": "Top-1 (%)", "few": "Few-shot classes (%)"}
 
-    def line(record: Mapping[str, Any], key: str) -> Series:
-        rows = [row for stage in record["history"] for row in stage]
-        return Series(METHOD_LOOKS[record["method"]], [float(row[key]) for row in rows])
+    def line(method: str, key: str) -> Series:
+        rows = [
+            [float(row[key]) for stage in record["history"] for row in stage]
+            for record in records
+            if record["method"] == method
+        ]
+        return over_seeds(METHOD_LOOKS[method], rows)
 
-    panels = {title: [line(r, key) for r in records] for key, title in titles.items()}
+    methods = list(dict.fromkeys(record["method"] for record in records))
+    panels = {title: [line(method, key) for method in methods] for key, title in titles.items()}
     two = [r["epochs"][0] for r in records if len(r["epochs"]) > 1]
     return training_curves(panels, stage2_starts=two[0] if two else None)
 

@@ -14,10 +14,10 @@ from gcl_core.agreement import NOTHING, Measured, Record, measure, protocols, un
 from gcl_core.checked import coerce
 from gcl_core.errors import GCLError
 from gcl_core.figures import save_figure, style
-from gcl_core.grid import run_many
 from gcl_core.methods import resolve
 from gcl_core.paper import ABLATION, CIFAR, LARGE, Column, paper_rows
 from gcl_core.settings import Settings
+from gcl_core.side_by_side import run_many
 from gcl_core.tables import markdown_table, mean_and_spread
 from gcl_core.training import Run
 

@@ -185,6 +185,13 @@ def test_recorded_curves_join_both_stages():
     assert top1.lines[1].get_xdata() == [2.5, 2.5]  # where stage 2 starts
 
 
+def test_recorded_curves_are_the_mean_of_a_methods_records():
+    _, top1, _ = figures.record_curves(
+        [record("ce", [2], [3.0, 5.0]), record("ce", [2], [5, 9])]
+    ).axes
+    assert [line.get_ydata().tolist() for line in top1.lines] == [[4.0, 7.0]]
+
+
 def test_labels_at_line_ends_keep_apart():
     lines = [series(f"line {i}", [0.0, 50 + i / 100]) for i in range(4)]
     figure = figures.values_by_class(toy_dataset(counts=(9, 3)), {"A": lines})

@@ -8,9 +8,9 @@ from nbformat.v4 import new_code_cell, new_notebook
 
 from gcl_core import study
 from gcl_core.errors import GCLError
-from gcl_core.grid import run_many
 from gcl_core.methods import resolve
 from gcl_core.records import load_records, record, save_records
+from gcl_core.side_by_side import run_many
 from gcl_core.tables import comparison
 from gcl_core.training import run
 
@@ -116,11 +116,13 @@ def test_side_by_side_is_the_same_as_one_after_another(tmp_path):
     assert len(list((tmp_path / "a").iterdir())) == 4
 
 
-def test_the_whole_study_in_small(tmp_path, monkeypatch):
-    monkeypatch.setattr(study, "PRESET", "smoke")
-    monkeypatch.setattr(study, "SEEDS", range(2))
-    monkeypatch.setattr(study, "METHODS", ("ce", "gcl_crt"))
+def test_the_whole_study_in_small(tmp_path):
     (tmp_path / "notebooks").mkdir()
+    (tmp_path / "grids").mkdir()
+    (tmp_path / "grids" / "digits.yaml").write_text(
+        "{dataset: digits, preset: smoke, cells: [{method: [ce, gcl_crt], "
+        "imbalance_ratio: [50, 100], 'seed, data_seed': [0, 1]}]}"
+    )
     out, runs = tmp_path / "study", tmp_path / "runs"
     text = study.study(tmp_path, out, runs, workers=1)
     records = load_records(out / "results" / "digits.json")
