@@ -36,10 +36,10 @@ students: $(INSTALLED) ## copy the notebooks without outputs and solutions
 # Figures and results come from the files as they are committed; nothing is executed. A warning is an
 # error: a dead link, an image without an alternative text, anything that needs a network.
 site: $(INSTALLED) ## render notebooks, reference and results as web pages
-	rm -rf site docs/api
+	rm -rf build/site docs/api
 	$(RUN) sphinx --quiet --fail-on-warning --fresh-env --conf-dir docs \
-	    --doctree-dir build/doctrees $(ARGS) . site
-	@echo "site/index.html"
+	    --doctree-dir build/doctrees $(ARGS) . build/site
+	@echo build/site/index.html
 
 test: $(INSTALLED) ## run the tests
 	$(RUN) pytest $(ARGS)
@@ -64,7 +64,7 @@ lock: ## pin requirements.lock anew after a change of pyproject.toml
 	    --quiet --output-file requirements.lock $(ARGS)
 
 clean: ## remove caches and build products; .venv, runs and results stay
-	rm -rf build dist site docs/api *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf build dist docs/api *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -path ./$(VENV) -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # $(INSTALLED) is touched last. While $(INSTALLING) is there an installation is going on, or was

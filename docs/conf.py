@@ -29,7 +29,7 @@ include_patterns = [
     "notebooks/[0-9]*.ipynb",
     "results/*.md",
 ]
-exclude_patterns = [".*", "build", "data", "runs", "site", "students", "study", "docs/contents.md"]
+exclude_patterns = [".*", "build", "data", "runs", "students", "study", "docs/contents.md"]
 extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",

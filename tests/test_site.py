@@ -16,12 +16,12 @@ from checks import problems  # noqa: E402
 from sources import WIDGET, as_plain_text, read_notebook  # noqa: E402
 
 PNG = "iVBORw0KGgo="
-NOT_COPIED = (".*", "__pycache__", "*.egg-info", "api", "build", "data", "runs", "site", "study")
+NOT_COPIED = (".*", "__pycache__", "api", "build", "data", "runs", "students", "study")
 
 
 def build(project):
     """What `make site` does, in a copy of the project; exit status and what was said."""
-    words = "--quiet --fail-on-warning --fresh-env --conf-dir docs -d build/doctrees . site"
+    words = "--quiet --fail-on-warning --fresh-env --conf-dir docs -d build/doctrees . build/site"
     done = subprocess.run(
         [sys.executable, "-m", "sphinx", *words.split()],
         cwd=project,
@@ -37,7 +37,7 @@ def site(tmp_path_factory):
     project = tmp_path_factory.mktemp("site") / "project"
     shutil.copytree(ROOT, project, ignore=shutil.ignore_patterns(*NOT_COPIED))
     assert build(project) == (0, "")
-    return project / "site"
+    return project / "build" / "site"
 
 
 def test_every_page_is_there(site):
