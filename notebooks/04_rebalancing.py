@@ -248,7 +248,7 @@ show(
 #
 # ## Exercises
 #
-# Each asks for a prediction or a measurement; the solution is folded away below it.
+# Each asks for a prediction or a measurement.
 
 # %% [markdown]
 # 1. *Predict, then count.* How often does an epoch of CB sampling show one image of a class with
