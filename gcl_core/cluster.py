@@ -211,6 +211,7 @@ def _client(workers: int, scheduler: str | None) -> Iterator[Client]:
                     memory_limit=0,  # as for a run without Dask; it would stop workers early
                     silence_logs=logging.CRITICAL,
                     local_directory=folder,
+                    preload=["gcl_core.worker"],
                 )
             )
         else:

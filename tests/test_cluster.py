@@ -204,8 +204,8 @@ def test_ctrl_c_stops_the_workers_and_says_how_to_continue(tmp_path, scratch):
     ]
     wait_until(lambda: not alive(process.pid), 10)
     assert list(scratch.iterdir()) == []
-    (job, _) = jobs(file, runs)
-    assert state_of(job).kind == "interrupted"
+    # One of the two may not have come to its first epoch yet.
+    assert "interrupted" in {state_of(job).kind for job in jobs(file, runs)}
 
 
 @pytest.mark.parametrize("address", ["tcp://127.0.0.1:1", "nonsense", "nonsense://x:1"])
