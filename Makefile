@@ -11,7 +11,7 @@ INSTALLING := $(VENV)/.installing
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv study tables bench notebooks test lint format lock clean
+.PHONY: help venv study tables bench notebooks students site test lint format lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -29,6 +29,17 @@ bench: $(INSTALLED) ## measure the speed of a training step on this machine
 
 notebooks: $(INSTALLED) ## synchronise and execute the notebooks
 	$(RUN) gcl_core notebooks $(ARGS)
+
+students: $(INSTALLED) ## copy the notebooks without outputs and solutions
+	$(RUN) gcl_core students $(ARGS)
+
+# Figures and results come from the files as they are committed; nothing is executed. A warning is an
+# error: a dead link, an image without an alternative text, anything that needs a network.
+site: $(INSTALLED) ## render notebooks, reference and results as web pages
+	rm -rf build/site docs/api
+	$(RUN) sphinx --quiet --fail-on-warning --fresh-env --conf-dir docs \
+	    --doctree-dir build/doctrees $(ARGS) . build/site
+	@echo build/site/index.html
 
 test: $(INSTALLED) ## run the tests
 	$(RUN) pytest $(ARGS)
@@ -48,12 +59,12 @@ format: $(INSTALLED) ## format the code and mend what ruff can mend
 # wait for $(INSTALLED): that would first install the lock that is about to change.
 lock: ## pin requirements.lock anew after a change of pyproject.toml
 	@test -x $(BIN)/uv || $(MAKE) venv
-	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 \
+	$(BIN)/uv pip compile pyproject.toml --extra dev --extra docs --universal --python-version 3.11 \
 	    --fork-strategy fewest --custom-compile-command "make lock" \
 	    --quiet --output-file requirements.lock $(ARGS)
 
 clean: ## remove caches and build products; .venv, runs and results stay
-	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf build dist docs/api *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -path ./$(VENV) -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # $(INSTALLED) is touched last. While $(INSTALLING) is there an installation is going on, or was

@@ -1,4 +1,4 @@
-"""The command line: `python -m gcl_core {train,methods,datasets,bench,...}`."""
+"""The command line: `python -m gcl_core {train,grid,methods,datasets,bench,...}`."""
 
 import argparse
 import json
@@ -14,6 +14,7 @@ import torch
 
 from gcl_core.errors import GCLError
 from gcl_core.files import atomic_json, project_root
+from gcl_core.grid_cli import add_grid
 from gcl_core.methods import METHODS, PRESETS, default_preset, resolve
 from gcl_core.progress import KINDS as PROGRESS_KINDS
 from gcl_core.settings import describe, flat_settings, get_setting
@@ -139,7 +140,16 @@ def _parser() -> argparse.ArgumentParser:
     books.add_argument("--runs", type=Path, default=Path("runs"), help="folder of all runs (runs)")
     books.add_argument("--workers", type=_positive, help="runs at a time (one for each core)")
 
-    tables = command("tables", _tables, "write the README's tables and curves from the run records")
+    students = command("students", _students, "copy the notebooks without outputs and solutions")
+    students.add_argument(
+        "--out", type=Path, default=Path("students"), help="folder of the copies (students)"
+    )
+    grid = command("grid", None, "plan and run many runs, described in a file, on many processes")
+    add_grid(grid, _positive)
+
+    tables = command(
+        "tables", _tables, "write the tables of both pages and their figures from the run records"
+    )
     tables.add_argument("--check", action="store_true", help="only say whether they are in step")
     data = command("datasets", _datasets, "list the data sets")
     data.add_argument("--json", action="store_true", help="as JSON")
@@ -273,6 +283,7 @@ def _study(options: argparse.Namespace, rest: Sequence[str]) -> None:
 
 
 def _notebooks(options: argparse.Namespace, rest: Sequence[str]) -> None:
+    from gcl_core.results_page import update_results
     from gcl_core.study import study, synchronise
     from gcl_core.tables import update_readme
 
@@ -280,18 +291,29 @@ def _notebooks(options: argparse.Namespace, rest: Sequence[str]) -> None:
     synchronise(root / "notebooks")
     print(study(root, root, options.runs, workers=options.workers))
     update_readme(root)
+    update_results(root)
+
+
+def _students(options: argparse.Namespace, rest: Sequence[str]) -> None:
+    from gcl_core.students import write_student_copies
+
+    for file in write_student_copies(project_root() / "notebooks", options.out):
+        print(file)
 
 
 def _tables(options: argparse.Namespace, rest: Sequence[str]) -> int:
+    from gcl_core.results_page import draw_table1, update_results
     from gcl_core.tables import draw_records, update_readme
 
     root = project_root()
-    in_step = update_readme(root, check=options.check)
+    pages = {"README.md": update_readme, "results/README.md": update_results}
+    in_step = {page: update(root, check=options.check) for page, update in pages.items()}
     if not options.check:
         draw_records(root)
-    outcome = "in step" if in_step else "out of step" if options.check else "renewed"
-    print(f"README.md: tables {outcome}")
-    return 1 if options.check and not in_step else 0
+        draw_table1(root)
+    for page, was in in_step.items():
+        print(f"{page}: {'in step' if was else 'out of step' if options.check else 'renewed'}")
+    return 1 if options.check and not all(in_step.values()) else 0
 
 
 def _methods(options: argparse.Namespace, rest: Sequence[str]) -> None:

@@ -31,10 +31,11 @@ def cloud_sizes(
 
     Before division by the maximum, with n_max the largest count:
 
-    `"log"`:    delta_j = log n_max - log n_j              (Eq. 9, the paper's choice)
-    `"power"`:  delta_j = n_max^e - n_j^e                  (Table 3, e = 1/3 or 1/4)
-    `"cosine"`: delta_j = cos(pi/2 * n_j / n_max)          (Table 3; the expression is not legible
-                in the paper's text, this form is reconstructed: a cosine, zero at the head)
+        "log":    delta_j = log n_max - log n_j           (Eq. 9, the paper's choice)
+        "power":  delta_j = n_max^e - n_j^e               (Table 3, e = 1/3 or 1/4)
+        "cosine": delta_j = cos(pi/2 * n_j / n_max)       (Table 3, reconstructed)
+
+    The cosine's expression is not legible in the paper's text: it is a cosine, zero at the head.
 
     Args:
         class_counts: (C,) training images of each class, all positive.
@@ -62,3 +63,36 @@ def cloud_sizes(
         sizes = torch.cos(math.pi / 2 * counts / counts.max())
     sizes = torch.where(counts == counts.max(), 0.0, sizes)  # cos(pi/2) is 6e-17
     return sizes / sizes.max() if bool(sizes.max() > 0) else sizes
+
+
+def mean_cloud(sigma: float = 1 / 3) -> float:
+    """E|eps| of eps ~ N(0, sigma^2) clamped to [-1, 1]; 0.26571 at the paper's sigma of 1/3."""
+    inside = sigma * math.sqrt(2 / math.pi) * -math.expm1(-0.5 / sigma**2)
+    return inside + math.erfc(1 / (sigma * math.sqrt(2)))
+
+
+def matched_tau(
+    class_counts: Sequence[int] | Tensor,
+    scale: float = 30.0,
+    noise_multiplier: float = 0.5,
+    sigma: float = 1 / 3,
+) -> float:
+    """The tau at which logit adjustment shifts each logit as the clouds of `"log"` do on average.
+
+        tau = scale * noise_multiplier * E|eps| / log(n_max / n_min)
+
+    Then scale cos theta_j + tau log pi_j is the mean clouded logit, but for a constant: the same
+    margins without the randomness. Equal in expectation of the logits, not of the loss.
+
+    Args:
+        class_counts: (C,) training images of each class, all positive and not all equal.
+        scale, noise_multiplier, sigma: those of the clouds; defaults: published code, stage 1.
+
+    Raises:
+        GCLError: counts that are all equal, and what `cloud_sizes` refuses.
+    """
+    counts = checked_counts(class_counts)
+    if counts.max() == counts.min():
+        raise GCLError("equal class_counts have no clouds to match")
+    depth = float((counts.max() / counts.min()).log())
+    return scale * noise_multiplier * mean_cloud(sigma) / depth

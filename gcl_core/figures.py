@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
+import matplotlib.ticker
 import numpy as np
 import seaborn as sns
 from matplotlib.axes import Axes
@@ -145,14 +146,22 @@ def curve(look: Look, runs: Sequence[Run], key: str) -> Series:
 
 
 def record_curves(records: Sequence[Mapping[str, Any]]) -> Figure:
-    """Training loss, top-1 and few-shot accuracy by epoch of run records that have a history."""
+    """Training loss, top-1 and few-shot accuracy by epoch of run records that have a history.
+
+    One line for each method: the mean over its records.
+    """
     titles = {"train_loss": "Training loss", "top1": "Top-1 (%)", "few": "Few-shot classes (%)"}
 
-    def line(record: Mapping[str, Any], key: str) -> Series:
-        rows = [row for stage in record["history"] for row in stage]
-        return Series(METHOD_LOOKS[record["method"]], [float(row[key]) for row in rows])
+    def line(method: str, key: str) -> Series:
+        rows = [
+            [float(row[key]) for stage in record["history"] for row in stage]
+            for record in records
+            if record["method"] == method
+        ]
+        return over_seeds(METHOD_LOOKS[method], rows)
 
-    panels = {title: [line(r, key) for r in records] for key, title in titles.items()}
+    methods = list(dict.fromkeys(record["method"] for record in records))
+    panels = {title: [line(method, key) for method in methods] for key, title in titles.items()}
     two = [r["epochs"][0] for r in records if len(r["epochs"]) > 1]
     return training_curves(panels, stage2_starts=two[0] if two else None)
 
@@ -345,6 +354,110 @@ def dots(
             axes.set_title(title)
             axes.grid(axis="y", visible=False)
         every[-1].set_xlabel(xlabel)
+        return figure
+
+
+def sampling_shares(
+    class_counts: Sequence[int],
+    shares: Mapping[str, Sequence[float]],
+    steps: Sequence[float],
+    apart: Mapping[str, Sequence[float]],
+) -> Figure:
+    """What samplers draw of each class, and how far two rules part as one value grows.
+
+    Args:
+        class_counts: (C,) training images, head first.
+        shares: percent of the draws by class, C values each, by the sampler's name; up to 4.
+        steps: (n,) values along the right panel, which is logarithmic.
+        apart: percent by which a share changes at most, n values each, by name; up to 3, which
+            look like the second to fourth of `shares`.
+    """
+    looks = (
+        ("#000000", "-", 5.0),
+        ("#D55E00", "--", 2.2),
+        ("#0072B2", "-.", 2.2),
+        ("#009E73", ":", 2.2),
+    )
+    with style():
+        figure = Figure(figsize=(9.5, 4.6))
+        left, right = figure.subplots(1, 2)
+        classes = range(len(class_counts))
+        for axes, x, lines, own in (
+            (left, classes, shares, looks),
+            (right, steps, apart, looks[1:]),
+        ):
+            for (name, values), (colour, line, width) in zip(lines.items(), own, strict=False):
+                pale = 0.3 if width > 3 else 1.0  # under the line that covers it
+                axes.plot(x, values, color=colour, ls=line, lw=width, alpha=pale, label=name)
+            axes.legend(fontsize=10.5, frameon=False)
+        names = [f"{j}\n{n}" if j % 3 == 0 else "" for j, n in enumerate(class_counts)]
+        left.set_xticks(classes, names)
+        left.set(title="Share of the draws (%)", xlabel="class and its training images")
+        left.set_ylim(0)
+        right.set(title="Largest change from EN (%)", xlabel="$b$", xscale="log", yscale="log")
+        return figure
+
+
+@dataclass(frozen=True)
+class PaperDot:
+    """A number of the paper and ours beside it.
+
+    Attributes:
+        label: of the row.
+        colour: of the row's method.
+        quoted: the paper's; None where it has none.
+        measured: ours; None where there is none.
+        spread: half length of the bar through ours.
+    """
+
+    label: str
+    colour: str
+    quoted: float | None
+    measured: float | None
+    spread: float | None = None
+
+
+def paper_dots(panels: Mapping[str, Sequence[PaperDot]]) -> Figure:
+    """Panels side by side with the same rows: the paper's numbers hollow, ours filled.
+
+    Args:
+        panels: by the label of their axis; the rows of all in the same order.
+    """
+    with style():
+        rows = [dot.label for dot in next(iter(panels.values()))]
+        figure = Figure(figsize=(9, 0.42 * len(rows) + 1.5))
+        every = np.atleast_1d(figure.subplots(1, len(panels), sharey=True))
+        for axes, (label, dots_of) in zip(every, panels.items(), strict=True):
+            for row, dot in enumerate(dots_of):
+                look: dict[str, Any] = {"color": dot.colour, "ls": ""}
+                if dot.quoted is not None:
+                    axes.plot(dot.quoted, row - 0.13, "o", ms=9, mfc="white", mew=2, **look)
+                if dot.measured is not None:
+                    axes.errorbar(
+                        dot.measured,
+                        row + 0.13,
+                        xerr=dot.spread,
+                        marker="D",
+                        ms=8,
+                        capsize=4,
+                        **look,
+                    )
+            axes.set_xlabel(label)
+            axes.margins(x=0.1)
+            axes.xaxis.set_major_locator(mpl.ticker.MaxNLocator(5, integer=True))
+        every[0].set_yticks(range(len(rows)), rows)
+        every[0].set_ylim(len(rows) - 0.4, -0.6)
+        keys = [
+            mpl.lines.Line2D([], [], color="black", ls="", marker="o", ms=9, mfc="white", mew=2),
+            mpl.lines.Line2D([], [], color="black", ls="", marker="D", ms=8),
+        ]
+        figure.legend(
+            keys,
+            ["printed in the paper (¹ quoted there)", "measured here"],
+            loc="outside lower center",
+            ncols=2,
+            frameon=False,
+        )
         return figure
 
 

@@ -10,12 +10,14 @@ import PIL.Image
 from IPython.display import Image, Markdown, display
 from matplotlib.figure import Figure
 
+from gcl_core.agreement import NOTHING, Measured, Record, measure, protocols, under
 from gcl_core.checked import coerce
 from gcl_core.errors import GCLError
 from gcl_core.figures import save_figure, style
-from gcl_core.grid import run_many
 from gcl_core.methods import resolve
+from gcl_core.paper import ABLATION, CIFAR, LARGE, Column, paper_rows
 from gcl_core.settings import Settings
+from gcl_core.side_by_side import run_many
 from gcl_core.tables import markdown_table, mean_and_spread
 from gcl_core.training import Run
 
@@ -111,7 +113,10 @@ def seeded_settings(
 
 
 def run_variants(
-    parameters: types.SimpleNamespace, variants: Mapping[str, tuple[str, Mapping[str, Any]]]
+    parameters: types.SimpleNamespace,
+    variants: Mapping[str, tuple[str, Mapping[str, Any]]],
+    *,
+    seeds: int | None = None,
 ) -> dict[str, list[Run]]:
     """Runs of several variants of a method, one for each seed, trained side by side.
 
@@ -120,18 +125,26 @@ def run_variants(
     Args:
         parameters: as `checked_parameters` returns them.
         variants: method and changed settings, by the name that the result has them under.
+        seeds: instead of the parameter of that name.
 
     Raises:
         GCLError: as `seeded_settings`, before anything is trained, and as `gcl_core.training.run`.
     """
+    number = parameters.seeds if seeds is None else seeds
     plan = [
         seeded_settings(parameters, method, seed, **changes)
         for method, changes in variants.values()
-        for seed in range(parameters.seeds)
+        for seed in range(number)
     ]
     folder = project_path(parameters.runs) or Path("runs")
     done = iter(run_many(plan, folder, workers=parameters.workers or None))
-    return {name: [next(done) for _ in range(parameters.seeds)] for name in variants}
+    return {name: [next(done) for _ in range(number)] for name in variants}
+
+
+def table_variants(number: int) -> dict[str, tuple[str, Mapping[str, Any]]]:
+    """Method and changed settings of the rows of one of the paper's tables, for `run_variants`."""
+    rows = [row for row in paper_rows(number) if row.method is not None]
+    return {row.name: (str(row.method), row.changes) for row in rows}
 
 
 def protocol(runs: Sequence[Run]) -> str:
@@ -166,24 +179,41 @@ def paired_difference(runs: Sequence[Run], others: Sequence[Run], key: str = "to
 
 
 def ablation_table(
-    what: str, trained: Mapping[str, Sequence[Run]], paper: Mapping[str, float], *, reference: str
+    what: str,
+    trained: Mapping[str, Sequence[Run]],
+    *,
+    reference: str,
+    paper: int | None = None,
+    records: Sequence[Record] = (),
 ) -> Markdown:
-    """One of the paper's Tables 3 to 5: the quoted numbers, ours, and the paired differences.
+    """Variants of a method: ours, and the differences to one of them, seed by seed.
 
     Args:
         what: heading of the first column.
         trained: runs by variant, in the same order of seeds.
-        paper: the paper's top-1 accuracies on CIFAR-10-LT at ratio 100, by variant.
-        reference: the variant that the others are compared with, seed by seed.
+        reference: the variant that the others are compared with.
+        paper: number of the paper's table with the same rows, 3 to 5: its numbers, quoted, and
+            those of `records` on the same data stand beside ours.
+        records: as `gcl_core.agreement.load_measured` returns them.
     """
+    header = [what, "here: top-1 (%)", "few-shot (%)", f"top-1 − ({reference})"]
+    caption = f"Here: {protocol(trained[reference])}. Last column: difference seed by seed."
+    others: dict[str, list[str]] = {name: [] for name in trained}
+    if paper is not None:
+        header[1:1] = ["paper: CIFAR-10-LT, ratio 100 (quoted)", "recorded"]
+        rows_of = {row.name: row for row in paper_rows(paper)}
+        found = protocols(paper, ABLATION, records)[:1]
+        same = under(found[0], records) if found else []
+        for name in trained:
+            row = rows_of[name]
+            cell = measured_cell(measure(row, ABLATION, same))
+            others[name] = [f"*{row.values[ABLATION]:.2f}*", cell]
+        about = f"{found[0]}, ratio 100, seeds in brackets" if found else "nothing yet"
+        caption += f" Recorded: {about}."
     rows = []
     for name, runs in trained.items():
         ours = [mean_and_spread([run.result[key] for run in runs]) for key in ("top1", "few")]
-        change = paired_difference(runs, trained[reference])
-        rows.append([name, f"{paper[name]:.2f}", *ours, change])
-    quoted = "paper: CIFAR-10-LT, ratio 100 (quoted)"
-    header = [what, quoted, "here: top-1 (%)", "few-shot (%)", f"top-1 − ({reference})"]
-    caption = f"Here: {protocol(trained[reference])}. Last column: difference seed by seed."
+        rows.append([name, *others[name], *ours, paired_difference(runs, trained[reference])])
     return table(header, rows, caption)
 
 
@@ -194,6 +224,59 @@ def png_of(figure: Figure) -> bytes:
         figure.savefig(png, format="png", dpi=100, metadata={"Software": None})
     PIL.Image.open(png).convert("RGB").quantize(256).save(small, "png", optimize=True)
     return small.getvalue()
+
+
+def benchmark_table(number: int, dataset: str, records: Sequence[Record]) -> Markdown:
+    """Columns of one of the paper's tables, each beside ours: quoted in italics, measured in bold.
+
+    Args:
+        number: of the table.
+        dataset: the data set whose columns are shown, as the paper calls it; "" is all.
+        records: as `gcl_core.agreement.load_measured` returns them.
+    """
+    printed = paper_rows(number)
+    columns = [c for c in (*CIFAR, *LARGE) if any(c in row.values for row in printed)]
+    header, lines = ["method"], []
+    cells = {row.name: [row.name] for row in printed}
+    for column in columns:
+        if dataset and column[0] != dataset:
+            continue
+        place = column[0] if column[1] is None else f"ratio {column[1]:g}"
+        header += [f"{place}: paper", "ours"]
+        found = protocols(number, column, records)[:1]
+        lines += [f"{place}: {found[0]}"] if found else []
+        same = under(found[0], records) if found else []
+        for row in printed:
+            quote = "–"
+            if column in row.values:
+                quote = f"*{row.values[column]:.2f}*" + ("¹" if row.quoted else "")
+            cells[row.name] += [quote, measured_cell(measure(row, column, same))]
+    note = "; ".join(lines) or "nothing measured"
+    return table(
+        header,
+        list(cells.values()),
+        "Top-1 in percent. In italics: printed in the paper, ¹ quoted there from elsewhere. "
+        f"In bold: ours, last epoch, number of seeds in brackets; {note}.",
+    )
+
+
+def measured_cell(runs: Measured) -> str:
+    """Bold mean ± standard deviation with the number of seeds, or that there is none."""
+    if not runs.top1:
+        return NOTHING
+    return f"**{mean_and_spread(list(runs.top1.values()))}** ({len(runs.top1)})"
+
+
+def table1_column(dataset: str, ratio: float) -> Column:
+    """A column of Table 1.
+
+    Raises:
+        GCLError: the table has no such column.
+    """
+    if (dataset, ratio) not in CIFAR:
+        allowed = ", ".join(f"{name} {at:g}" for name, at in CIFAR)
+        raise GCLError(f"Table 1 has no column {dataset!r} {ratio:g}; allowed: {allowed}")
+    return dataset, ratio
 
 
 def show(

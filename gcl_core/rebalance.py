@@ -64,6 +64,7 @@ class _Rebalancing(Checked):
 
     heads: ClassVar[tuple[str, ...]] = ("linear", "cosine")  # of stage 1
     makes: ClassVar[str | None] = None  # kind of its own outputs, for the objective; None: as heads
+    trains: ClassVar[bool] = True  # whether its classifier has trainable weights
 
     @property
     def on_images(self) -> bool:
@@ -122,6 +123,7 @@ class TauNorm(_Rebalancing):
     """
 
     name: ClassVar[str] = "tau_norm"
+    trains = False
     tau: float = value(1.0, "exponent of the norm; 1: BagofTricks-LT for CIFAR, not tuned", low=0)
 
     def build(self, head: nn.Module, material: Material) -> nn.Module:
@@ -134,6 +136,7 @@ class NearestMean(_Rebalancing):
     """Nearest class mean: no classifier is trained (Kang et al. 2020)."""
 
     name: ClassVar[str] = "ncm"
+    trains = False
     transform: str = value(
         "cl2n",
         "of the features: none; l2n: unit length; cl2n: centred first, classifier-balancing's code",
@@ -154,6 +157,7 @@ class PostHoc(_Rebalancing):
     """Post-hoc logit adjustment z_j - tau log pi_j, without training (Menon et al. 2021)."""
 
     name: ClassVar[str] = "post_hoc"
+    trains = False
     tau: float = value(1.0, "factor of log pi; 1: Menon et al. 2021, their code", low=0)
     scale: float = value(1.0, "of the outputs before; 1 for logits, s for cosines", above=0)
 
@@ -179,6 +183,7 @@ class TDE(_Rebalancing):
     """Counterfactual inference: the mean feature's direction is taken away (Tang et al. 2020)."""
 
     name: ClassVar[str] = "tde"
+    trains = False
     heads = ("multi_head",)
     alpha: float = value(
         1.0, "how much is taken away; 1: TDE's code for CIFAR-10, 1.5: for CIFAR-100", low=0

@@ -1,14 +1,19 @@
 """Run records: what is kept of a run when its folder is gone. Small, readable, committed."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from gcl_core.errors import GCLError
 from gcl_core.files import atomic_json, load_json
+from gcl_core.methods import resolve
+from gcl_core.runs import RunFolder
+from gcl_core.settings import Settings, flat_settings, get_setting
 from gcl_core.training import Run
 
 FORMAT = 1
 ACCURACIES = ("top1", "many", "medium", "few")
+PROTOCOL = ("dataset", "imbalance_ratio", "data_seed", "seed")  # fields of their own in a record
 
 
 def record(run: Run, method: str, preset: str, *, history: bool = False) -> dict[str, Any]:
@@ -18,24 +23,60 @@ def record(run: Run, method: str, preset: str, *, history: bool = False) -> dict
         method, preset: the names the settings were made from.
         history: whether the rows of all epochs are kept.
     """
-    settings = run.settings
+    return record_of(run.settings, run.folders, method, preset, history=history)
+
+
+def record_of(
+    settings: Settings,
+    folders: Sequence[RunFolder],
+    method: str,
+    preset: str,
+    *,
+    history: bool = False,
+) -> dict[str, Any]:
+    """`record` of a finished run from its folders alone, without its network and images.
+
+    Raises:
+        GCLError: a damaged file.
+    """
+    last = folders[-1]
+    result = last.result
+    assert result is not None
     stages = [stage for stage in (settings.stage1, settings.stage2) if stage is not None]
     kept = {
         "method": method,
         "preset": preset,
-        "dataset": run.dataset.name,
+        "dataset": last.about["dataset"],
         "imbalance_ratio": settings.data.imbalance_ratio,
         "seed": settings.seed,
         "data_seed": settings.data.data_seed,
+        "changes": changes_of(settings, method, preset),
         "epochs": [stage.epochs for stage in stages],
-        "run": run.path.name,
-        **{key: run.result[key] for key in (*ACCURACIES, "per_class")},
-        "best_on_test": run.result.get("best_on_test"),
-        **load_json(run.path / "settings.json"),
+        "run": last.path.name,
+        **{key: result[key] for key in (*ACCURACIES, "per_class")},
+        "best_on_test": result.get("best_on_test"),
+        **load_json(last.path / "settings.json"),
     }
     if history:
-        kept["history"] = [folder.metrics for folder in run.folders]
+        kept["history"] = [folder.metrics for folder in folders]
     return kept
+
+
+def plain_settings(settings: Settings) -> dict[str, Any]:
+    """Every setting by its flat name as a plain value; a part that comes in kinds is its name."""
+    values = {name: get_setting(settings, path) for name, path in flat_settings(settings).items()}
+    return {name: getattr(each, "name", each) for name, each in values.items()}
+
+
+def changes_of(settings: Settings, method: str, preset: str) -> dict[str, Any]:
+    """Settings, by flat name, that are not those of the method and preset; without `PROTOCOL`."""
+    usual = plain_settings(resolve(settings.data.dataset, method, preset))
+    own = plain_settings(settings)
+    return {
+        name: list(each) if isinstance(each, tuple) else each
+        for name, each in own.items()
+        if name not in PROTOCOL and (name not in usual or usual[name] != each)
+    }
 
 
 def save_records(file: Path, records: list[dict[str, Any]]) -> None:

@@ -5,6 +5,7 @@ runs/<hash>/settings.json    what is computed, and with which versions
             timing.csv       seconds of each epoch; these differ
             checkpoint.pt    everything that is needed to go on after the last finished epoch
             result.json      the result; its presence means that the run is finished
+            error.json       why a grid's run failed, until it is tried again
 """
 
 import csv
@@ -55,6 +56,53 @@ class RunFolder:
         """
         file = self.path / "result.json"
         return load_json(file) if file.exists() else None
+
+    @property
+    def failure(self) -> str | None:
+        """Type and first line of what a run of a grid failed with, else None.
+
+        Raises:
+            GCLError: the file is damaged.
+        """
+        file = self.path / "error.json"
+        if not file.exists():
+            return None
+        error = load_json(file)
+        return f"{error['type']}: {error['message']}"
+
+    def fail(self, kind: str, message: str, traceback: str) -> None:
+        """Write what the run failed with, unless another process has finished it meanwhile.
+
+        Raises:
+            GCLError: as `opened`.
+        """
+        with self.opened():
+            if self.result is None:
+                error = {"type": kind, "message": message, "traceback": traceback}
+                atomic_json(self.path / "error.json", error)
+
+    def forget_failure(self) -> None:
+        """Have the run tried again."""
+        (self.path / "error.json").unlink(missing_ok=True)
+
+    @property
+    def in_use(self) -> bool:
+        """Whether a process is working on the run at this moment."""
+        if not (self.path / ".lock").exists():
+            return False
+        lock = filelock.FileLock(self.path / ".lock")
+        try:
+            lock.acquire(timeout=0)
+        except filelock.Timeout:
+            return True
+        lock.release()
+        return False
+
+    @property
+    def epochs_done(self) -> int:
+        """Rows of `metrics.csv` as it is now."""
+        file = self.path / "metrics.csv"
+        return max(0, len(file.read_text().splitlines()) - 1) if file.exists() else 0
 
     @contextmanager
     def opened(self) -> Iterator[None]:
@@ -154,6 +202,7 @@ class RunFolder:
     def finish(self, result: dict[str, Any]) -> dict[str, Any]:
         """Write the result, which ends the run."""
         atomic_json(self.path / "result.json", result)
+        self.forget_failure()
         return result
 
 

@@ -186,3 +186,36 @@ class CBENSampler(_BalancedSampler):
     def _image_weights(self, counts: Tensor) -> Tensor:
         sizes = cloud_sizes(counts) if len(counts) > 1 else torch.zeros_like(counts)
         return effective_weights(counts, self.a + self.b * sizes)
+
+
+def cben_shares(class_counts: Sequence[int] | Tensor, a: float = 0.9999, b: float = 1e-5) -> Tensor:
+    """Share of each class in what `CBENSampler` draws, (C,) float64, without labels.
+
+    Args:
+        class_counts: (C,) images of each class, all positive.
+        a, b: as for `CBENSampler`; b = 0 is `EffectiveNumberSampler` with beta = a.
+    """
+    counts = torch.as_tensor(class_counts, dtype=torch.float64)
+    mass = counts * effective_weights(counts, a + b * cloud_sizes(counts))
+    return mass / mass.sum()
+
+
+def cben_departure(
+    class_counts: Sequence[int] | Tensor, a: float, steps: Sequence[float]
+) -> Tensor:
+    """How far `cben_shares` is from b = 0 for each b, (n,): the largest |share / share at 0 - 1|.
+
+    Args:
+        class_counts: (C,) images of each class, all positive.
+        a: beta of the head, in [0, 1).
+        steps: (n,) values of b; one that a + b reaches 1 with gives NaN.
+    """
+    plain = cben_shares(class_counts, a, 0.0)
+    return torch.stack(
+        [
+            (cben_shares(class_counts, a, b) / plain - 1).abs().max()
+            if a + b < 1
+            else torch.tensor(torch.nan, dtype=torch.float64)
+            for b in steps
+        ]
+    )

@@ -15,19 +15,15 @@ import papermill
 from jupytext.combine import combine_inputs_with_outputs
 from traitlets.config import Config
 
+from gcl_core.agreement import RECORD_FILES
 from gcl_core.errors import GCLError
 from gcl_core.files import atomic_write
-from gcl_core.grid import run_many
-from gcl_core.methods import resolve
+from gcl_core.grid import Cell, cells_of
 from gcl_core.records import record, save_records
+from gcl_core.side_by_side import run_many
 from gcl_core.tables import comparison, paired_gain
 
 log = logging.getLogger(__name__)
-
-METHODS = ("ce", "ce_mixup", "ce_mixup_crt", "gcl", "gcl_crt")
-RATIOS = (50.0, 100.0)
-SEEDS = range(5)
-PRESET = "digits"
 
 
 def study(root: Path, out: Path, runs: Path, *, workers: int | None = None) -> str:
@@ -37,20 +33,21 @@ def study(root: Path, out: Path, runs: Path, *, workers: int | None = None) -> s
     With `out` the project itself its committed copies are renewed.
 
     Args:
-        root: the project's folder, which holds `notebooks/`.
+        root: the project's folder, which holds `notebooks/` and `grids/digits.yaml`.
         out, runs: folders for the output and for all runs.
         workers: processes at a time; None is one for each core.
 
     Raises:
         GCLError: a notebook that fails, or is given a parameter that it does not have.
     """
-    table = compare_on_digits(out / "results", runs, workers=workers)
+    plan = root / "grids" / "digits.yaml"
+    table = compare_on_digits(plan, out / "results", runs, workers=workers)
     parameters = {"runs": str(runs), "figures": str(out / "figures")}
     sources = sorted((root / "notebooks").glob("[0-9]*.ipynb"))
     targets = [out / "notebooks" / source.name for source in sources]
     # Side by side, as much of a notebook (its kernel's start, t-SNE, drawing) keeps one core busy.
     tasks = [
-        joblib.delayed(execute_notebook)(source, target, parameters)
+        joblib.delayed(execute_notebook)(source, target, _accepted(source, parameters))
         for source, target in zip(sources, targets, strict=True)
     ]
     executed = []
@@ -64,20 +61,16 @@ def study(root: Path, out: Path, runs: Path, *, workers: int | None = None) -> s
     return "\n".join([*lines, "Digits-LT, last epoch, test accuracy in percent:", "", table])
 
 
-def compare_on_digits(results: Path, runs: Path, *, workers: int | None = None) -> str:
-    """Every method at both imbalance ratios over the seeds; writes the records, returns the table.
+def compare_on_digits(grid: Path, results: Path, runs: Path, *, workers: int | None = None) -> str:
+    """Every cell of the study's grid; writes the records, returns the table.
 
-    The seed of a run is also the seed of its split, so that the spread holds both.
+    The seed of a run is also the seed of its split, so that the spread holds both. No cluster: the
+    runs take seconds, and need no network.
     """
-    plan = [(m, ratio, seed) for ratio in RATIOS for m in METHODS for seed in SEEDS]
-    settings = [
-        resolve("digits", m, PRESET, imbalance_ratio=ratio, seed=seed, data_seed=seed)
-        for m, ratio, seed in plan
-    ]
-    log.info("%d runs on Digits-LT; finished ones are reused", len(settings))
-    # Stage 1 of every method first: no process has to wait for one that another is training.
-    done = run_many(settings, runs, workers=workers)
-    records = [record(run, m, PRESET) for run, (m, _, _) in zip(done, plan, strict=True)]
+    cells = [cell for cell in cells_of(grid) if isinstance(cell, Cell)]
+    log.info("%d runs on Digits-LT; finished ones are reused", len(cells))
+    done = run_many([cell.settings for cell in cells], runs, workers=workers)
+    records = [record(run, cell.method, cell.preset) for run, cell in zip(done, cells, strict=True)]
     save_records(results / "digits.json", records)
     return f"{comparison(records)}\n\n{paired_gain(records, 'gcl_crt', 'ce')}"
 
@@ -146,10 +139,17 @@ def execute_notebook(source: Path, target: Path, parameters: dict[str, Any]) -> 
     return True
 
 
+def _accepted(source: Path, parameters: dict[str, Any]) -> dict[str, Any]:
+    """Those of the parameters that a notebook has; one that trains nothing has no `runs`."""
+    known = papermill.inspect_notebook(source)
+    return {name: value for name, value in parameters.items() if name in known}
+
+
 def _fingerprint(source: Path, parameters: dict[str, Any]) -> str:
-    """Hash of the cells' sources, the parameters and the package: what the outputs depend on."""
+    """Hash of what the outputs depend on: cells, parameters, the package, the run records."""
     cells = [(cell.cell_type, cell.source) for cell in nbformat.read(source, 4).cells]
     digest = hashlib.sha256(json.dumps([cells, parameters], sort_keys=True).encode())
-    for module in sorted(Path(__file__).parent.glob("*.py")):
-        digest.update(module.read_bytes())
+    records = (source.parent.parent / "results").glob(RECORD_FILES)
+    for file in (*sorted(Path(__file__).parent.glob("*.py")), *sorted(records)):
+        digest.update(file.read_bytes())
     return digest.hexdigest()[:16]

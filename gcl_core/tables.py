@@ -1,7 +1,7 @@
 """Tables from run records, and the places in Markdown files that hold them."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -10,6 +10,7 @@ from gcl_core.bench import bench_table
 from gcl_core.errors import GCLError
 from gcl_core.figures import record_curves, save_figure
 from gcl_core.files import load_json
+from gcl_core.methods import METHODS
 from gcl_core.records import ACCURACIES, load_records
 
 CURVES = ("ce", "ce_mixup_crt", "gcl_crt")  # a few methods, so that none hides another
@@ -35,14 +36,16 @@ def mean_and_spread(values: Sequence[float | None]) -> str:
 
 
 def comparison(records: Sequence[dict[str, Any]]) -> str:
-    """One row for each imbalance ratio and method, in the order of the records.
+    """One row for each imbalance ratio, method and length of training, in the records' order.
 
     Last-epoch accuracy on the test images in percent, mean ± standard deviation over the seeds.
     """
-    keys = list(dict.fromkeys((r["imbalance_ratio"], r["method"]) for r in records))
+    groups: dict[Any, list[dict[str, Any]]] = {}
+    for each in records:
+        key = each["imbalance_ratio"], each["method"], tuple(each["epochs"])
+        groups.setdefault(key, []).append(each)
     rows = []
-    for ratio, method in keys:
-        group = [r for r in records if (r["imbalance_ratio"], r["method"]) == (ratio, method)]
+    for (ratio, method, _), group in groups.items():
         cells = [mean_and_spread([r[key] for r in group]) for key in ACCURACIES]
         best = mean_and_spread([(r["best_on_test"] or {}).get("top1") for r in group])
         epochs = " + ".join(str(n) for n in group[0]["epochs"])
@@ -85,13 +88,20 @@ def replace_block(text: str, name: str, content: str) -> str:
     return pattern.sub(lambda found: f"{found[1]}{content}\n{found[2]}", text)
 
 
+def as_declared(records: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The records of methods as they are declared, not of variants, in the methods' order."""
+    order = {method: i for i, method in enumerate(METHODS)}
+    declared = [record for record in records if not record["changes"]]
+    return sorted(declared, key=lambda record: order[record["method"]])
+
+
 def readme_blocks(results: Path) -> dict[str, str]:
     """What the README's marked places have to hold, from the records in `results`."""
     digits = load_records(results / "digits.json")
     blocks = {"digits": f"{comparison(digits)}\n\n{paired_gain(digits, 'gcl_crt', 'ce')}"}
     cifar = results / "cifar10-jpeg.json"
     if cifar.exists():
-        blocks["cifar10-jpeg"] = comparison(load_records(cifar))
+        blocks["cifar10-jpeg"] = comparison(as_declared(load_records(cifar)))
     bench = results / "bench.json"
     if bench.exists():
         blocks["bench"] = f"```text\n{bench_table(load_json(bench))}\n```"
@@ -105,12 +115,25 @@ def update_readme(root: Path, *, check: bool = False) -> bool:
         root: folder of README.md and results/.
         check: only look, do not write.
     """
-    readme = root / "README.md"
-    before = after = readme.read_text()
-    for name, content in readme_blocks(root / "results").items():
+    return update_page(root / "README.md", readme_blocks(root / "results"), check=check)
+
+
+def update_page(page: Path, blocks: Mapping[str, str], *, check: bool = False) -> bool:
+    """Bring the marked places of a Markdown file in step; returns whether they already were.
+
+    Args:
+        page: the file; what is between its marked places stays as it is.
+        blocks: what each place has to hold, by its name.
+        check: only look, do not write.
+
+    Raises:
+        GCLError: a place is not there.
+    """
+    before = after = page.read_text()
+    for name, content in blocks.items():
         after = replace_block(after, name, content)
     if not check and after != before:
-        readme.write_text(after)
+        page.write_text(after)
     return after == before
 
 
@@ -118,7 +141,7 @@ def draw_records(root: Path) -> None:
     """Draw the curves of the CIFAR-10 records, where there are any, into `figures/`."""
     file = root / "results" / "cifar10-jpeg.json"
     if file.exists():
-        records = [r for r in load_records(file) if r["method"] in CURVES]
+        records = [r for r in as_declared(load_records(file)) if r["method"] in CURVES]
         kept = ("method", "preset", "about", "identity")
         about = {"runs": {r["run"]: {key: r[key] for key in kept} for r in records}}
         save_figure(record_curves(records), root / "figures", "cifar10-jpeg", about)

@@ -23,9 +23,9 @@
 # unequal, and asked four questions: which classes does it still know, where do the images of the
 # others go, does the overall accuracy show it, and are the features to blame or the classifier?
 #
-# Afterwards you can make a long-tailed subset of any data and name its groups, read the damage off a
-# confusion matrix class by class, and say why an accuracy means nothing without the distribution of
-# its test images. Everything that the other notebooks try to mend is measured here first.
+# Afterwards you can make a long-tailed subset of any data and name its groups, read the damage off
+# a confusion matrix class by class, and say why an accuracy means nothing without the distribution
+# of its test images. Everything that the other notebooks try to mend is measured here first.
 
 # %% [markdown]
 # ## Parameters
@@ -100,7 +100,7 @@ from gcl_core.tail_figures import count_bars, destination_bars, ratio_looks
 explore(
     lambda ratio, profile: count_bars(124, 10, ratio, profile),
     "00_counts",
-    "Training images of each of ten classes, as bars on a linear and on a logarithmic axis, with the"
+    "Training images of each of ten classes, as bars on a linear and a logarithmic axis, with the"
     " share of the many-, medium- and few-shot classes.",
     folder,
     ratio=Choice("imbalance ratio ρ", 100, (1, 2, 5, 10, 20, 50, 100)),
@@ -158,13 +158,14 @@ table(header, rows, f"Largest ratio: {protocol(trained[compared[-1]])}.")
 
 # %% [markdown]
 # **What to notice.** Top-1 falls from 99 to 78 %, and almost all of that is the few-shot classes:
-# 99, 90, 58, 37 %. The head does not notice; what it keeps is its own images, and those are the same
-# at every ratio. The rarest class, with one image, is at 6 %, below the 10 % of guessing: the network
-# has not merely failed to learn it, it has learned not to say it. The bands are wide where the images
-# are few, since each seed draws other ones: one good image or one odd one decides over a class.
+# 99, 90, 58, 37 %. The head does not notice; what it keeps is its own images, and those are the
+# same at every ratio. The rarest class, with one image, is at 6 %, below the 10 % of guessing: the
+# network has not merely failed to learn it, it has learned not to say it. The bands are wide where
+# the images are few, since each seed draws other ones: one good image or one odd one decides over a
+# class.
 #
-# Is it the counts, or are 7, 8 and 9 difficult digits? The line of $\rho = 1$ answers that: with 124
-# images each they are as good as the others. (Exercise 4 turns the tail around.)
+# Is it the counts, or are 7, 8 and 9 difficult digits? The line of $\rho = 1$ answers that: with
+# 124 images each they are as good as the others. (Exercise 4 turns the tail around.)
 #
 # ## Where the tail's images go
 #
@@ -247,16 +248,16 @@ show(
 
 # %% [markdown]
 # **What to notice.** Weighted as in training ($t = 1$), the network of $\rho = 100$ is right on
-# 97.3 ± 1.0 % of the images, and the damage is invisible: the four networks are within two points of
-# each other. On the balanced set it is at 77.6 ± 2.1 %, on the tail-heavy one ($t = -1$) at
-# 38.4 ± 2.9 %. Nothing about the network has changed. So
+# 97.3 ± 1.0 % of the images, and the damage is invisible: the four networks are within two points
+# of each other. On the balanced set it is at 77.6 ± 2.1 %, on the tail-heavy one ($t = -1$) at 38.4
+# ± 2.9 %. Nothing about the network has changed. So
 #
 # - an accuracy on test images with the same long tail says little about the tail; this is why the
 #   benchmarks keep their test sets balanced, and report the groups;
-# - whoever deploys where the head is what counts may lose by re-balancing: every point that the tail
-#   gains elsewhere in this course is paid for by somebody;
-# - and if the mixture of the deployment is known, it can be used: logit adjustment and LADE (Hong et
-#   al. 2021) aim at a *stated* distribution instead of a balanced one.
+# - whoever deploys where the head is what counts may lose by re-balancing: every point that the
+#   tail gains elsewhere in this course is paid for by somebody;
+# - and if the mixture of the deployment is known, it can be used: logit adjustment and LADE (Hong
+#   et al. 2021) aim at a *stated* distribution instead of a balanced one.
 #
 # ## A first look at the features
 #
@@ -282,20 +283,20 @@ show(
 )
 
 # %%
-measures = {"overlap (%)": [], "spread (degrees)": []}
-for r in (mildest, closer):
-    features = [embedding.features_of(run) for run in trained[r]]
-    for title, function, unit in (
-        ("overlap (%)", embedding.overlap, 100),
-        ("spread (degrees)", embedding.angular_spread, 1),
-    ):
+rows = []
+for title, function, unit in (
+    ("overlap (%)", embedding.overlap, 100),
+    ("spread (degrees)", embedding.angular_spread, 1),
+):
+    for r in (mildest, closer):
+        features = [embedding.features_of(run) for run in trained[r]]
         by_run = [
             embedding.group_means(unit * function(f, y, data.num_classes), data.groups)
             for f, y in features
         ]
         means = [mean_and_spread([run[g] for run in by_run]) for g in data.groups]
-        measures[title].append([f"{title}, {looks[r].label}", *means])
-table(["", *data.groups], sum(measures.values(), []), protocol(trained[closer]))
+        rows.append([f"{title}, {looks[r].label}", *means])
+table(["", *data.groups], rows, protocol(trained[closer]))
 
 # %% [markdown]
 # *Overlap* is the share of the ten nearest neighbours (by angle) of a test image that have another
@@ -303,12 +304,12 @@ table(["", *data.groups], sum(measures.values(), []), protocol(trained[closer]))
 #
 # **What to notice.** With equal classes, ten islands; with the long tail, the eights and nines have
 # no place of their own and lie between and among threes and fives. In numbers, the neighbours of a
-# few-shot image are of another class in 28 instead of 2 of 100 cases. So part of the damage is in the
-# features: a better classifier alone cannot undo that (how much it can, notebook 4 measures). "The
-# tail is squeezed" is not quite what we see, though: in angle the few-shot classes are spread *more*
-# widely than the others, 20 against 17 degrees. They lie in the wrong places rather than in too small
-# a place. That is measured on test images of small digits, by two measures out of many; notebook 5
-# goes deeper.
+# few-shot image are of another class in 28 instead of 2 of 100 cases. So part of the damage is in
+# the features: a better classifier alone cannot undo that (how much it can, notebook 4 measures).
+# "The tail is squeezed" is not quite what we see, though: in angle the few-shot classes are spread
+# *more* widely than the others, 20 against 17 degrees. They lie in the wrong places rather than in
+# too small a place. That is measured on test images of small digits, by two measures out of many;
+# notebook 5 goes deeper.
 #
 # ## Exercises
 #
@@ -384,11 +385,11 @@ if data.num_classes == 10:
 # %% [markdown]
 # ## Summary
 #
-# A long tail is a distribution of training images in which most classes have few; $\rho$ and a profile
-# say how uneven. Plain cross-entropy on it learns the head perfectly and answers with more frequent
-# look-alikes where a rare class would be right. Accuracy hides or shows this depending on the test
-# images' own distribution. The damage is in the features as well as in the classifier, and that is
-# why the method of this course has two stages.
+# A long tail is a distribution of training images in which most classes have few; $\rho$ and a
+# profile say how uneven. Plain cross-entropy on it learns the head perfectly and answers with more
+# frequent look-alikes where a rare class would be right. Accuracy hides or shows this depending on
+# the test images' own distribution. The damage is in the features as well as in the classifier, and
+# that is why the method of this course has two stages.
 #
 # ## References
 #

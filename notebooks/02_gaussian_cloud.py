@@ -99,7 +99,7 @@ generator = torch.Generator().manual_seed(0)
 # the sentences around them.) Only the projection of the noise on the anchor matters. With $\hat w_j
 # = w_j / \lVert w_j \rVert$ it is Gaussian for *every* $\Sigma$:
 #
-# $$\hat w_j^\top \varepsilon \sim \mathcal N(\hat w_j^\top \mu,\; \hat w_j^\top \Sigma\, \hat w_j).$$
+# $$\hat w_j^\top \varepsilon \sim \mathcal N(\hat w_j^\top \mu, \hat w_j^\top \Sigma\hat w_j).$$
 #
 # The paper sets $\Sigma = \sigma^2 I$ "to make the clouded cosine logit still satisfy the Gaussian
 # distribution". For that alone it would not be needed; what it does is give all classes the *same*
@@ -139,18 +139,18 @@ header = ["noise", "stated deviation", "p: mean", "p: variance", "p: shape"]
 table(header, rows, f"{p.draws} draws; z test, chi-square test, Kolmogorov-Smirnov test.")
 
 # %% [markdown]
-# **What to notice.** In every dimension the projection is the stated Gaussian, with any mean and any
-# covariance: of 27 p-values of true statements a few are small, as about one in twenty must be below
-# 0.05 when all is in order. The last row of each dimension states the *wrong* variance, to see that
-# the tests can say no: they do wherever the difference is large enough for so many draws. With
-# $D = 2$ and $\Sigma \ne \sigma^2 I$ the deviation depends on where the anchor points; in high
+# **What to notice.** In every dimension the projection is the stated Gaussian, with any mean and
+# any covariance: of 27 p-values of true statements a few are small, as about one in twenty must be
+# below 0.05 when all is in order. The last row of each dimension states the *wrong* variance, to
+# see that the tests can say no: they do wherever the difference is large enough for so many draws.
+# With $D = 2$ and $\Sigma \ne \sigma^2 I$ the deviation depends on where the anchor points; in high
 # dimensions an anchor in a random direction averages that out.
 #
 # ## One noise, many classes
 #
 # All classes of an image see the *same* perturbed feature, so their clouds are not independent:
 #
-# $$\mathrm{corr}(\hat w_i^\top \varepsilon,\, \hat w_j^\top \varepsilon) = \hat w_i^\top \hat w_j .$$
+# $$\mathrm{corr}(\hat w_i^\top \varepsilon, \hat w_j^\top \varepsilon) = \hat w_i^\top \hat w_j.$$
 #
 # The paper writes one $\varepsilon$ in Eq. 10, as if all classes shared a number; the published
 # code draws one for each image and class. Neither follows from Eq. 4. But we can see to which the
@@ -173,10 +173,11 @@ table(["clouds of two classes", "correlation"], rows, "Mean over all pairs of te
 # %% [markdown]
 # **What to notice.** A noise on the feature makes the clouds of two classes correlated like the
 # cosine of their anchors. For well-separated anchors that is close to zero: the independent
-# $\varepsilon$ of the published code is nearly what Eq. 4 gives, the shared $\varepsilon$ that Eq. 10
-# suggests is what it would give if all anchors were the same. This study draws independent ones.
-# (The sign, which both lose below, is another matter: $|\varepsilon|$ for all classes at once is not
-# a noise on the feature any more, since no direction is away from all anchors at the same time.)
+# $\varepsilon$ of the published code is nearly what Eq. 4 gives, the shared $\varepsilon$ that Eq.
+# 10 suggests is what it would give if all anchors were the same. This study draws independent ones.
+# (The sign, which both lose below, is another matter: $|\varepsilon|$ for all classes at once is
+# not a noise on the feature any more, since no direction is away from all anchors at the same
+# time.)
 #
 # ## The cosine, and what Eq. 7 leaves out
 #
@@ -241,10 +242,10 @@ table(header, rows, "D = 64; root mean squares, and the standard deviation of th
 
 # %% [markdown]
 # **What to notice.** The length follows the stated root exactly, and it is not near 1 for long: at
-# $D = 64$ it has grown by 3.5 % at $\delta/\lVert f\rVert = 0.1$, by 13 % at 0.2, by 67 % at 0.5 and
-# is almost three times as long at 1. Already at 0.2 the error of the simplified cosine is as large as
-# the cloud itself. In truth a strong noise in 64 dimensions turns the feature away from *every*
-# anchor, so that all cosines shrink towards 0, and the cloud stays narrower.
+# $D = 64$ it has grown by 3.5 % at $\delta/\lVert f\rVert = 0.1$, by 13 % at 0.2, by 67 % at 0.5
+# and is almost three times as long at 1. Already at 0.2 the error of the simplified cosine is as
+# large as the cloud itself. In truth a strong noise in 64 dimensions turns the feature away from
+# *every* anchor, so that all cosines shrink towards 0, and the cloud stays narrower.
 #
 # So Eq. 7 holds for clouds of a tenth of the feature's length, in these dimensions, and no further.
 # The clouds of GCL are larger: in units of the cosine a full cloud of the rarest class is $k\delta
@@ -260,11 +261,12 @@ table(header, rows, "D = 64; root mean squares, and the standard deviation of th
 # \sigma^2) \;(8) \qquad\qquad \delta_j = \log n_{\max} - \log n_j. \;(9)$$
 #
 # The sizes are divided by the largest, so that the rarest class has $\delta_j = 1$; with $\mu = 0$
-# and $\sigma = 1/3$, 99.7 % of the noise lies in $[-1, 1]$, and the rest is clamped to it (Sec. 4.2).
-# The paper's Table 3 tries four sizes. Its expressions are not legible in our copy. The logarithm is
-# Eq. 9 and the published code, the only one there; the two powers, $n_{\max}^e - n_j^e$, are
-# reconstructed from their name ("power difference"); **the cosine**, $\cos(\tfrac{\pi}{2}
-# n_j/n_{\max})$, **is the least certain**: any cosine form that is zero at the head would fit.
+# and $\sigma = 1/3$, 99.7 % of the noise lies in $[-1, 1]$, and the rest is clamped to it (Sec.
+# 4.2). The paper's Table 3 tries four sizes. Its expressions are not legible in our copy. The
+# logarithm is Eq. 9 and the published code, the only one there; the two powers, $n_{\max}^e -
+# n_j^e$, are reconstructed from their name ("power difference"); **the cosine**,
+# $\cos(\tfrac{\pi}{2} n_j/n_{\max})$, **is the least certain**: any cosine form that is zero at the
+# head would fit.
 
 # %%
 trained = run_variants(p, {"gcl": ("gcl", {"mixup_alpha": 0})})["gcl"]
@@ -282,8 +284,8 @@ lines = [
 show(
     values_by_class(data, {"Cloud size $δ_j$": lines}),
     "02_sizes",
-    "Cloud size of each class, head to tail, for four strategies: the logarithm is nearly a straight"
-    " line, the cosine is close to one from the third class on.",
+    "Cloud size of each class, head to tail, for four strategies: the logarithm is nearly a"
+    " straight line, the cosine is close to one from the third class on.",
     folder,
     {"class_counts": data.class_counts},
 )
@@ -339,11 +341,11 @@ show(
 # %% [markdown]
 # **What to notice.** Keeping the sign does not destroy the effect where the paper looks for it: at
 # large differences the mean gradient is almost exactly *half* of that with $|\varepsilon|$, and so
-# still far above plain softmax. (Half of the clouds raise the logit; there is little left to lose by
-# that.) What the sign would cost is on the other side: for images on the wrong side of the boundary,
-# $d < 0$, the signed noise gives *less* gradient than none, while $|\varepsilon|$ gives more. And the
-# mean logit would not move: no margin at all, only noise. The absolute value turns a symmetric
-# perturbation into a margin of random width; the argument with Eq. 10 is about this mean.
+# still far above plain softmax. (Half of the clouds raise the logit; there is little left to lose
+# by that.) What the sign would cost is on the other side: for images on the wrong side of the
+# boundary, $d < 0$, the signed noise gives *less* gradient than none, while $|\varepsilon|$ gives
+# more. And the mean logit would not move: no margin at all, only noise. The absolute value turns a
+# symmetric perturbation into a margin of random width; the argument with Eq. 10 is about this mean.
 #
 # ## The mean of the cloud is a logit adjustment
 #
@@ -353,8 +355,8 @@ show(
 # \mathrm{erfc}\Bigl(\tfrac{1}{\sigma\sqrt 2}\Bigr),$$
 #
 # and with Eq. 9 the shift is linear in $\log n_j$. That is *logit adjustment in training* (Menon et
-# al. 2021), which adds $\tau\log\pi_j$ with the class prior $\pi_j = n_j/\sum_i n_i$: up to a number
-# that is the same for all classes, and so drops out of the softmax,
+# al. 2021), which adds $\tau\log\pi_j$ with the class prior $\pi_j = n_j/\sum_i n_i$: up to a
+# number that is the same for all classes, and so drops out of the softmax,
 #
 # $$-s k\,\delta_j\,\mathbb E|\varepsilon| = \tau_{\mathrm{eff}} \log\frac{n_j}{n_{\max}}, \qquad
 # \tau_{\mathrm{eff}} = \frac{s\,k\,\mathbb E|\varepsilon|}{\log(n_{\max}/n_{\min})}.$$
@@ -387,8 +389,8 @@ table(header, rows, f"E|ε| = {mean:.5f}, standard deviation {deviation:.5f}.")
 # replaced by the mean *is* logit adjustment with $\tau_{\mathrm{eff}}$. With the published settings
 # for CIFAR it is close to the $\tau = 1$ that makes logit adjustment consistent for the balanced
 # error: 1.02 at $\rho = 50$, 0.87 at 100, 0.75 at 200. That is not by design of the formula: GCL's
-# margin of the rarest class does not depend on $\rho$, so its $\tau_{\mathrm{eff}}$ falls as the tail
-# gets longer. Only the logarithmic cloud has such a twin; for the other sizes the shift is not
+# margin of the rarest class does not depend on $\rho$, so its $\tau_{\mathrm{eff}}$ falls as the
+# tail gets longer. Only the logarithmic cloud has such a twin; for the other sizes the shift is not
 # proportional to $\log n_j$.
 #
 # ## What the randomness adds
@@ -397,15 +399,15 @@ table(header, rows, f"E|ε| = {mean:.5f}, standard deviation {deviation:.5f}.")
 # lies above its value at the mean of the cloud (Jensen's inequality). The gap is what GCL has and
 # logit adjustment with $\tau_{\mathrm{eff}}$ has not:
 #
-# $$\mathbb E\,\ell(d - r|\varepsilon|) \;\ge\; \ell(d - r\,\mathbb E|\varepsilon|), \qquad \ell(d) =
-# \log(1 + e^{-d}).$$
+# $$\mathbb E\,\ell(d - r|\varepsilon|) \ge \ell(d - r\,\mathbb E|\varepsilon|), \qquad
+# \ell(d) = \log(1 + e^{-d}).$$
 
 # %%
 show(
     cloud_figures.jensen_gap(reach, p.sigma),
     "02_jensen",
-    "Loss and gradient of a tail image against the logit difference, without a cloud, with the cloud"
-    " held at its mean, and averaged over the cloud; the gap between the last two is shaded.",
+    "Loss and gradient of a tail image against the logit difference, without a cloud, with the"
+    " cloud held at its mean, and averaged over the cloud; the gap between the last two is shaded.",
     folder,
     {"reach": reach, "sigma": p.sigma},
 )
@@ -425,12 +427,12 @@ table(header, rows, f"Two classes, r = {reach:g}.")
 
 # %% [markdown]
 # **What to notice.** The gap in the loss is largest, 0.71, at $d \approx 4.3$, about where the mean
-# cloud has eaten the difference ($r\,\mathbb E|\varepsilon| = 3.99$); far to the left, where the loss
-# is a straight line, there is none. For the gradient the gap changes its sign at the same place. A
-# fixed margin pushes hard up to its width and then stops: at $d = 10$ it gives 0.0024. The mean over
-# the cloud pushes less before and much longer after: 0.060 at $d = 10$, 25 times as much. So the
-# random margin asks for less than its mean from images near the boundary and for more from those that
-# are already far beyond it.
+# cloud has eaten the difference ($r\,\mathbb E|\varepsilon| = 3.99$); far to the left, where the
+# loss is a straight line, there is none. For the gradient the gap changes its sign at the same
+# place. A fixed margin pushes hard up to its width and then stops: at $d = 10$ it gives 0.0024. The
+# mean over the cloud pushes less before and much longer after: 0.060 at $d = 10$, 25 times as much.
+# So the random margin asks for less than its mean from images near the boundary and for more from
+# those that are already far beyond it.
 #
 # ### By hand
 #
@@ -473,11 +475,11 @@ explore(
 # **What to notice.** Move $s$: the fan stays where it is. The scale does not move the training
 # boundary, it sharpens it: at $s = 30$ the gradient falls from 1 to 0 within some ten degrees, at
 # $s = 5$ no direction on the circle is saturated, cloud or not. Only $k\delta$ opens the fan, and
-# both enter by their product. At test time there is no cloud, and the boundary is the clean one: what
-# the fan does is to push tail images in training up to its far side, so that unseen ones have room on
-# the near side. The edge of the fan is where a *full* cloud would put the boundary; only 0.3 % of the
-# noise gets there, and half of it stays below a fifth of the way (the median of $|\varepsilon|$ is
-# 0.22).
+# both enter by their product. At test time there is no cloud, and the boundary is the clean one:
+# what the fan does is to push tail images in training up to its far side, so that unseen ones have
+# room on the near side. The edge of the fan is where a *full* cloud would put the boundary; only
+# 0.3 % of the noise gets there, and half of it stays below a fifth of the way (the median of
+# $|\varepsilon|$ is 0.22).
 #
 # ## In a trained network: who feels the randomness
 #
@@ -530,21 +532,21 @@ rows = [
 table(["gradient $1 - p_y$", *data.groups], rows, protocol(trained))
 
 # %% [markdown]
-# **What to notice.** In the tail the mean over the clouds is more than ten times the gradient at the
-# mean cloud: this network has left the fixed margin of $\tau_{\mathrm{eff}}$ behind, and what still
-# moves it are the rare wide clouds. The spread says the same: it is two to three times the mean
-# there, as most clouds leave a tail image alone and a few push hard. For the head all three are
-# small; it has no cloud of its own, and what it feels comes from the clouds of its competitors. That
-# this randomness *helps* is not shown by these numbers; a network trained with the fixed margin alone
-# (`logit_adjustment`, with the $\tau$ from above) is the fair comparison.
+# **What to notice.** In the tail the mean over the clouds is more than ten times the gradient at
+# the mean cloud: this network has left the fixed margin of $\tau_{\mathrm{eff}}$ behind, and what
+# still moves it are the rare wide clouds. The spread says the same: it is two to three times the
+# mean there, as most clouds leave a tail image alone and a few push hard. For the head all three
+# are small; it has no cloud of its own, and what it feels comes from the clouds of its competitors.
+# That this randomness *helps* is not shown by these numbers; a network trained with the fixed
+# margin alone (`logit_adjustment`, with the $\tau$ from above) is the fair comparison.
 #
 # ## Exercises
 #
 # Each asks for a prediction or a measurement; the solution is folded away below it.
 
 # %% [markdown]
-# 1. *Predict, then compute.* Up to which $\delta/\lVert f\rVert$ does the length of the feature grow
-#    by less than 10 %, for $D = 64$ (ResNet-32) and for $D = 2048$ (ResNet-50)? Check with
+# 1. *Predict, then compute.* Up to which $\delta/\lVert f\rVert$ does the length of the feature
+#    grow by less than 10 %, for $D = 64$ (ResNet-32) and for $D = 2048$ (ResNet-50)? Check with
 #    `norm_growth`.
 
 # %% [markdown] tags=["solution"]
@@ -578,8 +580,8 @@ signed = -gaussian.signed_binary_gradient(d, 15.0, p.sigma)
 print(f"none {-binary_gradient(d):.3f}, |ε| {absolute:.3f}, signed {signed:.3f}")
 
 # %% [markdown]
-# 3. Which $k$ makes $\tau_{\mathrm{eff}} = 1$ at $s = 30$ and $\rho = 100$? Solve for it, then check
-#    with `matched_tau`.
+# 3. Which $k$ makes $\tau_{\mathrm{eff}} = 1$ at $s = 30$ and $\rho = 100$? Solve for it, then
+#    check with `matched_tau`.
 
 # %% [markdown] tags=["solution"]
 # <details><summary>Solution</summary>
@@ -605,9 +607,9 @@ print(f"none {-binary_gradient(d):.3f}, |ε| {absolute:.3f}, signed {signed:.3f}
 # %% [markdown]
 # ## Summary
 #
-# Gaussian noise on a feature is Gaussian noise on each logit: exactly so for a linear classifier, and
-# for a cosine classifier only while it is small against the feature, $\delta\sigma\sqrt D \ll \lVert
-# f \rVert$, which full clouds are not. GCL's cloud is best read as a margin of random width
+# Gaussian noise on a feature is Gaussian noise on each logit: exactly so for a linear classifier,
+# and for a cosine classifier only while it is small against the feature, $\delta\sigma\sqrt D \ll
+# \lVert f \rVert$, which full clouds are not. GCL's cloud is best read as a margin of random width
 # $s k \delta_j |\varepsilon|$. Its mean is a logit adjustment with a $\tau$ near 1; its randomness
 # lets images near the boundary off more lightly and keeps those beyond it at work for longer.
 #

@@ -102,8 +102,8 @@ shares = {k: 100 * sampler.class_probabilities for k, sampler in drawn.items()}
 repeats = {k: len(labels) / 100 * share / counts for k, share in shares.items()}
 
 # %% [markdown]
-# `class_probabilities` is $P(j)$, which every sampler keeps; an epoch shows $N$ images, so one image
-# of class $j$ comes $N P(j) / n_j$ times. The second panel has a logarithmic scale.
+# `class_probabilities` is $P(j)$, which every sampler keeps; an epoch shows $N$ images, so one
+# image of class $j$ comes $N P(j) / n_j$ times. The second panel has a logarithmic scale.
 
 # %%
 show(
@@ -248,7 +248,7 @@ show(
 #
 # ## Exercises
 #
-# Each asks for a prediction or a measurement; the solution is folded away below it.
+# Each asks for a prediction or a measurement.
 
 # %% [markdown]
 # 1. *Predict, then count.* How often does an epoch of CB sampling show one image of a class with

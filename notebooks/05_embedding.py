@@ -235,12 +235,53 @@ show(
 # %% [markdown]
 # ## Exercises
 #
+# Each asks for a prediction or a measurement.
+
+# %% [markdown]
 # 1. Run with `perplexity=5` and `perplexity=100`, then with another `seed`. Which features of the
 #    maps stay? Which statement would you still make?
+
+# %% [markdown] tags=["solution"]
+# <details><summary>Solution</summary>
+#
+# Sizes, shapes and places do not stay: at 5 even the head classes fall into pieces, at 100 the test
+# images spread into one wide cloud, and each seed arranges the classes anew. What stays, under CE
+# and GCL, is that the test images of the three head classes lie apart from all others, while the
+# classes 8 and 9 lie among medium ones. That statement is about neighbours, and neighbours are what
+# t-SNE keeps; "more scattered" is not.
+#
+# </details>
+
+# %% [markdown]
 # 2. Measure `overlap` with `k=3` and `k=30`. Does the order of the networks depend on it?
+
+# %% [markdown] tags=["solution"]
+# <details><summary>Solution</summary>
+#
+# Not in the few-shot classes: 17.3, 13.1, 11.4 and 9.2 % for CE, CE with mixup, no cloud and GCL at
+# $k = 3$, and 41.0, 35.8, 34.3 and 28.7 % at $k = 30$. In the many-shot classes it does: CE has the
+# most at 3 (2.6 against 2.0 % for GCL) and the fewest at 30 (6.3 against 10.0 %). With 50 test
+# images in a class, 30 neighbours ask whether the whole class lies together, 3 only whether it is
+# locally pure.
+#
+# </details>
+
+# %% [markdown]
 # 3. The anchors of `gcl_crt` were trained again on balanced batches. Predict whether the tail's
 #    angle to the nearest anchor grows, then measure it with `class_anchors`.
+
+# %% [markdown] tags=["solution"]
+# <details><summary>Solution</summary>
 #
+# Balanced batches should push the tail's anchors away from their neighbours, and the angle of the
+# few-shot classes does grow, by 1.3 ± 1.6 degrees seed by seed (many 0.1 ± 0.4, medium 0.2 ± 0.3):
+# in the predicted direction, within its spread. Stage 2 goes on from the anchors of stage 1 at a
+# fiftieth of the learning rate, so they hardly move; yet few-shot accuracy rises by more than ten
+# points. Where a boundary lies matters more than how wide the angle is.
+#
+# </details>
+
+# %% [markdown]
 # ## References
 #
 # - M. Li, Y.-M. Cheung, Y. Lu. *Long-tailed Visual Recognition via Gaussian Clouded Logit

@@ -75,6 +75,8 @@ class Forked:
     def __init__(self, *arguments: object, sabotage: Callable[[], None] | None = None) -> None:
         self.folder = tempfile.TemporaryDirectory()
         self.files = [Path(self.folder.name) / name for name in ("out", "err")]
+        for file in self.files:  # there even if it is killed before it comes to open them
+            file.touch()
         words = [str(word) for word in arguments]
         environment = {"GCL_CACHE": os.environ["GCL_CACHE"]}
         self.process = SERVER.Process(target=_main, args=(words, self.files, environment, sabotage))
@@ -88,7 +90,7 @@ class Forked:
     @property
     def err(self) -> str:
         """What it has printed so far on its standard error."""
-        return self.files[1].read_text() if self.files[1].exists() else ""
+        return self.files[1].read_text()
 
     def finish(self, timeout: float = 120) -> Outcome:
         """Wait for its end."""

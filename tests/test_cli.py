@@ -108,7 +108,7 @@ def test_help_of_training_has_every_setting(capsys):
 
 
 @pytest.mark.parametrize(
-    "command", ["methods", "datasets", "bench", "study", "tables", "notebooks"]
+    "command", ["methods", "datasets", "bench", "study", "grid", "tables", "notebooks"]
 )
 def test_every_command_has_help(capsys, command):
     with pytest.raises(SystemExit) as stop:
@@ -254,6 +254,9 @@ def test_a_bad_setting_is_one_line_and_leaves_nothing(tmp_path, capsys, argument
         ([], "required: COMMAND"),
         (["traing"], "invalid choice: 'traing'"),
         (["methods", "extra"], "unrecognized arguments: extra"),
+        (["grid"], "required: ACTION"),
+        (["grid", "run"], "required: FILE"),
+        (["grid", "plan", "x.yaml", "extra"], "unrecognized arguments: extra"),
         (["bench", "--rounds", 0], "--rounds: must be a whole number, at least 1, got '0'"),
     ],
 )

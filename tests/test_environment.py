@@ -32,7 +32,8 @@ def by_name(lines: list[str]) -> dict[str, Requirement]:
 
 
 DEPENDENCIES = by_name(PROJECT["dependencies"])
-DIRECT = DEPENDENCIES | by_name(PROJECT["optional-dependencies"]["dev"])
+EXTRAS = PROJECT["optional-dependencies"]
+DIRECT = DEPENDENCIES | by_name(EXTRAS["dev"]) | by_name(EXTRAS["docs"])
 PIN = re.compile(r"(?P<name>[a-z0-9-]+)==(?P<version>[^\s;*]+)( ; (?P<marker>.+))?")
 PINS = [pin for line in LOCK_LINES if (pin := PIN.fullmatch(line))]
 LOCKED = {pin["name"]: Version(pin["version"]) for pin in PINS}
@@ -105,8 +106,10 @@ def test_every_conda_package_says_what_it_is_for() -> None:
 def third_party_imports(folder: str) -> dict[str, set[str]]:
     """Files of a folder by the package that they import."""
     found: dict[str, set[str]] = {}
+    extensions = {f.stem for f in (ROOT / "docs").glob("*.py")}  # of Sphinx, for the pages
     for file in sorted((ROOT / folder).rglob("*.py")):
         local = {"gcl_core", "tests", "conftest"} | {f.stem for f in file.parent.glob("*.py")}
+        local |= extensions
         for node in ast.walk(ast.parse(file.read_text())):
             if isinstance(node, ast.Import):
                 modules = [alias.name for alias in node.names]
@@ -121,7 +124,7 @@ def third_party_imports(folder: str) -> dict[str, set[str]]:
 
 @pytest.mark.parametrize(
     ("folder", "declared"),
-    [("gcl_core", DEPENDENCIES), ("notebooks", DEPENDENCIES), ("tests", DIRECT)],
+    [("gcl_core", DEPENDENCIES), ("notebooks", DEPENDENCIES), ("docs", DIRECT), ("tests", DIRECT)],
 )
 def test_every_import_is_declared(folder: str, declared: dict[str, Requirement]) -> None:
     distributions = packages_distributions()

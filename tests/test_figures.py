@@ -99,6 +99,13 @@ def record(method, epochs, top1):
     return {"method": method, "epochs": epochs, "history": [rows[:2], rows[2:]][: len(epochs)]}
 
 
+DOTS = [
+    figures.PaperDot("both", "#000000", 80.0, 75.0, 1.5),
+    figures.PaperDot("only the paper", "#D55E00", 82.0, None),
+    figures.PaperDot("only ours", "#009E73", None, 70.0),
+]
+
+
 def every_figure():
     """One call of each figure function."""
     data = toy_dataset(counts=(30, 12, 5))
@@ -119,6 +126,10 @@ def every_figure():
         "embedding_maps": figures.embedding_maps(data, maps),
         "dots": figures.dots({"T": {"a": [1.0, 2.0], "b": [3.0, 4.0]}, "U": {"c": [1.5]}}, "x"),
         "headline": figures.headline(data, lines, maps),
+        "paper_dots": figures.paper_dots({"A": DOTS, "B": DOTS}),
+        "sampling_shares": figures.sampling_shares(
+            [9, 3, 1], {"a": [50.0, 30.0, 20.0]}, [0.1, 1.0], {"a": [1.0, float("nan")]}
+        ),
     }
 
 
@@ -174,6 +185,13 @@ def test_recorded_curves_join_both_stages():
     assert top1.lines[1].get_xdata() == [2.5, 2.5]  # where stage 2 starts
 
 
+def test_recorded_curves_are_the_mean_of_a_methods_records():
+    _, top1, _ = figures.record_curves(
+        [record("ce", [2], [3.0, 5.0]), record("ce", [2], [5, 9])]
+    ).axes
+    assert [line.get_ydata().tolist() for line in top1.lines] == [[4.0, 7.0]]
+
+
 def test_labels_at_line_ends_keep_apart():
     lines = [series(f"line {i}", [0.0, 50 + i / 100]) for i in range(4)]
     figure = figures.values_by_class(toy_dataset(counts=(9, 3)), {"A": lines})
@@ -220,3 +238,15 @@ def test_curves_join_both_stages(tmp_path):
     line = figures.curve(METHOD_LOOKS["gcl_crt"], [finished], "top1")
     assert len(line.values) == 3
     assert line.values[-1] == finished.result["top1"]
+
+
+def test_the_papers_dots_are_hollow_and_only_measured_ones_filled():
+    (axes,) = figures.paper_dots({"A": DOTS}).axes
+    hollow = [line for line in axes.lines if line.get_marker() == "o"]
+    filled = [line for line in axes.lines if line.get_marker() == "D"]
+    assert [line.get_xdata()[0] for line in hollow] == [80.0, 82.0]
+    assert {line.get_markerfacecolor() for line in hollow} == {"white"}
+    assert [line.get_xdata()[0] for line in filled] == [75.0, 70.0]
+    assert [line.get_color() for line in filled] == ["#000000", "#009E73"]
+    assert [text.get_text() for text in axes.get_yticklabels()] == [dot.label for dot in DOTS]
+    assert axes.yaxis_inverted()

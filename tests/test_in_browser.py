@@ -68,7 +68,10 @@ def lab(tmp_path_factory):
                 assert time.monotonic() < deadline, _text(folder / "log")
                 time.sleep(0.1)
             token = environment["JUPYTER_TOKEN"]
-            yield f"http://127.0.0.1:{found[1]}/lab/workspaces/{{0}}/tree/{{0}}.ipynb?token={token}", folder / "notebooks"
+            yield (
+                f"http://127.0.0.1:{found[1]}/lab/workspaces/{{0}}/tree/{{0}}.ipynb?token={token}",
+                folder / "notebooks",
+            )
         finally:
             server.terminate()
             server.wait(30)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from gcl_core import CosineClassifier, GCLError, digits_cnn, resnet32
-from gcl_core.backbones import BasicBlock, CifarResNet
+from gcl_core.backbones import BACKBONES, BasicBlock, CifarResNet, pooled
 from gcl_core.models import HEADS, build_network
 from gcl_core.network import initialise
 from toys import seeded
@@ -144,3 +144,17 @@ def test_initialise_resets_normalisation():
 def test_unknown_names_are_refused(call, message):
     with pytest.raises(GCLError, match=message):
         call()
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_the_last_block_can_be_taken_off(name):
+    backbone = BACKBONES[name](in_channels=3).eval()
+    images = torch.randn(2, 3, 8, 8, generator=seeded())
+    whole = backbone.maps(images)
+    assert torch.equal(pooled(whole), backbone(images))
+    weights = sum(p.numel() for p in backbone.parameters())
+    block = backbone.pop_block().eval()
+    assert torch.equal(block(backbone.maps(images)), whole)
+    parts = [sum(p.numel() for p in part.parameters()) for part in (backbone, block)]
+    assert sum(parts) == weights
+    assert min(parts) > 0

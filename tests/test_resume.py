@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import sabotage
-from gcl_core.files import load_tensors
+from bits import checkpoints, equal, tree
 from processes import Forked, forked, python, wait_until
 
 EPOCHS, STAGE2_EPOCHS = 3, 2
@@ -25,28 +25,6 @@ def train(runs, *more, **changes):
         *[w for k, v in options.items() for w in (f"--{k.replace('_', '-')}", v)],
         *more,
     ]
-
-
-def tree(runs):
-    """Every file that must be the same, by its place."""
-    names = ("metrics.csv", "result.json", "settings.json")
-    return {p.relative_to(runs): p.read_bytes() for p in runs.rglob("*") if p.name in names}
-
-
-def checkpoints(runs):
-    """The checkpoint of each folder, by its name."""
-    return {p.parent.name: load_tensors(p) for p in runs.rglob("checkpoint.pt")}
-
-
-def equal(ours, theirs):
-    """Whether two nested values have the same bits."""
-    if isinstance(ours, torch.Tensor):
-        return ours.dtype == theirs.dtype and torch.equal(ours, theirs)
-    if isinstance(ours, dict):
-        return ours.keys() == theirs.keys() and all(equal(ours[k], theirs[k]) for k in ours)
-    if isinstance(ours, list):
-        return len(ours) == len(theirs) and all(map(equal, ours, theirs))
-    return ours == theirs
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ from gcl_core import (
     cloud_sizes,
     long_tailed_counts,
 )
-from gcl_core.samplers import ReversedSampler, SquareRootSampler
+from gcl_core.samplers import ReversedSampler, SquareRootSampler, cben_departure, cben_shares
 from toys import seeded
 
 getcontext().prec = 60
@@ -238,3 +238,22 @@ def test_more_images_than_multinomial_takes():
 def test_samplers_refuse(make, message):
     with pytest.raises(GCLError, match=message):
         make()
+
+
+@given(COUNTS, st.floats(0, 0.999), st.floats(0, 1))
+def test_shares_are_those_of_the_sampler(counts, a, part):
+    b = 0.999 * part * (1 - a)
+    sampler = CBENSampler(labels_of(counts), a, b)
+    assert torch.allclose(cben_shares(counts, a, b), sampler.class_probabilities, rtol=1e-9)
+
+
+def test_where_cben_parts_from_en():
+    counts = long_tailed_counts(5000, 10, 100)
+    shares = cben_shares(counts, 0.999, 9e-4)
+    assert [round(float(shares[j]), 4) for j in (0, 9)] == [0.2857, 0.0569]
+    published, wide, impossible = cben_departure(counts, 0.999, [0.0, 9e-4, 1e-3]).tolist()
+    plain = cben_shares(counts, 0.999, 0.0)
+    assert published == 0
+    assert wide == pytest.approx(max(abs(s / p - 1) for s, p in zip(shares, plain, strict=True)))
+    assert impossible != impossible
+    assert cben_departure(counts, 0.9999, [1e-5]).max() < 0.001

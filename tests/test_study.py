@@ -8,9 +8,9 @@ from nbformat.v4 import new_code_cell, new_notebook
 
 from gcl_core import study
 from gcl_core.errors import GCLError
-from gcl_core.grid import run_many
 from gcl_core.methods import resolve
 from gcl_core.records import load_records, record, save_records
+from gcl_core.side_by_side import run_many
 from gcl_core.tables import comparison
 from gcl_core.training import run
 
@@ -42,6 +42,17 @@ def test_a_notebook_is_executed_once_for_one_source_and_parameters(notebook, tmp
     assert "papermill" not in target.read_text()
 
 
+def test_new_run_records_are_a_reason_to_execute_again(notebook, tmp_path):
+    source, target = notebook("print(1)"), tmp_path / "out.ipynb"
+    assert study.execute_notebook(source, target, {})
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "bench.json").write_text("{}")
+    assert not study.execute_notebook(source, target, {})
+    (tmp_path / "results" / "cifar10-jpeg.json").write_text("{}")
+    assert study.execute_notebook(source, target, {})
+    assert not study.execute_notebook(source, target, {})
+
+
 def test_executed_in_place_the_parameters_are_not_left_behind(notebook):
     source = notebook("print(runs)")
     assert study.execute_notebook(source, source, {"runs": "elsewhere"})
@@ -56,6 +67,11 @@ def test_an_unknown_parameter_is_refused_before_anything_runs(notebook, tmp_path
     with pytest.raises(GCLError, match=r"no parameter 'run'; allowed: runs, figures"):
         study.execute_notebook(notebook("1 / 0"), target, {"run": "x"})
     assert not target.exists()
+
+
+def test_the_study_gives_a_notebook_what_it_has(notebook):
+    given = {"runs": "here", "seeds": 3}
+    assert study._accepted(notebook("print(runs)"), given) == {"runs": "here"}
 
 
 def test_a_failed_notebook_is_kept_and_named(notebook, tmp_path):
@@ -100,11 +116,13 @@ def test_side_by_side_is_the_same_as_one_after_another(tmp_path):
     assert len(list((tmp_path / "a").iterdir())) == 4
 
 
-def test_the_whole_study_in_small(tmp_path, monkeypatch):
-    monkeypatch.setattr(study, "PRESET", "smoke")
-    monkeypatch.setattr(study, "SEEDS", range(2))
-    monkeypatch.setattr(study, "METHODS", ("ce", "gcl_crt"))
+def test_the_whole_study_in_small(tmp_path):
     (tmp_path / "notebooks").mkdir()
+    (tmp_path / "grids").mkdir()
+    (tmp_path / "grids" / "digits.yaml").write_text(
+        "{dataset: digits, preset: smoke, cells: [{method: [ce, gcl_crt], "
+        "imbalance_ratio: [50, 100], 'seed, data_seed': [0, 1]}]}"
+    )
     out, runs = tmp_path / "study", tmp_path / "runs"
     text = study.study(tmp_path, out, runs, workers=1)
     records = load_records(out / "results" / "digits.json")

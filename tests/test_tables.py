@@ -1,6 +1,6 @@
 """Tables against numbers worked out by hand."""
 
-from gcl_core.tables import comparison, markdown_table, mean_and_spread, paired_gain
+from gcl_core.tables import as_declared, comparison, markdown_table, mean_and_spread, paired_gain
 
 
 def record(method, seed, top1, few, ratio=100.0):
@@ -60,3 +60,17 @@ def test_paired_gain_is_of_the_same_seed():
 
 def test_markdown_aligns_numbers_right():
     assert markdown_table(["a", "b"], [["x", "1"]]).splitlines()[1] == "|---|---:|"
+
+
+def test_lengths_of_training_are_kept_apart():
+    short = record("ce", 2, 60.0, 10.0) | {"epochs": [60]}
+    rows = comparison([*RECORDS, short]).splitlines()[2:]
+    assert [row.split(" | ")[-2] for row in rows] == ["200", "200 + 30", "60"]
+
+
+def test_variants_are_left_out_and_methods_in_their_order():
+    records = [{**r, "changes": {}} for r in reversed(RECORDS)]
+    variant = {**RECORDS[2], "changes": {"stage2_sampler": "class"}}
+    kept = as_declared([variant, *records])
+    assert [r["method"] for r in kept] == ["ce", "ce", "gcl_crt", "gcl_crt"]
+    assert all(r["changes"] == {} for r in kept)

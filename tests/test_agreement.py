@@ -1,0 +1,260 @@
+"""Gaps, error bars and verdicts against numbers worked out by hand; the page and its records."""
+
+import itertools
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gcl_core import agreement
+from gcl_core.agreement import Gap, Measured, Protocol
+from gcl_core.errors import GCLError
+from gcl_core.paper import ABLATION, ROWS, PaperRow, paper_rows
+from gcl_core.results_page import (
+    page_blocks,
+    rows_table,
+    signed,
+    table1_dots,
+    table_block,
+    update_results,
+)
+from tests.test_paper import record_of
+from tests.test_readme import ROOT
+
+TABLES = (1, 3, 4, 5)
+
+
+def cells(table, name):
+    """The cells of a row of a Markdown table by its heading."""
+    heading, _, *lines = (
+        [cell.strip().strip("*") for cell in line.strip("|").split("|")]
+        for line in table.splitlines()
+    )
+    (row,) = [line for line in lines if line[0] == name]
+    return dict(zip(heading, row, strict=True))
+
+
+# Gaps and their error bars.
+
+
+def test_a_gap_is_taken_seed_by_seed():
+    one, other = Measured({0: 80.0, 1: 84.0, 2: 0.0}), Measured({0: 70.0, 1: 72.0, 7: 0.0})
+    found = agreement.gap(one, other, 12.0)
+    assert found.ours == 11  # 10 and 12; seeds 2 and 7 have no partner
+    assert found.error == pytest.approx(1)  # their deviation, the root of 2, over the root of 2
+    assert found.source == "2 seeds, paired"
+
+
+def test_without_two_shared_seeds_the_means_are_compared():
+    found = agreement.gap(Measured({0: 80.0, 1: 84.0}), Measured({2: 70.0, 3: 72.0}), None)
+    assert found.ours == 11
+    assert found.error == pytest.approx(math.sqrt(8 / 2 + 2 / 2))
+    assert found.source == "2 and 2 seeds"
+
+
+def test_a_single_seed_borrows_its_error():
+    one, other = Measured({0: 80.0, 1: 84.0}), Measured({0: 70.0})
+    assert agreement.gap(one, other, 9.0) == Gap(9.0, 12.0, None, "one seed")
+    found = agreement.gap(one, other, 9.0, spread=2.0)
+    assert found.error == pytest.approx(2 * math.sqrt(1 / 2 + 1))
+    assert found.source == "one seed, borrowed"
+
+
+def test_nothing_measured_is_no_gap():
+    assert agreement.gap(Measured(), Measured({0: 70.0}), 9.0, 1.0) == Gap(9.0)
+
+
+def test_the_borrowed_spread_is_pooled_over_settings_with_two_seeds():
+    records = [
+        *(record_of("ce", seed=s, top1=x) for s, x in enumerate((60.0, 62.0))),  # variance 2
+        *(record_of("gcl", seed=s, top1=x) for s, x in enumerate((70.0, 73.0, 76.0))),  # 9
+        record_of("ldam_drw", top1=10.0),
+        record_of("ce", ratio=50.0, top1=90.0),
+    ]
+    assert agreement.run_spread(records) == pytest.approx(math.sqrt((2 + 2 * 9) / 3))
+    assert agreement.run_spread(records[4:]) is None
+
+
+# Verdicts.
+
+
+@pytest.mark.parametrize(
+    ("paper", "ours", "error", "verdict"),
+    [
+        (8.0, None, None, "not measured"),
+        (None, None, None, "not measured"),
+        (None, 3.0, 1.0, "the paper has none"),
+        (8.0, 6.0, None, "same order, no error bar"),
+        (8.0, -1.0, None, "opposite, no error bar"),
+        (8.0, 6.0, 1.0, "agrees"),
+        (-8.0, -6.0, 1.0, "agrees"),
+        (8.0, 6.0, 0.9, "same order, smaller"),
+        (-8.0, -12.0, 1.0, "same order, larger"),
+        (8.0, -6.0, 1.0, "opposite"),
+        (0.2, 0.3, 0.5, "within the noise"),
+        (-0.2, 0.3, 0.5, "within the noise"),
+        (8.0, 1.0, 1.0, "within the noise, the paper's gap is not"),
+        (1.64, 0.0, 0.0, "within the noise, the paper's gap is not"),
+    ],
+)
+def test_the_verdict_follows_the_rule(paper, ours, error, verdict):
+    assert Gap(paper, ours, error).verdict == verdict
+
+
+points = st.floats(-20, 20)
+
+
+@given(paper=points, ours=points, error=st.floats(0.01, 10))
+def test_turning_a_gap_around_leaves_its_verdict(paper, ours, error):
+    assert Gap(paper, ours, error).verdict == Gap(-paper, -ours, error).verdict
+
+
+@given(paper=points, ours=points, error=st.floats(0.01, 5))
+def test_who_agrees_is_seen_and_near(paper, ours, error):
+    if Gap(paper, ours, error).verdict == "agrees":
+        assert abs(ours) > 2 * error >= abs(ours - paper)
+        assert ours * paper > 0
+
+
+# Order.
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=3, max_size=8))
+def test_order_is_that_of_counted_pairs(pairs):
+    rows = [
+        PaperRow(1, str(i), "gcl", {ABLATION: float(paper)}, {"noise_multiplier": (i + 1) / 10})
+        for i, (paper, _) in enumerate(pairs)
+    ]
+    records = [
+        record_of("gcl", noise_multiplier=(i + 1) / 10, top1=float(ours))
+        for i, (_, ours) in enumerate(pairs)
+    ]
+    tau, count = agreement.order(rows, ABLATION, records)
+    assert count == len(pairs)
+    both = list(itertools.combinations(pairs, 2))
+    score = sum((a > c) - (a < c) and ((a > c) - (a < c)) * ((b > d) - (b < d))
+                for (a, b), (c, d) in both)  # fmt: skip
+    untied = [sum(p[k] != q[k] for p, q in both) for k in (0, 1)]
+    if all(untied):
+        assert tau == pytest.approx(score / math.sqrt(untied[0] * untied[1]))
+    else:
+        assert math.isnan(tau)
+
+
+def test_two_rows_have_no_order():
+    records = [record_of("ce"), record_of("gcl_crt", top1=80.0)]
+    tau, count = agreement.order(paper_rows(1), ABLATION, records)
+    assert math.isnan(tau)
+    assert count == 2
+
+
+# Tables.
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_without_records_every_row_is_there_and_none_is_measured(table):
+    text = rows_table(table, ABLATION, [])
+    assert len(text.splitlines()) == 2 + len(paper_rows(table))
+    for row in paper_rows(table):
+        found = cells(text, row.name)
+        assert found["paper"].rstrip("¹") == f"{row.values[ABLATION]:.2f}"
+        assert found["paper"].endswith("¹") == row.quoted
+        assert (found["ours"], found["verdict"]) == ("not measured", "not measured")
+
+
+def test_a_record_fills_its_row_in_every_table():
+    records = [record_of("gcl_crt", "short", seed=s, top1=x) for s, x in ((0, 73.0), (1, 75.0))]
+    for table, name in ((1, "GCL"), (3, "log. diff."), (4, "CBEN + cRT"), (5, "CBEN + cRT")):
+        text = rows_table(table, ABLATION, records)
+        found = cells(text, name)
+        assert found["ours"] == "74.0 ± 1.4"
+        assert found["best on test (optimistic)"] == "75.0 ± 1.4"
+        assert found["ours − paper"] == "−8.68"
+        assert (found["epochs"], found["seeds"]) == ("60 + 30", "2")
+        others = [row.name for row in paper_rows(table) if row.name != name]
+        assert {cells(text, other)["ours"] for other in others} == {"not measured"}
+
+
+def test_runs_of_other_epochs_or_values_are_kept_apart():
+    made = [
+        record_of("ce", top1=60.0, epochs=60),
+        record_of("ce", top1=70.0),
+        record_of("ce", "paper", top1=80.0),
+        record_of("focal", top1=50.0),
+    ]
+    found = agreement.protocols(1, ABLATION, made)
+    jpeg = "folder:cifar10-jpeg"
+    assert found == [
+        Protocol(jpeg, "official", 200),
+        Protocol(jpeg, "paper", 200),
+        Protocol(jpeg, "official", 60),
+    ]
+    means = [
+        agreement.measure(paper_rows(1)[0], ABLATION, agreement.under(p, made)).mean for p in found
+    ]
+    assert means == [70.0, 80.0, 60.0]
+    assert agreement.protocols(5, ABLATION, made) == []
+    text = table_block(1, made)
+    assert "JPEG re-encoded; 60 epochs in stage 1; preset official." in text
+    assert text.count("| CE loss | 70.70 |") == 3
+
+
+def test_a_repeated_seed_counts_once():
+    made = [record_of("ce", top1=60.0), record_of("ce", top1=61.0)]
+    assert agreement.measure(paper_rows(1)[0], ABLATION, made).top1 == {0: 61.0}
+
+
+def test_every_gap_has_two_rows_of_its_table():
+    for table in TABLES:
+        names = {row.name for row in ROWS if row.table == table}
+        found = agreement.gaps(table, ABLATION, [])
+        assert {name for pair in found for name in pair} == names
+    assert agreement.gaps(1, ABLATION, [])["GCL", "MisLAS"].paper == pytest.approx(0.62)
+
+
+def test_signs_are_those_of_what_is_shown():
+    assert [signed(x) for x in (1.234, -1.234, -0.001, 0.0)] == ["+1.23", "−1.23", "+0.00", "+0.00"]
+
+
+def test_dots_hold_the_papers_numbers_and_only_measured_ones_of_ours():
+    records = [record_of("ce", seed=s, top1=x) for s, x in enumerate((60.0, 62.0))]
+    records += [record_of("bbn", seed=s, top1=x) for s, x in enumerate((65.0, 69.0))]
+    accuracy, gap = table1_dots(records, ABLATION).values()
+    assert [dot.quoted for dot in accuracy] == [row.values[ABLATION] for row in paper_rows(1)]
+    assert {dot.label: dot.measured for dot in accuracy if dot.measured} == {
+        "CE loss": 61.0,
+        "BBN": 67.0,
+    }
+    found = {dot.label: (dot.measured, dot.spread) for dot in gap if dot.measured is not None}
+    assert found == {"CE loss": (0.0, None), "BBN": (6.0, pytest.approx(1.0))}
+    assert [dot.label for dot in gap] == [dot.label for dot in accuracy]
+
+
+# The page.
+
+
+def test_the_page_is_that_of_the_records():
+    assert update_results(ROOT, check=True), "run make tables"
+
+
+def test_a_page_that_drifts_is_seen_and_mended(tmp_path):
+    (tmp_path / "results").mkdir()
+    for name in ("cifar10-jpeg.json", "README.md"):
+        (tmp_path / "results" / name).write_bytes((ROOT / "results" / name).read_bytes())
+    page = tmp_path / "results" / "README.md"
+    right = page.read_text()
+    block = page_blocks(tmp_path / "results")["table3"]
+    assert block in right
+    page.write_text(right.replace(block, block.replace("82.68", "99.99")))
+    assert not update_results(tmp_path, check=True)
+    assert not update_results(tmp_path)
+    assert page.read_text() == right
+    page.write_text(right.replace("<!-- table4 -->", ""))
+    with pytest.raises(GCLError, match="<!-- table4 --> is missing"):
+        update_results(tmp_path)
+
+
+def test_links_of_the_page_lead_somewhere():
+    assert (ROOT / "figures" / "table1.png").exists()
+    assert "](../figures/table1.png)" in (ROOT / "results" / "README.md").read_text()

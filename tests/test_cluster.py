@@ -1,0 +1,327 @@
+"""Grids on Dask: every step once, whatever fails, dies or goes away, and the same bits."""
+
+import functools
+import json
+import logging
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_notebook
+
+from bits import checkpoints, equal, tree
+from gcl_core import cli, cluster
+from gcl_core.cluster import do
+from gcl_core.grid import cells_of
+from gcl_core.steps import jobs_of, state_of, steps_left
+from gcl_core.training import run
+from processes import wait_until
+
+TOP = "dataset: digits\npreset: smoke\nsettings: {n_max: 60, imbalance_ratio: 10}\ncells:\n"
+PAIR = "  - {method: gcl_crt, stage2_sampler: [class, instance]}\n"
+LONG = "  - {method: gcl_crt, epochs: 60, stage2_epochs: 2, stage2_sampler: [class, instance]}\n"
+FAILING = "  - {method: ce_crt, lr: 1e+30, seed: [0, 1]}\n"
+
+
+def grid(folder, entries):
+    (folder / "grid.yaml").write_text(TOP + entries)
+    return folder / "grid.yaml"
+
+
+def main(*words):
+    return cli.main(["grid", *map(str, words)])
+
+
+def jobs(file, runs):
+    return jobs_of(cells_of(file), runs)
+
+
+def timed_epochs(runs):
+    """Epochs that were trained, in any process, by folder."""
+    return {
+        file.parent.name: [line.split(",")[0] for line in file.read_text().splitlines()[1:]]
+        for file in runs.glob("*/timing.csv")
+    }
+
+
+def assert_same_as_alone(file, runs, tmp_path):
+    """The folders are those of the same runs trained here, one after another, bit by bit."""
+    alone = tmp_path / "alone"
+    for job in jobs(file, alone):
+        run(job.cell.settings, alone, progress="none")
+    assert tree(runs) == tree(alone)
+    assert equal(checkpoints(runs), checkpoints(alone))
+    names = [{p.relative_to(place) for p in place.rglob("*")} for place in (runs, alone)]
+    assert names[0] == names[1]
+
+
+@pytest.fixture
+def scratch(tmp_path, monkeypatch):
+    """Where temporary files of this test go, of its processes too."""
+    folder = tmp_path / "scratch"
+    folder.mkdir()
+    monkeypatch.setenv("TMPDIR", str(folder))
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    return folder
+
+
+def test_a_grid_runs_each_step_once_and_a_failure_stops_no_other(tmp_path, capsys, caplog, scratch):
+    caplog.set_level(logging.INFO)
+    file, runs = grid(tmp_path, FAILING + PAIR), tmp_path / "runs"
+    assert main("run", file, "--runs", runs, "--workers", 2) == 1
+    out, _ = capsys.readouterr()
+    assert (
+        out.count("failed: stage 1 failed: GCLError: stage 1, epoch 1: the training loss is") == 2
+    )
+    assert "4 cells: 2 done, 2 failed" in out
+    lines = [record.getMessage() for record in caplog.records]
+    assert sorted(line[:3] for line in lines if "/4 " in line) == ["1/4", "2/4", "3/4", "4/4"]
+    assert {record.name.split(".")[0] for record in caplog.records} == {"gcl_core"}
+    # Three stages 1, of which one is shared and two have failed, and two stages 2.
+    assert sorted(map(len, timed_epochs(runs).values())) == [1, 1, 2]
+    failed = jobs(file, runs)[0].steps[0].folder.path
+    error = json.loads((failed / "error.json").read_text())
+    assert error["type"] == "GCLError"
+    assert "in train_stage" in error["traceback"]
+    assert list(scratch.iterdir()) == []
+
+    # Again: what is done is done, what failed is left out, and no cluster is started.
+    stamps = {p: p.stat().st_mtime_ns for p in runs.rglob("*") if p.is_file()}
+    caplog.clear()
+    assert main("run", file, "--runs", runs) == 1
+    assert "2 failed before and are left out; --retry-failed tries them again" in caplog.text
+    assert {p: p.stat().st_mtime_ns for p in runs.rglob("*") if p.is_file()} == stamps
+
+    # Only when it is asked for is it tried again; without failures the status is 0.
+    assert main("run", file, "--runs", runs, "--workers", 1, "--retry-failed") == 1
+    assert (failed / "error.json").stat().st_mtime_ns > stamps[failed / "error.json"]
+    good, alone = grid(tmp_path, PAIR), tmp_path / "good"
+    for job in jobs(good, runs):
+        for folder in job.folders:
+            alone.mkdir(exist_ok=True)
+            if not (alone / folder.path.name).exists():
+                folder.path.rename(alone / folder.path.name)
+    assert main("run", good, "--runs", alone) == 0
+    assert_same_as_alone(good, alone, tmp_path)
+
+
+def kill_worker_after(runs, rows, times=1):
+    """A thread that kills the workers of this process once some run has so many epochs."""
+    killed = []
+
+    def some_run_has(rows):
+        return any(len(file.read_text().splitlines()) > rows for file in runs.glob("*/metrics.csv"))
+
+    def kill():
+        for more in range(times):
+            wait_until(functools.partial(some_run_has, rows + 8 * more))
+            for child in multiprocessing.active_children():
+                os.kill(child.pid, signal.SIGKILL)
+                killed.append(child.pid)
+
+    thread = threading.Thread(target=kill)
+    thread.start()
+    return thread, killed
+
+
+def test_a_worker_killed_in_a_run_is_replaced_and_the_bits_are_the_same(tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    file, runs = grid(tmp_path, LONG), tmp_path / "runs"
+    thread, killed = kill_worker_after(runs, 5, times=2)
+    assert main("run", file, "--runs", runs, "--workers", 1) == 0
+    thread.join()
+    assert len(killed) == 2
+    assert caplog.text.count("1 workers went away; others go on") == 2
+    epochs = max(timed_epochs(runs).values(), key=len)
+    assert epochs[0] == "1" and epochs[-1] == "60"
+    assert len(epochs) < 60 + 2 + 1  # it went on, and did not begin anew
+    assert_same_as_alone(file, runs, tmp_path)
+
+
+def test_a_step_that_kills_its_workers_is_given_up_in_the_end(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(cluster, "DEATHS", 0)
+    file, runs = grid(tmp_path, LONG + "  - {method: ce, seed: 1}\n"), tmp_path / "runs"
+    thread, killed = kill_worker_after(runs, 2)
+    assert main("run", file, "--runs", runs, "--workers", 1) == 1
+    thread.join()
+    assert len(killed) == 1
+    out = capsys.readouterr().out
+    assert out.count("failed: stage 1 failed: KilledWorker: 1 workers died at it") == 2
+    assert "3 cells: 1 done, 2 failed" in out
+
+
+def command(file, runs, *words):
+    return [sys.executable, "-m", "gcl_core", "grid", "run", file, "--runs", runs, *words]
+
+
+def start(file, runs, *words):
+    return subprocess.Popen(
+        [str(word) for word in command(file, runs, "--workers", 1, *words)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def test_two_grids_at_once_never_write_one_run(tmp_path):
+    file, runs = grid(tmp_path, LONG), tmp_path / "runs"
+    both = [start(file, runs) for _ in range(2)]
+    ends = [process.communicate(timeout=300) for process in both]
+    assert [process.returncode for process in both] == [0, 0], ends
+    for epochs in timed_epochs(runs).values():
+        assert epochs == [str(e + 1) for e in range(len(epochs))]
+    assert sorted(map(len, timed_epochs(runs).values())) == [2, 2, 60]
+    assert_same_as_alone(file, runs, tmp_path)
+
+
+def alive(group):
+    """Whether any process of a group is left."""
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def test_ctrl_c_stops_the_workers_and_says_how_to_continue(tmp_path, scratch):
+    file, runs = grid(tmp_path, LONG), tmp_path / "runs"
+    process = start(file, runs)
+    wait_until(lambda: any(len(e) > 3 for e in timed_epochs(runs).values()))
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the workers too
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert out == ""
+    assert err.splitlines() == [
+        "2 cells, 0 of them done",
+        "gcl: interrupted; the same command continues after the last finished epoch",
+    ]
+    wait_until(lambda: not alive(process.pid), 10)
+    assert list(scratch.iterdir()) == []
+    # One of the two may not have come to its first epoch yet.
+    assert "interrupted" in {state_of(job).kind for job in jobs(file, runs)}
+
+
+@pytest.mark.parametrize("address", ["tcp://127.0.0.1:1", "nonsense", "nonsense://x:1"])
+def test_a_scheduler_that_does_not_answer_is_one_line(tmp_path, capsys, monkeypatch, address):
+    monkeypatch.setattr(cluster, "ANSWER_SECONDS", 1)
+    file = grid(tmp_path, PAIR)
+    assert main("run", file, "--runs", tmp_path / "runs", "--scheduler", address) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.splitlines()[-1].startswith(f"gcl: no scheduler answers at {address} (")
+    assert "Traceback" not in err
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.fixture
+def scheduler(tmp_path):
+    """A scheduler in a process of its own, and what starts workers for it."""
+    file, processes = tmp_path / "scheduler.json", []
+
+    def start(*words):
+        line = [sys.executable, "-m", "dask", *words, "--scheduler-file", str(file)]
+        with (tmp_path / f"{words[0]}.log").open("w") as log:
+            processes.append(subprocess.Popen(line, stdout=log, stderr=log, cwd=tmp_path))
+        return processes[-1]
+
+    first = start("scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard")
+    wait_until(file.exists)
+    yield json.loads(file.read_text())["address"], first, start
+    for process in processes:
+        process.kill()
+        process.wait()
+
+
+WORKER = ("worker", "--no-dashboard", "--host", "127.0.0.1", "--nthreads")
+
+
+def test_a_running_cluster_is_used_checked_and_missed_when_it_goes(
+    tmp_path, scheduler, monkeypatch, capsys
+):
+    address, process, start = scheduler
+    file, runs = grid(tmp_path, LONG), tmp_path / "runs"
+    words = ("run", file, "--runs", runs, "--scheduler", address)
+
+    wide = start(*WORKER, "2")
+    wait_until(lambda: "Registered" in (tmp_path / "worker.log").read_text())
+    assert main(*words) == 1
+    assert "has 2 threads; start it with --nthreads 1" in capsys.readouterr().err
+    wide.terminate()
+    wide.wait()
+
+    start(*WORKER, "1")
+    wait_until(lambda: "Registered" in (tmp_path / "worker.log").read_text())
+    with monkeypatch.context() as patch:
+        patch.setattr(cluster, "RESULTS_VERSION", -1)
+        assert main(*words) == 1
+    assert "not -1; install the same gcl_core there" in capsys.readouterr().err
+    assert not runs.exists()
+
+    monkeypatch.setattr(cluster, "ANSWER_SECONDS", 2)
+
+    def kill():
+        wait_until(lambda: any(len(e) > 3 for e in timed_epochs(runs).values()))
+        process.kill()
+
+    thread = threading.Thread(target=kill)
+    thread.start()
+    assert main(*words) == 1
+    thread.join()
+    err = capsys.readouterr().err
+    assert f"gcl: the scheduler {address} went away" in err
+    assert "Traceback" not in err
+    assert main("run", file, "--runs", runs, "--workers", 1) == 0  # on this machine instead
+    assert_same_as_alone(file, runs, tmp_path)
+
+
+# A step, without a cluster
+
+
+def test_a_worker_with_other_images_writes_nothing_of_its_own(tmp_path, monkeypatch):
+    (step, *_) = steps_left(jobs(grid(tmp_path, PAIR), tmp_path / "runs"))
+    monkeypatch.setattr("gcl_core.sources.DIGITS_TEST_IMAGES", 49)
+    assert do(step, 1, "auto").startswith("GCLError: images or version of gcl_core on the worker")
+    assert [p.name for p in (tmp_path / "runs").iterdir()] == [step.key]
+
+
+def test_a_failure_that_cannot_be_kept_is_told_all_the_same(tmp_path):
+    (step, *_) = steps_left(jobs(grid(tmp_path, PAIR), tmp_path / "runs"))
+    (tmp_path / "runs").write_text("mine")
+    assert "cannot use run folder" in do(step, 1, "auto")
+    assert "not kept" in do(step, 1, "auto")
+
+
+def test_a_result_that_another_process_has_written_is_no_failure(tmp_path):
+    (step, *_) = steps_left(jobs(grid(tmp_path, PAIR), tmp_path / "runs"))
+    with step.folder.opened():
+        step.folder.finish({"top1": 1.0})
+    step.folder.fail("ValueError", "late", "")
+    assert step.folder.failure is None
+
+
+def test_a_notebook_is_executed_by_a_worker(tmp_path, monkeypatch, capsys):
+    (tmp_path / "gcl_core").mkdir()
+    (tmp_path / "gcl_core" / "__init__.py").touch()
+    monkeypatch.chdir(tmp_path)
+    code = "n: int = 1  # of what it divides by\nruns: str = ''  # where"
+    book = [
+        new_code_cell(code, metadata={"tags": ["parameters"]}),
+        new_code_cell("print(6 / n, runs)"),
+    ]
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    nbformat.write(new_notebook(cells=book, metadata={"kernelspec": kernel}), "book.ipynb")
+    file, runs = grid(tmp_path, "  - {notebook: book.ipynb, n: [2, 0]}\n"), tmp_path / "runs"
+    assert main("run", file, "--runs", runs, "--workers", 1) == 1
+    out = capsys.readouterr().out
+    assert "book.ipynb, n 2  done" in out
+    assert "failed: GCLError: book.ipynb failed in cell 3: ZeroDivisionError" in out
+    (done, _) = jobs(file, runs)
+    executed = nbformat.read(done.folders[0].path / "book.ipynb", 4)
+    assert executed.cells[-1].outputs[0].text == f"3.0 {runs}\n"

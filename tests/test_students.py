@@ -1,0 +1,106 @@
+"""Exercises have solutions that are folded away, and the copies for students have none of them."""
+
+import re
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+
+import gcl_core
+from gcl_core import cli
+from gcl_core.errors import GCLError
+from gcl_core.students import is_solution, student_copy, write_student_copies
+
+ROOT = Path(gcl_core.__file__).parents[1]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))
+each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+
+
+def is_exercise(cell):
+    return cell.cell_type == "markdown" and re.match(r"\d\. ", cell.source)
+
+
+@each_notebook
+def test_every_exercise_is_followed_by_its_solution(path):
+    cells = nbformat.read(path, 4).cells
+    exercises = [number for number, cell in enumerate(cells) if is_exercise(cell)]
+    assert 3 <= len(exercises) <= 5
+    assert [cells[n].source[0] for n in exercises] == [str(n + 1) for n in range(len(exercises))]
+    assert all(is_solution(cells[number + 1]) for number in exercises)
+
+
+@each_notebook
+def test_solutions_are_folded_and_stand_nowhere_else(path):
+    for cell in nbformat.read(path, 4).cells:
+        if is_solution(cell) and cell.cell_type == "markdown":
+            assert cell.source.startswith("<details><summary>Solution</summary>\n\n")
+            assert cell.source.endswith("\n\n</details>")
+        elif is_solution(cell):
+            assert "hide-cell" in cell.metadata.tags
+        else:
+            assert "<details>" not in cell.source
+
+
+@each_notebook
+def test_a_student_copy_has_no_solution_and_no_output(path):
+    notebook = nbformat.read(path, 4)
+    copy = student_copy(notebook)
+    nbformat.validate(copy)
+    solutions = [cell.source for cell in notebook.cells if is_solution(cell)]
+    rest = [cell.source for cell in notebook.cells if not is_solution(cell)]
+    assert [cell.source for cell in copy.cells] == rest
+    text = "\n".join(rest)
+    lines = [line for source in solutions for line in source.splitlines() if len(line) > 30]
+    assert lines
+    assert [line for line in lines if line in text] == []
+    assert all(not c.outputs and c.execution_count is None for c in copy.cells if "outputs" in c)
+    assert any("outputs" in c and c.outputs for c in notebook.cells), "the original was changed"
+
+
+@each_notebook
+def test_a_student_copy_takes_parameters(path):
+    copy = student_copy(nbformat.read(path, 4))
+    (cell,) = [c for c in copy.cells if "parameters" in c.metadata.get("tags", [])]
+    given = {}
+    exec(cell.source, given)
+    assert given.keys() >= {"dataset", "imbalance_ratio", "figures"}
+
+
+def test_solutions_of_any_kind_are_left_out_and_all_else_stays():
+    tags = {"tags": ["solution", "hide-cell"]}
+    cells = [
+        new_markdown_cell("1. Why?"),
+        new_markdown_cell("Because.", metadata={"tags": ["solution"]}),
+        new_code_cell("answer = 42", metadata=tags),
+        new_code_cell("print(1)", execution_count=3, outputs=[new_output("stream", text="1")]),
+    ]
+    notebook = new_notebook(cells=cells, metadata={"gcl": {"made_of": "x"}, "authors": []})
+    copy = student_copy(notebook)
+    assert [(c.cell_type, c.source) for c in copy.cells] == [
+        ("markdown", "1. Why?"),
+        ("code", "print(1)"),
+    ]
+    assert (copy.cells[1].outputs, copy.cells[1].execution_count) == ([], None)
+    assert copy.metadata == {"authors": []}
+    assert len(notebook.cells[3].outputs) == 1
+
+
+def test_the_command_writes_all_copies(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    assert cli.main(["students", "--out", str(tmp_path / "course")]) == 0
+    written = sorted((tmp_path / "course").iterdir())
+    assert capsys.readouterr().out.split() == [str(file) for file in written]
+    assert [file.name for file in written] == [path.name for path in NOTEBOOKS]
+    assert not any(is_solution(c) for file in written for c in nbformat.read(file, 4).cells)
+
+
+def test_no_copy_replaces_its_notebook(tmp_path):
+    with pytest.raises(GCLError, match="no notebooks in"):
+        write_student_copies(tmp_path, tmp_path / "out")
+    file = tmp_path / "01_x.ipynb"
+    nbformat.write(new_notebook(cells=[new_markdown_cell("x")]), file)
+    before = file.read_bytes()
+    with pytest.raises(GCLError, match="name another --out"):
+        write_student_copies(tmp_path, tmp_path / "." / "sub" / "..")
+    assert file.read_bytes() == before
