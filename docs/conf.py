@@ -46,7 +46,7 @@ suppress_warnings = ["config.cache"]
 
 # Markdown and notebooks
 
-myst_enable_extensions = ["amsmath", "dollarmath"]
+myst_enable_extensions = ["amsmath", "attrs_inline", "dollarmath"]
 myst_disable_syntax = ["myst_line_comment"]  # a line may start with %, as everywhere else
 myst_heading_anchors = 3
 nb_execution_mode = "off"  # the outputs are those that are committed

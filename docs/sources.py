@@ -1,5 +1,6 @@
 """What the pages are read from, brought into the form that Sphinx expects."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -8,12 +9,17 @@ from nbformat import NotebookNode
 from sphinx.application import Sphinx
 
 CONTENTS = Path(__file__).parent / "contents.md"
+PICTURE = re.compile(
+    r'<picture>\s*<source media="\(prefers-color-scheme: dark\)" srcset="(?P<dark>[^"]+)">\s*'
+    r'<img alt="(?P<alt>[^"]*)" src="(?P<light>[^"]+)">\s*</picture>'
+)
 WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
     """Enter this extension in Sphinx."""
     app.connect("source-read", add_contents)
+    app.connect("source-read", as_two_images)
     app.connect("autodoc-skip-member", imported_is_not_ours)
     app.connect("autodoc-process-docstring", as_plain_text, priority=400)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
@@ -24,6 +30,12 @@ def add_contents(app: Sphinx, docname: str, source: list[str]) -> None:
     if docname == app.config.root_doc:
         source[0] += CONTENTS.read_text()
     app.env.note_dependency(str(CONTENTS))
+
+
+def as_two_images(app: Sphinx, docname: str, source: list[str]) -> None:
+    """A picture for light and dark pages as two images, of which the theme shows the one."""
+    both = r"![\g<alt>](\g<light>){.only-light}\n![\g<alt>](\g<dark>){.only-dark}"
+    source[0] = PICTURE.sub(both, source[0])
 
 
 def read_notebook(text: str) -> NotebookNode:

@@ -22,6 +22,7 @@ from scipy.optimize import isotonic_regression
 from torch import Tensor
 
 import gcl_core
+from gcl_core.dark import in_dark
 from gcl_core.dataset import LongTailedDataset
 from gcl_core.files import atomic_json, atomic_write
 from gcl_core.training import Run
@@ -102,7 +103,6 @@ RC: dict[str, Any] = {
     "font.size": 13,
     "grid.alpha": 0.25,
     "lines.linewidth": 2.2,
-    "savefig.facecolor": "white",
     "svg.fonttype": "path",
     "svg.hashsalt": "gcl_core",
 }
@@ -500,7 +500,9 @@ def headline(
         return figure
 
 
-def save_figure(figure: Figure, folder: Path, name: str, about: Mapping[str, Any]) -> None:
+def save_figure(
+    figure: Figure, folder: Path, name: str, about: Mapping[str, Any], *, dark: bool = False
+) -> None:
     """Write `name.svg`, `name.png` (150 dpi) and `name.json`, each whole or not at all.
 
     The same figure gives the same bytes: no date, and identifiers in the SVG from a fixed salt.
@@ -510,16 +512,20 @@ def save_figure(figure: Figure, folder: Path, name: str, about: Mapping[str, Any
         folder: is made if it is not there.
         name: file name without suffix.
         about: what the figure shows, as plain values; the version of gcl_core is added.
+        dark: also write `name-dark.svg` and `name-dark.png`, for dark pages; the figure stays dark.
 
     Raises:
         OSError: the folder cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    for suffix, metadata in (("svg", {"Date": None}), ("png", {"Software": None})):
-        data = io.BytesIO()
+    for page in ("", "-dark") if dark else ("",):
         with style():
-            figure.savefig(data, format=suffix, dpi=150, metadata=metadata)
-        atomic_write(folder / f"{name}.{suffix}", data.getvalue())
+            if page:
+                in_dark(figure)
+            for suffix, metadata in (("svg", {"Date": None}), ("png", {"Software": None})):
+                data = io.BytesIO()
+                figure.savefig(data, format=suffix, dpi=150, metadata=metadata)
+                atomic_write(folder / f"{name}{page}.{suffix}", data.getvalue())
     atomic_json(folder / f"{name}.json", {"gcl_core": gcl_core.__version__, **about})
 
 

@@ -293,7 +293,13 @@ def table1_column(dataset: str, ratio: float) -> Column:
 
 
 def show(
-    figure: Figure, name: str, alt: str, folder: Path | None, about: Mapping[str, Any]
+    figure: Figure,
+    name: str,
+    alt: str,
+    folder: Path | None,
+    about: Mapping[str, Any],
+    *,
+    dark: bool = False,
 ) -> None:
     """Display a figure as PNG with an alternative text, and save it where a folder is given.
 
@@ -302,8 +308,8 @@ def show(
         name: its file name without suffix.
         alt: what a reader who does not see it should know.
         folder: see `gcl_core.figures.save_figure`; None saves nothing.
-        about: see `gcl_core.figures.save_figure`.
+        about, dark: see `gcl_core.figures.save_figure`.
     """
     display(Image(data=png_of(figure), format="png", alt=alt))
     if folder is not None:
-        save_figure(figure, folder, name, {"alt": alt, **about})
+        save_figure(figure, folder, name, {"alt": alt, **about}, dark=dark)

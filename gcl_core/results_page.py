@@ -161,4 +161,5 @@ def draw_table1(root: Path) -> None:
             {run["run"] for row in paper_rows(1) for run in records_of(row, ABLATION, runs)}
         ),
     }
-    save_figure(paper_dots(table1_dots(runs, ABLATION)), root / "figures", "table1", about)
+    figure = paper_dots(table1_dots(runs, ABLATION))
+    save_figure(figure, root / "figures", "table1", about, dark=True)

@@ -144,4 +144,4 @@ def draw_records(root: Path) -> None:
         records = [r for r in as_declared(load_records(file)) if r["method"] in CURVES]
         kept = ("method", "preset", "about", "identity")
         about = {"runs": {r["run"]: {key: r[key] for key in kept} for r in records}}
-        save_figure(record_curves(records), root / "figures", "cifar10-jpeg", about)
+        save_figure(record_curves(records), root / "figures", "cifar10-jpeg", about, dark=True)

@@ -1,3 +1,4 @@
+import colorsys
 import itertools
 import json
 
@@ -8,7 +9,7 @@ import torch
 from PIL import Image
 
 import gcl_core
-from gcl_core import figures
+from gcl_core import dark, figures
 from gcl_core.figures import GROUP_COLOURS, METHOD_LOOKS, SAMPLER_LOOKS, Look, Series
 from gcl_core.methods import METHODS, resolve
 from gcl_core.training import run
@@ -66,6 +67,55 @@ def test_lines_differ_for_every_eye_in_colour_or_line(looks, vision):
             one,
             other,
         )
+
+
+def on_dark_page(looks):
+    return [(dark.on_dark(look.colour), look.line) for look in looks.values()]
+
+
+@pytest.mark.parametrize("vision", VISION)
+def test_lines_differ_for_every_eye_on_a_dark_page_too(vision):
+    for looks in (METHOD_LOOKS, SAMPLER_LOOKS):
+        for one, other in itertools.combinations(on_dark_page(looks), 2):
+            assert distance(one[0], other[0], vision) > 15 or one[1] != other[1], (one, other)
+    for one, other in itertools.combinations(map(dark.on_dark, GROUP_COLOURS.values()), 2):
+        assert distance(one, other, vision) > 15, (one, other)
+
+
+def test_hues_can_be_read_on_a_dark_page_and_greys_turn_round():
+    for colour in (*GROUP_COLOURS.values(), *(look.colour for look in METHOD_LOOKS.values())):
+        hue, _, saturation = colorsys.rgb_to_hls(*mpl.colors.to_rgb(colour))
+        there = dark.on_dark(colour)
+        assert dark.contrast(there) >= 4, colour
+        if saturation > 0.15:
+            assert colorsys.rgb_to_hls(*mpl.colors.to_rgb(there))[0] == pytest.approx(hue, abs=0.01)
+    assert dark.on_dark("white") == dark.GROUND.lower()
+    assert dark.on_dark("black") == dark.INK.lower()
+    assert dark.contrast("#FFFFFF", "#000000") == pytest.approx(21)
+
+
+def test_every_figure_can_be_dark():
+    for name, figure in every_figure().items():
+        with figures.style():
+            ground = dark.in_dark(figure).get_facecolor()
+        assert mpl.colors.to_hex(ground) == dark.GROUND.lower(), name
+        for axes in figure.axes:
+            heat_map = any(isinstance(c, mpl.collections.QuadMesh) for c in axes.collections)
+            texts = [] if heat_map else axes.texts
+            for text in (*texts, axes.title, axes.xaxis.label, *axes.get_xticklabels()):
+                assert dark.contrast(mpl.colors.to_hex(text.get_color())) > 3, (name, text)
+
+
+def test_a_dark_figure_is_saved_beside_the_light_one(tmp_path):
+    figure = every_figure()["sweeps"]
+    figures.save_figure(figure, tmp_path, "both", {}, dark=True)
+    names = {"both.json", "both.png", "both.svg", "both-dark.png", "both-dark.svg"}
+    assert {file.name for file in tmp_path.iterdir()} == names
+    corner = [
+        Image.open(tmp_path / name).convert("RGB").getpixel((2, 2))
+        for name in ("both.png", "both-dark.png")
+    ]
+    assert corner == [(255, 255, 255), (0x0D, 0x11, 0x17)]
 
 
 def test_every_method_has_a_look_of_its_own_and_no_groups_colour():

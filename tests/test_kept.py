@@ -1,6 +1,7 @@
 """Epochs of a run that are kept to be looked at: the weights and accuracies that it had then."""
 
 import dataclasses
+import itertools
 
 import pytest
 import torch
@@ -59,7 +60,7 @@ def test_the_kept_epochs_are_those_of_the_training(watched):
         confusion = confusion_matrix(outputs, then.dataset.test_labels)
         assert accuracies(confusion, then.dataset.groups)["top1"] == then.result["top1"]
     weights = [watched.at(epoch).network.head.weight for epoch in range(4)]
-    assert not any(torch.equal(a, b) for a, b in zip(weights, weights[1:], strict=False))
+    assert not any(torch.equal(a, b) for a, b in itertools.pairwise(weights))
     assert watched.at(1).settings == SETTINGS
 
 
