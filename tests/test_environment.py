@@ -23,7 +23,8 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 LOCK_LINES = (ROOT / "requirements.lock").read_text().splitlines()
 CONDA_LINES = (ROOT / "environment.yml").read_text().splitlines()
 CONDA = yaml.safe_load("\n".join(CONDA_LINES))
-CONDA_NAMES = {"jupyter_client": "jupyter-client", "pytorch": "torch"}  # those that differ from the package's own
+# Those that differ from the package's own.
+CONDA_NAMES = {"jupyter_client": "jupyter-client", "pytorch": "torch"}
 
 
 def by_name(lines: list[str]) -> dict[str, Requirement]:
