@@ -10,8 +10,8 @@ from matplotlib.colors import to_hex, to_rgb, to_rgba_array
 from matplotlib.figure import Figure
 
 GROUND, INK = "#0D1117", "#E6EDF3"  # what white and black become
-# Of every hue with the ground: between the 3 and the 4.5 that WCAG 2.2 wants of graphics and of small
-# text. Above 4 two of the hues can be taken for each other where red is not seen.
+# Of every hue with the ground: between the 3 and the 4.5 that WCAG 2.2 wants of graphics and of
+# small text. Above 4 two of the hues can be taken for each other where red is not seen.
 CONTRAST = 4.0
 BRIGHTER = 0.6  # exponent: greys are lighter than half-way, or they are taken for a dark hue
 GREY = 0.15  # saturation (HLS) below which a colour counts as a grey
@@ -39,7 +39,7 @@ def in_dark(figure: Figure) -> Figure:
 def on_dark(colour: str) -> str:
     """What a colour becomes on `GROUND`.
 
-    A grey of lightness l goes the share (1 - l)^0.6 of the way from ground to ink. A hue keeps its hue
+    A grey of lightness l goes the share (1 - l)^0.6 of the way from ground to ink. A hue keeps hue
     and saturation; its lightness grows until the contrast with the ground is at least `CONTRAST`.
     """
     hue, lightness, saturation = colorsys.rgb_to_hls(*to_rgb(colour))
