@@ -100,9 +100,12 @@ def test_prose_outweighs_code(path):
 @each_notebook
 def test_sections_are_there(path):
     prose = "\n".join(c.source for c in nbformat.read(path, 4).cells if c.cell_type == "markdown")
-    for part in ("# ", "## Parameters", "**What to notice.**", "## Exercises", "## References"):
+    for part in ("# ", "## Parameters", "**What to notice.**", "## Exercises", "## Summary"):
         assert part in prose
-    exercises = prose.split("## Exercises")[1].split("## References")[0]
+    assert prose.split("## Parameters")[0].count("Afterwards you can") == 1  # what one will be able to do
+    assert re.search(r"about \d+ (seconds|minutes?)[^.]*\d GB", prose.split("## Parameters")[1][:900])
+    assert prose.split("## Summary")[1].count("## References") == 1
+    exercises = prose.split("## Exercises")[1].split("## Summary")[0]
     assert 3 <= len(re.findall(r"^\d\. ", exercises, re.MULTILINE)) <= 5
     assert "TODO" not in prose
 
