@@ -337,7 +337,11 @@ table(header, rows, f"{protocol(trained['gcl_crt'])}; methods of one stage end a
 # %% [markdown]
 # ## Summary
 #
-# Under equal terms GCL with cRT is far above cross-entropy on every seed, through the rare classes, and it pays with some of the accuracy of the frequent ones. Most of the gain is there after stage 1. What does it is not that the head's gradient dies: with mixup, as published, the head goes on pushing to the end. How much of the gain over other two-stage methods is GCL's own depends on the length of the training and on luck.
+# Under equal terms GCL with cRT is far above cross-entropy on every seed, through the rare classes,
+# and it pays with some of the accuracy of the frequent ones. Most of the gain comes in the first
+# stage. Its cause is not that the gradient of the head dies: with mixup, as published, the head
+# goes on pushing to the end. How much of the gain over other two-stage methods is due to GCL itself
+# depends on the length of the training and on luck.
 #
 # ## References
 #

@@ -383,7 +383,10 @@ show(
 # %% [markdown]
 # ## Summary
 #
-# On data as small as these most rows of the paper's Tables 3 to 5 cannot be told apart, and two of them need no experiment: CBEN with the published $a$ and $b$ is EN, and $\tau$-normalisation at $\tau = 1$ does nothing to a cosine classifier. What matters here is that there is a cloud or a margin of its mean at all, the scale $s$, and that stage 2 sees the classes about equally often.
+# On data as small as these most rows of the paper's Tables 3 to 5 cannot be told apart, and two of
+# them need no experiment: CBEN with the published $a$ and $b$ is EN, and $\tau$-normalisation at
+# $\tau = 1$ does nothing to a cosine classifier. What matters here is that there is a cloud or a
+# margin of its mean at all, the scale $s$, and that stage 2 sees the classes about equally often.
 #
 # ## References
 #

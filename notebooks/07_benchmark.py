@@ -202,7 +202,10 @@ show(
 # %% [markdown]
 # ## Summary
 #
-# The paper's order is a statement about gaps between single runs. Those between cross-entropy and whatever re-balances are large, and our runs show them too; those among the re-balancing methods are of the size that a schedule or a seed makes. Quoted and measured numbers answer different questions, so they never share a cell here.
+# The paper's order is a statement about gaps between single runs. Those between cross-entropy and
+# whatever re-balances are large, and our runs show them too; those among the re-balancing methods
+# are of the size that a schedule or a seed makes. Quoted and measured numbers answer different
+# questions, so they never share a cell here.
 #
 # ## References
 #
