@@ -230,6 +230,7 @@ show(
     " on the rare classes; t-SNE maps of the test features of both.",
     folder,
     about_runs(trained["ce"], trained["gcl_crt"]),
+    dark=True,
 )
 
 # %% [markdown]
