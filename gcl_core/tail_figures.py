@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from torch import Tensor
 
-from gcl_core.figures import GROUP_COLOURS, Look, style
+from gcl_core.figures import GROUP_COLOURS, Look, _short, style
 from gcl_core.imbalance import class_groups, long_tailed_counts
 
 RIGHT = "#DDDDDD"  # of images that are classified right: no group's colour
@@ -84,13 +84,16 @@ def destination_bars(
             axes.set(title=title, ylim=(0, 100))
             axes.grid(axis="x", visible=False)
             if len(class_names) <= 20:
-                axes.set_xticks(range(len(class_names)), [n[:6] for n in class_names])
+                names = [_short(name) for name in class_names]
+                upright = max(map(len, names)) > 2
+                axes.set_xticks(range(len(names)), names, rotation=90 if upright else 0)
         for axes in every.flat[len(panels) :]:
             axes.set_visible(False)
         for axes in every[:, 0]:
             axes.set_ylabel("% of test images")
-        for axes in every[-1]:
+        for axes in every.flat[: len(panels)][-columns:]:  # the lowest of each column
             axes.set_xlabel("true class, head to tail")
+            axes.tick_params(labelbottom=True)
         handles = [Patch(color=RIGHT, label="right")]
         handles += [Patch(color=c, label=f"taken for {g}") for g, c in GROUP_COLOURS.items()]
         figure.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False)
