@@ -4,7 +4,9 @@ from types import ModuleType, SimpleNamespace
 
 import jupytext
 import nbformat
+import numpy as np
 import papermill
+import PIL.Image
 import pytest
 
 import gcl_core
@@ -152,6 +154,22 @@ def test_every_notebook_runs(path, tmp_path, monkeypatch):
     saved = sorted((tmp_path / "figures").iterdir())
     assert {file.suffix for file in saved} == {".svg", ".png", ".json"}
     assert all(file.stem.startswith((path.stem[:2], "headline")) for file in saved)
+
+
+def test_a_notebook_runs_on_a_folder_of_colour_images(tmp_path, monkeypatch):
+    monkeypatch.setenv("TQDM_DISABLE", "1")
+    generator = np.random.default_rng(0)
+    for split, counts in (("train", (12, 6, 3)), ("test", (5, 5, 5))):
+        for name, count in zip(("a long name", "b", "c"), counts, strict=True):
+            folder = tmp_path / "images" / split / name
+            folder.mkdir(parents=True)
+            for i in range(count):
+                pixels = generator.integers(0, 256, (16, 16, 3), dtype=np.uint8)
+                PIL.Image.fromarray(pixels).save(folder / f"{i}.png")
+    data = {"dataset": f"folder:{tmp_path / 'images'}", "imbalance_ratio": 0.0}
+    notebook = execute(NOTEBOOKS[1], tmp_path, **SMALL, **data)
+    assert_clean(notebook)
+    assert any("class counts [12, 6, 3]" in text for text in texts(notebook))
 
 
 @pytest.mark.parametrize(
