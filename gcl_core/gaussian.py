@@ -96,7 +96,7 @@ def cloud_moments(sigma: float = 1 / 3) -> tuple[float, float]:
     edge = math.exp(-1 / (2 * sigma**2))
     mean = sigma * math.sqrt(2 / math.pi) * (1 - edge) + clamped
     square = sigma**2 * (1 - clamped) - sigma * math.sqrt(2 / math.pi) * edge + clamped
-    return mean, math.sqrt(square - mean**2)
+    return mean, math.sqrt(max(0.0, square - mean**2))  # rounding, where nearly all is clamped
 
 
 def matched_tau(

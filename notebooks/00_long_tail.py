@@ -343,10 +343,7 @@ table(["", *data.groups], rows, protocol(trained[closer]))
 #
 # </details>
 
-# %% [markdown] tags=["solution"]
-# The same in code; the weights are computed from the counts of the data set.
-
-# %% tags=["solution"]
+# %% tags=["solution", "hide-cell"]
 blind = [100.0] * 7 + [0.0] * 3
 if data.num_classes == 10:
     print([round(weighted_accuracy(blind, counts**t), 1) for t in (0.0, 1.0, -1.0)])

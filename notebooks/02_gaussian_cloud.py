@@ -557,7 +557,7 @@ table(["gradient $1 - p_y$", *data.groups], rows, protocol(trained))
 #
 # </details>
 
-# %% tags=["solution"]
+# %% tags=["solution", "hide-cell"]
 d = torch.tensor(2.0, dtype=torch.float64)
 absolute = -expected_binary_gradient(d, 0.0, 15.0, sigma=p.sigma)
 signed = -gaussian.signed_binary_gradient(d, 15.0, p.sigma)

@@ -161,12 +161,14 @@ def command(file, runs, *words):
 
 
 def start(file, runs, *words):
+    # A shell has its background processes ignore Ctrl-C, and children inherit that.
     return subprocess.Popen(
         [str(word) for word in command(file, runs, "--workers", 1, *words)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        preexec_fn=functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     )
 
 
