@@ -248,22 +248,36 @@ def training_curves(
         return figure
 
 
-def sweeps(x: Sequence[float], xlabel: str, panels: Mapping[str, Sequence[Series]]) -> Figure:
-    """Accuracy in percent against a setting, panels side by side with the same axes.
+def sweeps(
+    x: Sequence[float],
+    xlabel: str,
+    panels: Mapping[str, Sequence[Series]],
+    ylabel: str = "test accuracy (%)",
+    *,
+    doubling: bool = False,
+) -> Figure:
+    """Percentages against a setting or the epoch, panels side by side with the same axes.
 
     Args:
-        x: (n,) values of the setting.
+        x: (n,) values of what is changed.
         xlabel: what it is.
         panels: title and lines of each; every line has n values.
+        ylabel: what the percentages are of.
+        doubling: equal steps along x are equal factors, from 1 on; 0 has its own place.
     """
     with style():
-        figure = Figure(figsize=(4.6 * len(panels) + 0.6, 4.2))
+        figure = Figure(figsize=(min(4.6, 11 / len(panels)) * len(panels) + 0.6, 4.2))
         every = np.atleast_1d(figure.subplots(1, len(panels), sharey=True))
         for axes, (title, lines) in zip(every, panels.items(), strict=True):
             _lines(axes, x, lines, marker="o")
             axes.set(title=title, xlabel=xlabel, ylim=(-3, 103))
+            if doubling:
+                axes.set_xscale("symlog", linthresh=1)
+                ticks = [at for at in (0, 1, 3, 10, 30, 100, 300) if at <= max(x)]
+                axes.set_xticks(ticks, map(str, ticks))
+                axes.xaxis.set_minor_locator(mpl.ticker.NullLocator())
             _label_ends(axes, x, lines)
-        every[0].set_ylabel("test accuracy (%)")
+        every[0].set_ylabel(ylabel)
         return figure
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import PIL.Image
 from IPython.display import Image, Markdown, display
 from matplotlib.figure import Figure
@@ -117,6 +118,7 @@ def run_variants(
     variants: Mapping[str, tuple[str, Mapping[str, Any]]],
     *,
     seeds: int | None = None,
+    watched: bool = False,
 ) -> dict[str, list[Run]]:
     """Runs of several variants of a method, one for each seed, trained side by side.
 
@@ -126,6 +128,7 @@ def run_variants(
         parameters: as `checked_parameters` returns them.
         variants: method and changed settings, by the name that the result has them under.
         seeds: instead of the parameter of that name.
+        watched: keep the `watched_epochs`, for `Run.at`.
 
     Raises:
         GCLError: as `seeded_settings`, before anything is trained, and as `gcl_core.training.run`.
@@ -137,8 +140,18 @@ def run_variants(
         for seed in range(number)
     ]
     folder = project_path(parameters.runs) or Path("runs")
-    done = iter(run_many(plan, folder, workers=parameters.workers or None))
+    keep = watched_epochs(min(each.stage1.epochs for each in plan)) if watched else ()
+    done = iter(run_many(plan, folder, workers=parameters.workers or None, keep=keep))
     return {name: [next(done) for _ in range(number)] for name in variants}
+
+
+def watched_epochs(epochs: int, number: int = 12) -> list[int]:
+    """At most `number` epochs at which to look at a training: 0, 1, ever wider apart, the last.
+
+    Early epochs change most, so they double, roughly, rather than follow each other evenly.
+    """
+    spaced = np.geomspace(1, epochs, max(1, min(number - 1, epochs)))
+    return sorted({0, epochs, *(round(float(each)) for each in spaced)})
 
 
 def table_variants(number: int) -> dict[str, tuple[str, Mapping[str, Any]]]:

@@ -4,6 +4,7 @@ runs/<hash>/settings.json    what is computed, and with which versions
             metrics.csv      one row an epoch; the same bytes whenever the same run is repeated
             timing.csv       seconds of each epoch; these differ
             checkpoint.pt    everything that is needed to go on after the last finished epoch
+            kept-0012.pt     weights and accuracies after epoch 12, where they were asked for
             result.json      the result; its presence means that the run is finished
             error.json       why a grid's run failed, until it is tried again
 """
@@ -157,20 +158,39 @@ class RunFolder:
         Raises:
             GCLError: the file is damaged or belongs to another run; it is left as it is.
         """
-        if not self.checkpoint_file.exists():
-            return None
-        checkpoint = load_tensors(self.checkpoint_file)
-        if checkpoint.get("run") != self.path.name:
-            raise GCLError(
-                f"{self.checkpoint_file} is not a checkpoint of this run; "
-                "move it away and run again"
-            )
-        return checkpoint
+        return self._own(self.checkpoint_file) if self.checkpoint_file.exists() else None
+
+    def _own(self, file: Path) -> dict[str, Any]:
+        state = load_tensors(file)
+        if state.get("run") != self.path.name:
+            raise GCLError(f"{file} is not a checkpoint of this run; move it away and run again")
+        return state
 
     def save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Replace the checkpoint, then the table of metrics that it holds."""
         atomic_save(self.checkpoint_file, {"run": self.path.name, **checkpoint})
         self.write_metrics(checkpoint["history"])
+
+    def keep(self, epoch: int, state: dict[str, Any]) -> None:
+        """Write what is to be looked at again after an epoch."""
+        atomic_save(self._kept_file(epoch), {"run": self.path.name, **state})
+
+    def load_kept(self, epoch: int) -> dict[str, Any]:
+        """What `keep` wrote after an epoch.
+
+        Raises:
+            GCLError: that epoch was not kept; the message names those that were. Or the file is
+                damaged or belongs to another run.
+        """
+        file = self._kept_file(epoch)
+        if not file.exists():
+            kept = sorted(int(p.stem.split("-")[1]) for p in self.path.glob("kept-*.pt"))
+            there = ", ".join(map(str, kept)) or "none"
+            raise GCLError(f"{self.path} has nothing of epoch {epoch}; kept: {there}")
+        return self._own(file)
+
+    def _kept_file(self, epoch: int) -> Path:
+        return self.path / f"kept-{epoch:04d}.pt"
 
     def write_metrics(self, history: list[dict[str, Any]]) -> None:
         """Write `metrics.csv`, one row an epoch."""

@@ -14,6 +14,7 @@ from gcl_core.objectives import GCL, Objective
 from gcl_core.training import Run
 
 NODES = 64  # Gauss-Legendre points over |eps|: errors below 1e-5 up to a reach of 30
+SMOOTH_NODES = 32  # the Gumbel variable smooths what is integrated: errors below 1e-7
 STEP = 0.5  # of the trapezoidal rule over the Gumbel variable: its error is about 1e-8
 
 
@@ -116,7 +117,7 @@ def expected_target_gradient(
     clean, reach = logits.detach().double().cpu(), reach.double().cpu()
     if not bool((reach > 0).any()) or sigma == 0:
         return -softmax_gradient(clean, target).gather(1, target[:, None])[:, 0]
-    point, weight = cloud_quadrature(sigma)
+    point, weight = cloud_quadrature(sigma, SMOOTH_NODES)
     drop = reach[:, None] * point  # (C, Q)
     # Below `low` the product of the G_j is nothing; beyond `high` the densities are below e^-40.
     low = float((clean - reach).max(1).values.min()) - 6
@@ -154,12 +155,14 @@ class Saturation:
         gradient: (N,) 1 - p_y of each training image, or its mean over the clouds.
         mean: (C,) mean of `gradient` over the images of a class.
         active: (C,) share of a class's images whose `gradient` is above `threshold`.
+        share: (C,) share of the class in the sum of `gradient` over all images.
         threshold: the one that was asked for.
     """
 
     gradient: Tensor
     mean: Tensor
     active: Tensor
+    share: Tensor
     threshold: float
 
 
@@ -211,6 +214,8 @@ def saturation(run: Run, *, cloud: bool = False, threshold: float = 0.01) -> Sat
     counts = torch.bincount(labels, minlength=dataset.num_classes)
 
     def by_class(values: Tensor) -> Tensor:
-        return torch.zeros(len(counts)).double().index_add_(0, labels, values.double()) / counts
+        return torch.zeros(len(counts)).double().index_add_(0, labels, values.double())
 
-    return Saturation(gradient, by_class(gradient), by_class(gradient > threshold), threshold)
+    total = by_class(gradient)
+    active = by_class(gradient > threshold) / counts
+    return Saturation(gradient, total / counts, active, total / total.sum(), threshold)

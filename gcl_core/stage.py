@@ -3,7 +3,7 @@
 import contextlib
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import torch
@@ -28,6 +28,7 @@ def train_stage(
     folder: RunFolder,
     title: str,
     progress: str = "none",
+    keep: Collection[int] = (),
 ) -> None:
     """Train `module` in place until the folder holds a result, going on from its checkpoint.
 
@@ -39,6 +40,8 @@ def train_stage(
         parts: batches and criterion of an epoch (0-based).
         evaluate: accuracies of the module as it is now; `top1` among them.
         title, progress: see `Progress`.
+        keep: epochs after which weights and accuracies are kept in the folder; 0 is before the
+            first.
 
     Raises:
         GCLError: the loss is no longer finite, or a file of the folder is not fit for use.
@@ -75,6 +78,8 @@ def train_stage(
         bar = Progress(
             progress if writes else "none", title, len(history), epochs, len(parts(0)[0])
         )
+        if writes and 0 in keep and not history:
+            folder.keep(0, {"module": module.state_dict(), "result": evaluate()})
         with contextlib.closing(bar):
             for epoch in range(len(history), epochs):
                 began = time.perf_counter()
@@ -89,7 +94,8 @@ def train_stage(
                     )
                 seconds = time.perf_counter() - began
                 row = {"epoch": epoch + 1, "lr": learning_rate(stage, epoch), "train_loss": loss}
-                history.append(row | _one_row(evaluate()))
+                accuracy = evaluate()
+                history.append(row | _one_row(accuracy))
                 state = {
                     "module": module.state_dict(),
                     "optimizer": optimizer.state_dict(),
@@ -97,6 +103,8 @@ def train_stage(
                     "history": history,
                 }
                 if writes:
+                    if epoch + 1 in keep:
+                        folder.keep(epoch + 1, {"module": state["module"], "result": accuracy})
                     folder.save_checkpoint(state)
                     folder.add_timing(epoch=epoch + 1, train_seconds=round(seconds, 3))
                 bar.epoch(history[-1])

@@ -1,10 +1,11 @@
 """A run: train the network, then re-balance its classifier on the frozen backbone."""
 
 import contextlib
+import copy
 import functools
 import logging
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,27 @@ class Run:
         """Folder of the last stage, which holds the result."""
         return self.folders[-1].path
 
+    @property
+    def kept(self) -> list[int]:
+        """The epochs that `at` can show."""
+        return list(self.folders[0].identity.get("keep", []))
+
+    def at(self, epoch: int) -> "Run":
+        """This run as it was after one of the epochs that `run` was asked to keep.
+
+        Its `network` has the weights and its `result` the accuracies of that epoch; the folders are
+        those of the whole run.
+
+        Raises:
+            GCLError: the epoch was not kept, or the method has a second stage.
+        """
+        if self.settings.stage2 is not None:
+            raise GCLError("epochs are kept of stage 1 only; ask for a method of one stage")
+        kept = self.folders[0].load_kept(epoch)
+        network = copy.deepcopy(self.network)
+        network.load_state_dict(kept["module"])
+        return replace(self, network=network, result=kept["result"])
+
 
 def run(
     settings: Settings,
@@ -60,6 +82,7 @@ def run(
     accelerator: str = "auto",
     progress: str = "auto",
     dataset: LongTailedDataset | None = None,
+    keep: Collection[int] = (),
 ) -> Run:
     """Train, or continue, or reuse a run; stage 1 is shared by all runs that differ after it.
 
@@ -69,16 +92,22 @@ def run(
         accelerator: "cpu", "gpu" or "auto" (a GPU if there is one).
         progress: "bar", "log", "none", or "auto" (a bar in a terminal or notebook, else a log).
         dataset: the data that `settings.data` describes, if they are already loaded.
+        keep: epochs of stage 1 that `Run.at` shall show later; 0 is before the first. The run has
+            a folder of its own, for what is finished is never trained again.
 
     Raises:
-        GCLError: data, settings or files that the user has to mend.
+        GCLError: data, settings or files that the user has to mend; an epoch to keep that there is
+            not.
         OSError: a folder that cannot be written.
     """
     dataset = load_dataset(settings.data) if dataset is None else dataset
     fabric = make_fabric(settings, accelerator)
-    folders = [stage1_folder(settings, dataset, runs)]
+    for epoch in keep:
+        if not 0 <= epoch <= settings.stage1.epochs:
+            raise GCLError(f"keep must be epochs from 0 to {settings.stage1.epochs}, got {epoch}")
+    folders = [stage1_folder(settings, dataset, runs, keep)]
     with _all_or_none(fabric):
-        network = _stage1(fabric, settings, dataset, folders[0], progress)
+        network = _stage1(fabric, settings, dataset, folders[0], progress, keep)
         if settings.stage2 is not None:
             folders.append(stage2_folder(settings.stage2, folders[0]))
             network = _stage2(fabric, settings, dataset, network, folders[1], progress)
@@ -123,7 +152,9 @@ def _all_or_none(fabric: Fabric) -> Iterator[None]:
         raise
 
 
-def stage1_folder(settings: Settings, dataset: LongTailedDataset, runs: Path) -> RunFolder:
+def stage1_folder(
+    settings: Settings, dataset: LongTailedDataset, runs: Path, keep: Collection[int] = ()
+) -> RunFolder:
     """Folder of stage 1; the images count by their fingerprint, not by where they lie."""
     images = {
         "fingerprint": dataset.fingerprint,
@@ -135,6 +166,8 @@ def stage1_folder(settings: Settings, dataset: LongTailedDataset, runs: Path) ->
     }
     every = to_dict(settings)
     rest = {key: part for key, part in every.items() if key not in ("data", "stage2")}
+    if keep:
+        rest["keep"] = sorted(set(keep))
     return RunFolder(runs, {"images": images, **rest}, {"dataset": dataset.name})
 
 
@@ -150,6 +183,7 @@ def _stage1(
     dataset: LongTailedDataset,
     folder: RunFolder,
     progress: str,
+    keep: Collection[int],
 ) -> Network:
     streams = Streams.seeded(settings.seed, 1, fabric.global_rank, fabric.device)
     channels = dataset.train_images.shape[1]
@@ -168,6 +202,7 @@ def _stage1(
         folder,
         "stage 1",
         progress,
+        keep,
     )
     return network
 

@@ -432,23 +432,7 @@ table(header, rows, f"Two classes, r = {reach:g}.")
 # place. A fixed margin pushes hard up to its width and then stops: at $d = 10$ it gives 0.0024. The
 # mean over the cloud pushes less before and much longer after: 0.060 at $d = 10$, 25 times as much.
 # So the random margin asks for less than its mean from images near the boundary and for more from
-# those that are already far beyond it.
-#
-# ### By hand
-#
-# Move the logit difference and the reach of the cloud. On the left the mean, on the right how often
-# the cloud leaves which gradient.
-
-# %%
-explore(
-    cloud_figures.gradient_at,
-    "02_gradient_at",
-    "Gradient at one logit difference: on the curves without a cloud and averaged over the cloud,"
-    " and as the share of clouds that leave each tenth of it.",
-    folder,
-    difference=Slider("logit difference d", 5.0, -5.0, 20.0, 0.5),
-    reach=Slider("reach r = s k δ", 15.0, 0.0, 30.0, 0.5),
-)
+# those that are already far beyond it. (The slider of notebook 1 shows the same for one image.)
 
 # %% [markdown]
 # ## Two classes on a circle

@@ -138,6 +138,8 @@ def test_saturation_of_a_run_is_that_of_its_clean_outputs(trained):
         members = expected[data.train_labels == j]
         assert float(result.mean[j]) == pytest.approx(float(members.mean()), abs=1e-4)
         assert float(result.active[j]) == pytest.approx(float((members > 0.5).float().mean()))
+        part = float(members.sum() / expected.sum())
+        assert float(result.share[j]) == pytest.approx(part, rel=1e-3)
 
 
 def test_saturation_with_the_cloud_uses_the_objectives_margin_and_clouds(trained):
