@@ -1,14 +1,24 @@
 """Figures of image folders, whose classes stand in the order of their names: sorted by size here."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.transforms import blended_transform_factory
 
 from gcl_core.dataset import LongTailedDataset
-from gcl_core.figures import GROUP_COLOURS, Series, _group_key, _label_ends, _lines, style
+from gcl_core.figures import (
+    GROUP_COLOURS,
+    Series,
+    _group_key,
+    _label_ends,
+    _lines,
+    _short,
+    style,
+)
 
-SHOWN = 20  # classes with a name and an image; of more, the largest, the smallest and some between
+SHOWN = 20  # classes at most, so that their names can be read
 
 
 def folder_overview(dataset: LongTailedDataset) -> Figure:
@@ -20,7 +30,7 @@ def folder_overview(dataset: LongTailedDataset) -> Figure:
     with style():
         figure = Figure(figsize=(9, 4.4))
         counts, pictures = figure.subplots(2, 1, height_ratios=[2.6, 1], sharex=True)
-        group_of = {j: group for group, members in dataset.groups.items() for j in members}
+        group_of = _group_of(dataset)
         heights = [dataset.class_counts[j] for j in order]
         colours = [GROUP_COLOURS[group_of[j]] for j in order]
         counts.bar(range(len(order)), heights, 0.85, color=colours)
@@ -46,7 +56,7 @@ def folder_overview(dataset: LongTailedDataset) -> Figure:
             axes.imshow(pixels[..., 0] if pixels.shape[2] == 1 else pixels, cmap="gray")
             axes.set_axis_off()
         pictures.set(xlim=(-0.6, len(order) - 0.4), ylim=(0, 1), yticks=[])
-        pictures.set_xticks(range(len(order)), _names(dataset, order), size=11)
+        pictures.set_xticks(range(len(order)), [_short(dataset.class_names[j]) for j in order], size=11)
         pictures.tick_params(length=0)
         pictures.grid(visible=False)
         for spine in pictures.spines.values():
@@ -55,10 +65,45 @@ def folder_overview(dataset: LongTailedDataset) -> Figure:
         return figure
 
 
-def by_class_size(
-    dataset: LongTailedDataset, title: str, lines: Sequence[Series], sizes: Mapping[str, int] = {}
-) -> Figure:
-    raise NotImplementedError
+def accuracy_by_size(dataset: LongTailedDataset, lines: Sequence[Series]) -> Figure:
+    """Accuracy of each class in percent, largest class first, one line for each method.
+
+    Of more than 20 classes 20 are shown, evenly spaced.
+
+    Args:
+        dataset: its class counts, names and groups.
+        lines: (C,) values each, in the data set's order of classes.
+    """
+    order = _shown(dataset)
+    with style():
+        figure = Figure(figsize=(9, 4))
+        axes = figure.subplots()
+        ordered = [
+            replace(
+                line,
+                values=[line.values[j] for j in order],
+                spread=None if line.spread is None else [line.spread[j] for j in order],
+            )
+            for line in lines
+        ]
+        places = range(len(order))
+        _lines(axes, places, ordered, marker="o", ms=5)
+        axes.set(title="Test accuracy (%)", xlim=(-0.5, len(order) - 0.5), ylim=(-3, 103))
+        names = [f"{_short(dataset.class_names[j])}\n{dataset.class_counts[j]}" for j in order]
+        axes.set_xticks(places, names, size=11)
+        axes.set_xlabel("class and its training images")
+        across = blended_transform_factory(axes.transData, axes.transAxes)
+        group_of = _group_of(dataset)
+        for place, j in enumerate(order):
+            left, right = place - 0.5, place + 0.5
+            colour = GROUP_COLOURS[group_of[j]]
+            axes.fill_between([left, right], 0, 0.02, transform=across, color=colour, lw=0)
+        _label_ends(axes, places, ordered, 0.1)
+        return figure
+
+
+def _group_of(dataset: LongTailedDataset) -> dict[int, str]:
+    return {j: group for group, members in dataset.groups.items() for j in members}
 
 
 def _shown(dataset: LongTailedDataset) -> list[int]:
