@@ -120,8 +120,6 @@ def _wanted_counts(settings: DataSettings, available: list[int]) -> list[int]:
     try:
         return long_tailed_counts(n_max, len(available), settings.imbalance_ratio, settings.profile)
     except GCLError as error:
-        if settings.imbalance_ratio <= n_max:
-            raise
         # An image folder that is long-tailed as it is has few images in its smallest class.
         raise GCLError(f"{error}; imbalance_ratio none takes the images as they are") from None
 

@@ -50,13 +50,13 @@ def folder_overview(dataset: LongTailedDataset) -> Figure:
         for place, j in enumerate(order):
             first = int((dataset.train_labels == j).nonzero()[0])
             pixels = dataset.train_images[first].permute(1, 2, 0).numpy()
-            axes = pictures.inset_axes(
-                (place - 0.42, 0.0, 0.84, 1.0), transform=pictures.transData
-            )
+            axes = pictures.inset_axes((place - 0.42, 0.0, 0.84, 1.0), transform=pictures.transData)
             axes.imshow(pixels[..., 0] if pixels.shape[2] == 1 else pixels, cmap="gray")
             axes.set_axis_off()
         pictures.set(xlim=(-0.6, len(order) - 0.4), ylim=(0, 1), yticks=[])
-        pictures.set_xticks(range(len(order)), [_short(dataset.class_names[j]) for j in order], size=11)
+        pictures.set_xticks(
+            range(len(order)), [_short(dataset.class_names[j]) for j in order], size=11
+        )
         pictures.tick_params(length=0)
         pictures.grid(visible=False)
         for spine in pictures.spines.values():

@@ -15,13 +15,14 @@ def terminal(command: str, folder: Path, **places: Path) -> Markdown:
     """Run `python -m gcl_core COMMAND` in a folder; the command and its lines as a block of text.
 
     Args:
-        command: words without quotes. `$NAME` stands for `places["NAME"]`, also in what is shown,
-            so that no path of this machine is.
-        folder: the current folder of the command.
+        command: words without quotes. `$NAME` stands for `places["NAME"]`.
+        folder: the current folder of the command. What it says is shown without the paths of
+            this machine: relative to this folder, and with the names of places.
 
     Raises:
         GCLError: the command fails; the last line that it wrote.
     """
+    folder = folder.resolve()
     full = {name: str(place.absolute()) for name, place in places.items()}
     words = [Template(word).substitute(full) for word in command.split()]
     # No colours, no bars: the block is text.
@@ -39,6 +40,7 @@ def terminal(command: str, folder: Path, **places: Path) -> Markdown:
     said = done.stdout.rstrip()
     for name, place in full.items():
         said = said.replace(place, f"${name}")
+    said = said.replace(f"{folder}{os.sep}", "")
     if done.returncode:
         raise GCLError(said.splitlines()[-1] if said else f"gcl_core {command} failed")
     return Markdown(f"```text\n$ python -m gcl_core {command}\n{said}\n```")

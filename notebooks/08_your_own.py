@@ -73,6 +73,7 @@ from statistics import mean
 
 import torch
 import yaml
+from IPython.display import Markdown
 from torch.utils.data import DataLoader, TensorDataset
 from torchvision import datasets, transforms
 
@@ -161,7 +162,7 @@ for damage in ("no test part", "a class without images", "a file that is no imag
         said[damage] = "nothing"
     except GCLError as error:
         said[damage] = str(error).replace(str(place), "...")
-table(["the folder has", "what is said"], list(said.items()))
+Markdown("\n".join(f"- {what}: `{line}`" for what, line in said.items()))
 
 # %% [markdown]
 # **What to notice.** Each line names the place. Two cases come up most often. Images of different
@@ -358,7 +359,7 @@ for mistake, make in mistakes.items():
         said[mistake] = "nothing"
     except (GCLError, ValueError) as error:
         said[mistake] = f"{type(error).__name__}: {error}"
-table(["mistake", "what is said"], list(said.items()))
+Markdown("\n".join(f"- {what}: `{line}`" for what, line in said.items()))
 
 # %% [markdown]
 # **What to notice.** All of these stop in the first step (on a GPU the values of cosines and labels
@@ -473,6 +474,7 @@ show(
             for column in ("mean of classes", "few")
         },
         "accuracy on held-out images (%)",
+        {name: METHOD_LOOKS[m].colour for m, name in results[["method", "setting"]].to_numpy()},
     ),
     "08_grid",
     "Accuracy on held-out training images for cross-entropy and four settings of GCL with cRT: a"
