@@ -1,4 +1,4 @@
-"""Figures of image folders, whose classes stand in the order of their names: sorted by size here."""
+"""Figures of image folders, whose classes are numbered by name: here they stand by size."""
 
 from collections.abc import Sequence
 from dataclasses import replace

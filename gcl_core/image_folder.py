@@ -1,4 +1,4 @@
-"""Writing image folders: a data set as files, and a test part held out of a folder that has none."""
+"""Image folders that are written: a data set as files, and a test part held out of others."""
 
 import shutil
 from pathlib import Path

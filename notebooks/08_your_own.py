@@ -34,7 +34,8 @@
 # files, because every reader has them offline. Your own takes its place by
 #
 # ```
-# papermill notebooks/08_your_own.ipynb out.ipynb -p dataset folder:PATH -p image_size 32 -p flip True
+# papermill notebooks/08_your_own.ipynb out.ipynb -p dataset folder:PATH \
+#     -p image_size 32 -p flip True
 # ```
 #
 # with ResNet-32 unless `network` says otherwise. With the defaults everything below takes about a
@@ -450,7 +451,9 @@ terminal(f"grid run own.yaml --runs $RUNS{number}", place, RUNS=grid_runs)
 # long-tailed as the others, so we look at the mean of the accuracies of the classes, not at top-1.
 
 # %%
-collected = terminal("grid collect own.yaml --runs $RUNS --out own.parquet", place, RUNS=grid_runs)
+terminal("grid collect own.yaml --runs $RUNS --out own.parquet", place, RUNS=grid_runs)
+
+# %%
 results = load_results(place / "own.parquet")
 results["mean of classes"] = results["per_class"].map(mean)
 results["setting"] = [
@@ -464,7 +467,6 @@ over = results.groupby("setting", sort=False)[columns]
 summary = over.mean().round(1).astype(str)
 if p.seeds > 1:
     summary += " ± " + over.std().round(1).astype(str)
-collected
 
 # %%
 show(
