@@ -222,7 +222,14 @@ show(
 )
 
 # %% [markdown]
-# **What to notice.** MEASURED-A
+# **What to notice.** The published settings do *not* carry over to this folder as they are: GCL
+# with cRT has 88.7 ± 5.7 % where cross-entropy has 91.1 ± 1.6 %, and its gain for the few-shot
+# classes (79.6 ± 17.6 against 76.4 ± 6.2 %) is smaller than its spread over seeds. What differs
+# from the paper is the number of *steps*. 417 images are 7 batches, 60 epochs of them 420 steps of
+# gradient descent; the published recipe for CIFAR-10-LT at ratio 100 takes 194 × 200 = 38,800. Its
+# scale of 30 and its mixup are settings for a long training. An epoch is not a unit of training: on
+# a small folder ask for more of them (exercise 2) or for settings that need fewer, which is what
+# the grid below looks for.
 #
 # One warning on your own test part. The digits' has as many images of each class. Where yours is as
 # long-tailed as the training part, top-1 counts the head many times over, and a method that gives
@@ -333,7 +340,16 @@ for stage, m in enumerate(("gcl", "gcl_crt")):
 table(["", "top-1 (%)", "many", "medium", "few"], rows, protocol(same["gcl_crt"]) + ".")
 
 # %% [markdown]
-# **What to notice.** MEASURED-B
+# **What to notice.** With the same recipe stage 1 has 90.5 ± 0.6 % in your loop and 92.3 ± 2.0 % in
+# the package, which is 1.8 apart with a standard error of 1.2. Three seeds cannot say whether that
+# is luck, so we have run more. After ten of each the difference was still 1.8, by then with a
+# standard error of 0.6, as if something were wrong; 24 further seeds had 89.2 ± 1.5 % and 89.7 ±
+# 2.1 %. Over all 34 it is 0.9 ± 0.4. What settles such a question is not a fourth decimal but a
+# test: the package's suite steps both of its stages beside a plain loop with the same draws and
+# compares them weight by weight.
+#
+# The plain recipe is better here than the full one, and its stage 2 does next to nothing (0.2
+# points): the peak rate of 0.002 moves a classifier hardly at all in 210 steps on clean features.
 #
 # ## What goes wrong, and what you are told
 #
@@ -366,7 +382,8 @@ Markdown("\n".join(f"- {what}: `{line}`" for what, line in said.items()))
 # **What to notice.** All of these stop in the first step (on a GPU the values of cosines and labels
 # are not looked at, since it would have to be waited for; run one step on the CPU first). The first
 # two matter most, as nothing else would stop them: with logits the loss falls and the network
-# learns, only the cloud is then a hundredth of what it should be.
+# learns, only features and anchors may grow until the cloud is
+# nothing beside them.
 #
 # Others cannot be refused, because what is passed is legal. Counts in another order than the labels
 # (sorted by size, say), counts of another part, and a loss that is still in training mode when it
@@ -393,11 +410,12 @@ table(["", *(f"δ of {name}" for name in names)], rows, "Last two rows: two valu
 
 # %% [markdown]
 # **What to notice.** The cloud has to be 0 for the largest class and 1 for the smallest. Sorted
-# counts give some other class the widest cloud, and counts of a balanced part give none at all:
-# GCL has silently become cross-entropy. In training mode the loss of the very same cosines is
-# another number each time. Two more, for the list: `criterion.to(device)`, as the cloud sizes are a
-# buffer of the loss; and a frozen backbone has to be in `eval()`, or batch normalisation goes on
-# learning from balanced batches.
+# counts give some other class the widest cloud, and counts of a balanced part give none at all: GCL
+# has silently become cross-entropy. In the loop above, sorted counts cost the few-shot classes 26
+# points of stage 1 (51.3 ± 3.5 instead of 77.6 ± 0.4 %), and those of the test part 19. In training
+# mode the loss of the very same cosines is another number each time. Two more, for the list:
+# `criterion.to(device)`, as the cloud sizes are a buffer of the loss; and a frozen backbone has to
+# be in `eval()`, or batch normalisation goes on learning from balanced batches.
 #
 # ## Which settings? A grid
 #
@@ -498,7 +516,11 @@ table(
 )
 
 # %% [markdown]
-# **What to notice.** MEASURED-C
+# **What to notice.** Two dots of one row are two trainings that are tested on the *same* 84 images,
+# 5 of them of few-shot classes: their accuracy moves in steps of 20 points. By these bars $s = 10$,
+# $k = 1$ is far above the published setting (96.3 ± 3.2 against 84.3 ± 3.8 %) and hardly above
+# $s = 10$, $k = 0.5$ (92.2 ± 4.8 %). What no bar shows is the luck of which five images were held
+# out; exercise 4 draws them again, and of the two findings one survives.
 #
 # The rule for such a choice is best made beforehand. Ours: the best mean on the held-out images is
 # taken, the test images are looked at once, and both the choice and the published setting are
@@ -520,7 +542,12 @@ rows = [
 table(["on the test part", "top-1 (%)", "many", "medium", "few"], rows, protocol(final) + ".")
 
 # %% [markdown]
-# **What to notice.** MEASURED-D
+# **What to notice.** The choice holds on images that had no part in it: 94.2 ± 1.0 % with
+# 90.2 ± 3.4 % for the few-shot classes, above cross-entropy and above the published setting, which
+# was made for another length of training. The 96.3 % that it was chosen for is not what it gets
+# (the mean of the classes is the top-1 of this balanced test part): the best of several numbers is
+# too high by the luck that made it the best. That a smaller scale helps is what the author advised;
+# why it does in so few steps is more than these numbers say.
 #
 # **More machines.** `grid run own.yaml --scheduler tcp://FIRST:8786` gives the same cells to a Dask
 # cluster of any size: start `dask scheduler` on one machine and `dask worker` on all, with the
@@ -530,3 +557,118 @@ table(["on the test part", "top-1 (%)", "many", "medium", "few"], rows, protocol
 # ## Exercises
 #
 # Each asks for a prediction or a measurement.
+
+# %% [markdown]
+# 1. *Predict, then measure.* Suppose your test part were as long-tailed as your training part.
+#    Which of the three methods has the best top-1 then? `gcl_core.evaluation.weighted_accuracy`
+#    takes the accuracies of the classes and the weight that each has among the test images.
+
+# %% [markdown] tags=["solution"]
+# <details><summary>Solution</summary>
+#
+# Cross-entropy, by far: 97.6 ± 0.1 %, GCL 95.1 ± 1.4 %, GCL with cRT 91.9 ± 2.2 %. 275 of 417
+# images are of the three largest classes, where it is nearly perfect. If the tail is as rare in use
+# as in training, and all errors cost the same, that is the number to go by and no re-balancing is
+# needed. The measures disagree because they answer different questions.
+#
+# </details>
+
+# %% tags=["solution", "hide-cell"]
+from gcl_core.evaluation import weighted_accuracy
+
+rows = []
+for m in methods:
+    per_class = [run.result["per_class"] for run in trained[m]]
+    as_trained = [weighted_accuracy(each, data.class_counts) for each in per_class]
+    balanced = [mean(each) for each in per_class]
+    rows.append([METHOD_LOOKS[m].label, mean_and_spread(as_trained), mean_and_spread(balanced)])
+table(["method", "test classes as in training (%)", "all classes alike (%)"], rows)
+
+# %% [markdown]
+# 2. *Epochs or steps?* Run the notebook with `-p preset digits`, which has 120 epochs of stage 1
+#    instead of 60 (840 steps) and is otherwise the same. Predict first which method gains most.
+
+# %% [markdown] tags=["solution"]
+# <details><summary>Solution</summary>
+#
+# GCL, which is behind with 60 epochs (87.3 ± 5.4 %) and ahead with 120: 96.7 ± 0.3 %. GCL with cRT
+# goes from 88.7 ± 5.7 to 94.7 ± 0.9 %, cross-entropy from 91.1 ± 1.6 to 93.7 ± 0.3 %. Mixup and
+# clouds are both perturbations, and need time to be averaged over; before you judge a method on
+# your own data, double the epochs once.
+#
+# </details>
+
+# %% [markdown]
+# 3. *A mistake that nothing refuses.* Before you run it: with counts sorted by size, which class of
+#    the stand-in gets the widest cloud, and which of the rare ones gets hardly any? Then give the
+#    loop of stage 1 `counts.sort(descending=True).values` and look at the accuracies of the
+#    classes.
+
+# %% [markdown] tags=["solution"]
+# <details><summary>Solution</summary>
+#
+# The last class by name, which is "zero" with 124 images, is taken for the smallest; "eight", with
+# 8 images, is class 0 and gets no cloud, "nine", with 6, a third of one. Few-shot accuracy falls
+# from 77.6 ± 0.4 to 51.3 ± 3.5 %, below that without any cloud (58.4 ± 2.3 %, which is what the
+# counts of the balanced test part give). No error, a falling loss, and a top-1 of 82.9 % that looks
+# like a method that does not work.
+#
+# </details>
+
+# %% [markdown]
+# 4. *How much of the choice was luck?* `split_image_folder(..., seed=1)` holds out other images,
+#    and `grid run own.yaml --dataset folder:OTHER` runs the same file on them. Does the ranking of
+#    the four settings stay?
+
+# %% [markdown] tags=["solution"]
+# <details><summary>Solution</summary>
+#
+# Mean of the classes on held-out images, three seeds each:
+#
+# | setting | split 0 | split 1 | split 2 | mean |
+# |---|---:|---:|---:|---:|
+# | CE | 84.3 | 94.3 | 89.0 | 89.2 |
+# | s = 10, k = 0.5 | 92.2 | 93.7 | 89.3 | 91.7 |
+# | s = 10, k = 1 | 96.3 | 88.1 | 87.2 | 90.5 |
+# | s = 30, k = 0.5 | 84.3 | 91.1 | 83.5 | 86.3 |
+# | s = 30, k = 1 | 90.2 | 91.4 | 81.3 | 87.6 |
+#
+# The splits differ more than the settings: another draw of five images moves a row by up to ten
+# points. What survives the mean is the smaller scale; the noise multiplier is not decided at all,
+# and on the test part $s = 10$, $k = 0.5$ has 94.3 ± 1.1 %, no less than the choice. With so few
+# rare images change one thing, the one that all splits agree on, and leave the rest as published.
+#
+# </details>
+
+# %% [markdown]
+# 5. *Arithmetic.* How many held-out images of the few-shot classes would tell 90 % from 92 %, if
+#    two standard errors of their difference were enough and both were measured on separate draws?
+
+# %% [markdown] tags=["solution"]
+# <details><summary>Solution</summary>
+#
+# The variance of a share $q$ of $n$ images is $q(1-q)/n$; that of the difference is
+# $0.1636/n$, from 0.9 times 0.1 and 0.92 times 0.08. Two standard errors are 0.02 for 1636 images
+# of each draw. There are 26 in the whole training part, so differences of a few points cannot be
+# seen on held-out images of such a folder, by anyone.
+#
+# </details>
+
+# %% [markdown]
+# ## Summary
+#
+# A folder with `train/CLASS` and `test/CLASS` is all that the package needs; what does not fit is
+# refused in a line. In your own loop, cosines go in, counts are by label and of the training part,
+# and the scale is in the loss; logits are refused, a wrong order of counts cannot be. Published
+# settings belong to a length of training: count your steps. A grid finds better ones on held-out
+# images, as far as these can tell, which for the tail of a small folder is not far.
+#
+# ## References
+#
+# - M. Li, Y.-M. Cheung, Y. Lu. *Long-tailed Visual Recognition via Gaussian Clouded Logit
+#   Adjustment.* CVPR 2022, [arXiv 2305.11733](https://arxiv.org/abs/2305.11733).
+# - The published code: Keke921/GCLLoss; few classes and the scale are its issue 3.
+# - M. Rocklin. *Dask: Parallel Computation with Blocked Algorithms and Task Scheduling.* SciPy
+#   2015.
+# - The digits: E. Alpaydin, C. Kaynak, *Optical Recognition of Handwritten Digits*, UCI Machine
+#   Learning Repository, in scikit-learn.
