@@ -14,7 +14,6 @@ from gcl_core.figures import (
     _group_key,
     _label_ends,
     _lines,
-    _short,
     style,
 )
 
@@ -54,9 +53,7 @@ def folder_overview(dataset: LongTailedDataset) -> Figure:
             axes.imshow(pixels[..., 0] if pixels.shape[2] == 1 else pixels, cmap="gray")
             axes.set_axis_off()
         pictures.set(xlim=(-0.6, len(order) - 0.4), ylim=(0, 1), yticks=[])
-        pictures.set_xticks(
-            range(len(order)), [_short(dataset.class_names[j]) for j in order], size=11
-        )
+        pictures.set_xticks(range(len(order)), _names(dataset, order), size=11)
         pictures.tick_params(length=0)
         pictures.grid(visible=False)
         for spine in pictures.spines.values():
@@ -89,7 +86,8 @@ def accuracy_by_size(dataset: LongTailedDataset, lines: Sequence[Series]) -> Fig
         places = range(len(order))
         _lines(axes, places, ordered, marker="o", ms=5)
         axes.set(title="Test accuracy (%)", xlim=(-0.5, len(order) - 0.5), ylim=(-3, 103))
-        names = [f"{_short(dataset.class_names[j])}\n{dataset.class_counts[j]}" for j in order]
+        counts = [dataset.class_counts[j] for j in order]
+        names = [f"{name}\n{n}" for name, n in zip(_names(dataset, order), counts, strict=True)]
         axes.set_xticks(places, names, size=11)
         axes.set_xlabel("class and its training images")
         across = blended_transform_factory(axes.transData, axes.transAxes)
@@ -111,3 +109,10 @@ def _shown(dataset: LongTailedDataset) -> list[int]:
     if len(order) <= SHOWN:
         return order
     return [order[i] for i in np.linspace(0, len(order) - 1, SHOWN).round().astype(int)]
+
+
+def _names(dataset: LongTailedDataset, order: Sequence[int]) -> list[str]:
+    """Class names, cut to the room that there is for each."""
+    room = max(6, 72 // len(order))
+    names = [dataset.class_names[j] for j in order]
+    return [name if len(name) <= room else name[: room - 1] + "." for name in names]

@@ -119,7 +119,7 @@ def test_classes_are_drawn_by_size_in_the_colours_of_their_groups():
     assert [bar.get_height() for bar in counts.patches] == [30, 12, 5]
     colours = [mpl.colors.to_hex(bar.get_facecolor()).upper() for bar in counts.patches]
     assert colours == [GROUP_COLOURS[group] for group in ("many", "medium", "few")]
-    assert [t.get_text() for t in pictures.get_xticklabels()] == ["class.", "class.", "class."]
+    assert [t.get_text() for t in pictures.get_xticklabels()] == ["class 1", "class 2", "class 0"]
     shown = [inner.images[0].get_array() for inner in pictures.child_axes]
     for array, j in zip(shown, (1, 2, 0), strict=True):
         first = dataset.train_images[int((dataset.train_labels == j).nonzero()[0])]
@@ -143,3 +143,5 @@ def test_of_many_classes_twenty_are_shown(number):
     assert len(heights) == 20
     assert (heights[0], heights[-1]) == (number, 1)
     assert heights == sorted(heights, reverse=True)
+    names = [label.get_text() for label in figure.axes[1].get_xticklabels()]
+    assert all(len(name) <= 6 and name.startswith("clas") for name in names)
