@@ -117,7 +117,11 @@ def _wanted_counts(settings: DataSettings, available: list[int]) -> list[int]:
     if settings.imbalance_ratio is None:
         return available
     n_max = settings.n_max or min(available)
-    return long_tailed_counts(n_max, len(available), settings.imbalance_ratio, settings.profile)
+    try:
+        return long_tailed_counts(n_max, len(available), settings.imbalance_ratio, settings.profile)
+    except GCLError as error:
+        # An image folder that is long-tailed as it is has few images in its smallest class.
+        raise GCLError(f"{error}; imbalance_ratio none takes the images as they are") from None
 
 
 def _pixel_statistics(source: Source) -> tuple[tuple[float, ...], tuple[float, ...]]:

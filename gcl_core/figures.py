@@ -341,14 +341,16 @@ def embedding_maps(
 
 
 def dots(
-    groups: Mapping[str, Mapping[str, Sequence[float]]], xlabel: str, colour: str = "#D55E00"
+    groups: Mapping[str, Mapping[str, Sequence[float]]],
+    xlabel: str,
+    colour: str | Mapping[str, str] = "#D55E00",
 ) -> Figure:
     """One row for each variant: a dot for each seed, a bar for mean ± standard deviation.
 
     Args:
         groups: values of each seed, by the panel's title and the variant's name.
         xlabel: what the values are; all panels share their axis.
-        colour: of everything.
+        colour: of everything, or by the variant's name.
     """
     with style():
         sizes = [len(variants) for variants in groups.values()]
@@ -357,12 +359,13 @@ def dots(
             figure.subplots(len(groups), 1, sharex=True, height_ratios=[n + 0.6 for n in sizes])
         )
         for axes, (title, variants) in zip(every, groups.items(), strict=True):
-            for row, values in enumerate(variants.values()):
+            for row, (name, values) in enumerate(variants.items()):
                 half = np.std(values, ddof=1) if len(values) > 1 else 0.0
+                own = colour if isinstance(colour, str) else colour[name]
                 axes.errorbar(
-                    [np.mean(values)], [row], xerr=[half], color=colour, capsize=5, marker="D", ms=7
+                    [np.mean(values)], [row], xerr=[half], color=own, capsize=5, marker="D", ms=7
                 )
-                axes.plot(values, [row - 0.22] * len(values), "o", color=colour, alpha=0.45, ms=5)
+                axes.plot(values, [row - 0.22] * len(values), "o", color=own, alpha=0.45, ms=5)
             axes.set_yticks(range(len(variants)), list(variants))
             axes.set_ylim(len(variants) - 0.4, -0.6)
             axes.set_title(title)

@@ -15,6 +15,7 @@ from gcl_core.clouds import cloud_sizes
 from gcl_core.errors import GCLError
 
 REDUCTIONS = ("mean", "sum", "none")
+ROUNDING = 0.01  # a cosine may be this much above 1; bfloat16 rounds to 1 / 256
 BLOCK = 2**18  # values that are worked on at a time on a CPU: 1 MiB, so that they stay in its cache
 
 
@@ -50,9 +51,10 @@ class GCLLoss(nn.Module):
         noise: (N, C), eps before clamping and absolute value, instead of a draw.
 
     Raises:
-        GCLError: an argument out of range, a wrong shape, and (on a CPU) a target out of range or a
-            cosine that is not finite. A GPU is not made to wait for these two: there the loss is
-            NaN, and an out-of-range target is an indexing error of CUDA.
+        GCLError: an argument out of range, a wrong shape, and (on a CPU) a target out of range, a
+            cosine that is not finite, or a first row that is not of cosines: logits, or cosines
+            times a scale. A GPU is not made to wait for these: there the loss is NaN where a cosine
+            is, and an out-of-range target is an indexing error of CUDA.
 
     Example:
         >>> loss = GCLLoss([500, 50, 5], generator=torch.Generator().manual_seed(0))
@@ -142,6 +144,14 @@ class GCLLoss(nn.Module):
         if noise is not None and noise.shape != cosine.shape:
             shapes = f"{tuple(cosine.shape)}, got {tuple(noise.shape)}"
             raise GCLError(f"noise must have the shape of cosine, {shapes}")
+        # One row is enough to tell logits from cosines, and costs nothing with 8,142 classes.
+        if cosine.device.type == "cpu" and len(cosine):
+            largest = float(cosine[0].detach().abs().max())
+            if 1 + ROUNDING < largest < math.inf:
+                raise GCLError(
+                    f"cosine must be in [-1, 1], got {largest:.4g}: give the output of a "
+                    "CosineClassifier, not logits; the scale is in the loss"
+                )
         return cosine if cosine.dtype == torch.float64 else cosine.float()
 
     def _reach(self, cosine: Tensor) -> Tensor:

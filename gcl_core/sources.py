@@ -129,8 +129,8 @@ def _folder(path: str, data_seed: int, image_size: int | None) -> Source:
     root = Path(path)
     if not path or not root.is_dir():
         raise GCLError(f"no such folder: {path!r}; write --dataset folder:PATH")
-    train_files, class_names = _list_images(root / "train")
-    test_files, test_names = _list_images(root / "test")
+    train_files, class_names = list_images(root / "train")
+    test_files, test_names = list_images(root / "test")
     if test_names != class_names:
         odd = sorted(set(class_names) ^ set(test_names))
         raise GCLError(f"{root}: train/ and test/ have different classes: {', '.join(odd[:5])}")
@@ -151,10 +151,17 @@ def _folder(path: str, data_seed: int, image_size: int | None) -> Source:
     )
 
 
-def _list_images(split: Path) -> tuple[list[tuple[str, int]], tuple[str, ...]]:
-    """(file, label) pairs and class names of one split, by torchvision's own ImageFolder rule."""
+def list_images(split: Path) -> tuple[list[tuple[str, int]], tuple[str, ...]]:
+    """(file, label) pairs and class names of one split, by torchvision's own ImageFolder rule.
+
+    Raises:
+        GCLError: there is no such folder, it holds no class folder, or one of them has no image.
+    """
     if not split.is_dir():
-        raise GCLError(f"no such folder: {split}; an image folder has train/ and test/")
+        raise GCLError(
+            f"no such folder: {split}; an image folder has train/ and test/ "
+            "(gcl_core.image_folder.split_image_folder makes both from one)"
+        )
     try:
         listing = datasets.ImageFolder(str(split), allow_empty=True)
     except FileNotFoundError as error:

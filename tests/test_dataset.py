@@ -75,6 +75,12 @@ def test_a_folder_keeps_its_own_distribution(tmp_path):
     assert dataset.class_names == ("a", "b", "c")
 
 
+def test_a_ratio_that_a_folder_cannot_have_is_refused_with_a_way_out(tmp_path):
+    image_folder(tmp_path, ("a", "b"), train=4)
+    with pytest.raises(GCLError, match="at most 4; imbalance_ratio none takes the images as they"):
+        load(dataset=f"folder:{tmp_path}", imbalance_ratio=100)
+
+
 def test_statistics_against_all_pixels():
     source, dataset = load_source("digits"), load()
     pixels = source.train_images.double() / 255  # the whole source, so that ratios compare

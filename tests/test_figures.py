@@ -290,6 +290,17 @@ def test_curves_join_both_stages(tmp_path):
     assert line.values[-1] == finished.result["top1"]
 
 
+def test_dots_have_one_colour_or_each_its_own():
+    groups = {"T": {"a": [1.0, 2.0], "b": [3.0, 4.0]}}
+    for colour, expected in (
+        ("#123456", ["#123456"] * 2),
+        ({"a": "red", "b": "blue"}, ["red", "blue"]),
+    ):
+        (axes,) = figures.dots(groups, "x", colour).axes
+        dots = [line for line in axes.lines if line.get_marker() == "o"]
+        assert [line.get_color() for line in dots] == expected
+
+
 def test_the_papers_dots_are_hollow_and_only_measured_ones_filled():
     (axes,) = figures.paper_dots({"A": DOTS}).axes
     hollow = [line for line in axes.lines if line.get_marker() == "o"]

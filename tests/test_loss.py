@@ -341,6 +341,32 @@ def test_bad_cosines_are_refused(bad, position, train):
 
 
 @pytest.mark.parametrize("train", [True, False])
+def test_logits_and_scaled_cosines_are_refused(train):
+    cosine, target, _ = example(4)
+    criterion = GCLLoss(COUNTS).train(train)
+    for factor in (30, -30):
+        largest = f"{float((factor * cosine[0]).abs().max()):.4g}"
+        with pytest.raises(
+            GCLError, match=rf"cosine must be in \[-1, 1\], got {largest}: .*logits"
+        ):
+            criterion(factor * cosine, target)
+        with pytest.raises(GCLError, match="the scale is in the loss"):
+            criterion.logits(factor * cosine)
+
+
+def test_rounding_of_a_cosine_is_not_a_logit():
+    features = torch.randn(8, 5, generator=seeded())
+    classifier = CosineClassifier(5, 4)
+    with torch.no_grad():
+        classifier.weight.copy_(features[:4])  # cosines of 1
+    target = torch.arange(4)
+    cosine = classifier(features[:4])
+    GCLLoss(COUNTS)(cosine, target)
+    GCLLoss(COUNTS)(cosine.bfloat16() * 1.0078125, target)
+    GCLLoss(COUNTS)(torch.empty(0, 4), torch.empty(0, dtype=torch.int64))
+
+
+@pytest.mark.parametrize("train", [True, False])
 @pytest.mark.parametrize("bad", [-1, -100, 4])
 def test_labels_out_of_range_are_refused(bad, train):
     cosine, target, _ = example(4)

@@ -43,8 +43,8 @@ def texts(value):
             yield from texts(inner)
 
 
-def test_there_are_eight_notebooks():
-    assert len(NOTEBOOKS) == 8
+def test_there_are_nine_notebooks():
+    assert len(NOTEBOOKS) == 9
 
 
 # The committed files.
