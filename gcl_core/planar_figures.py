@@ -1,5 +1,6 @@
 """Figures of an embedding in the plane, drawn as it is: features, anchors, arcs, clouds."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -50,7 +51,7 @@ def planes(data: FewDigits, panels: Mapping[str, Trained], columns: int = 3) -> 
             colours[j] = GROUP_COLOURS[group]
     with style():
         rows = -(-len(panels) // columns)
-        figure = Figure(figsize=(3.9 * columns, 3.7 * rows + 0.4))
+        figure = Figure(figsize=(3.5 * columns, 3.6 * rows + 0.4))
         every = np.atleast_1d(figure.subplots(rows, columns)).flatten()
         for axes in every[len(panels) :]:
             axes.set_axis_off()
@@ -96,9 +97,9 @@ def _plane(axes: Axes, data: FewDigits, trained: Trained, colours: Sequence[str]
         # Straight below and above the text is in the middle, beside the circle it starts there.
         place = {"ha": "center" if abs(x) < 0.5 else "left" if x > 0 else "right", "va": "center"}
         axes.annotate(
-            text, (1.05 * RIM * x, 1.12 * RIM * y), color=colours[j], weight="bold", **place
+            text, (1.05 * RIM * x, 1.18 * RIM * y), color=colours[j], weight="bold", **place
         )
-    axes.set(xlim=(-2.3, 3.2), ylim=(-2.5, 2.5), aspect="equal", xticks=[], yticks=[])
+    axes.set(xlim=(-2.3, 3.4), ylim=(-2.65, 2.65), aspect="equal", xticks=[], yticks=[])
     axes.grid(visible=False)
     for spine in axes.spines.values():
         spine.set_visible(False)
@@ -111,7 +112,7 @@ def _boundary(axes: Axes, angle: float, line: str) -> None:
 
 def _fan(axes: Axes, angles: Sequence[float], colour: str) -> None:
     """Wedges from a boundary to where a full cloud moves it, as dense as |eps| is likely."""
-    for i, (one, other) in enumerate(zip(angles[:-1], angles[1:], strict=True)):
+    for i, (one, other) in enumerate(itertools.pairwise(angles)):
         likely = float(np.exp(-((3 * i / (len(angles) - 1)) ** 2) / 2))
         low, high = sorted((one, other))
         axes.add_patch(Wedge((0, 0), RIM, low, high, color=colour, alpha=0.5 * likely, lw=0))
