@@ -33,7 +33,9 @@ class Trained:
     clouds: Sequence[float] | None = None
 
 
-def planes(data: FewDigits, panels: Mapping[str, Trained], columns: int = 3) -> Figure:
+def planes(
+    data: FewDigits, panels: Mapping[str, Trained], columns: int = 3, size: float = 3.5
+) -> Figure:
     """Embeddings in the plane beside each other, every direction and every margin in true size.
 
     Dots are training images and pale crosses test images; arrows are the anchors, the rim is the
@@ -44,6 +46,7 @@ def planes(data: FewDigits, panels: Mapping[str, Trained], columns: int = 3) -> 
         data: counts and labels.
         panels: what is drawn, by title.
         columns: panels in a row.
+        size: width of a panel, in inches.
     """
     colours = [""] * len(data.class_names)
     for group, members in class_groups(data.class_counts).items():
@@ -51,7 +54,7 @@ def planes(data: FewDigits, panels: Mapping[str, Trained], columns: int = 3) -> 
             colours[j] = GROUP_COLOURS[group]
     with style():
         rows = -(-len(panels) // columns)
-        figure = Figure(figsize=(3.5 * columns, 3.6 * rows + 0.4))
+        figure = Figure(figsize=(size * columns, (size + 0.1) * rows + 0.4))
         every = np.atleast_1d(figure.subplots(rows, columns)).flatten()
         for axes in every[len(panels) :]:
             axes.set_axis_off()

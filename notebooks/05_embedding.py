@@ -134,7 +134,8 @@ show(
 # clusters of the tail are small, but that shows how few points they have: t-SNE gives room to
 # points, not to classes. On the balanced *test* images (below) all classes have equally many
 # points, and the paper's "obscure region" is there: the few-shot classes 8 and 9 run into each
-# other and into the medium ones around them, under CE and, on this seed, under GCL as well. # From these two maps alone we would not call the second one "much easier to separate".
+# other and into the medium ones around them, under CE and, on this seed, under GCL as well. # From
+# these two maps alone we would not call the second one "much easier to separate".
 #
 # ## Which features of a map stay?
 #
@@ -159,40 +160,35 @@ for name in ("ce", "gcl"):
     for perplexity in perplexities:
         tail, head, trust = [], [], []
         for seed, (f, y) in enumerate(tested):
-            positions = embedding.tsne(f, perplexity=perplexity)
+            positions = embedding.tsne(f, perplexity=min(perplexity, (len(f) - 1) / 3))
             stability[name, perplexity, seed] = positions, y
-            room = embedding.group_means(
-                embedding.room(positions, y, data.num_classes), data.groups
-            )
-            tail.append(room["few"])
-            head.append(room["many"])
+            room = 100 * embedding.room(positions, y, data.num_classes)
+            tail.append(embedding.group_means(room, data.groups)["few"])
+            head.append(embedding.group_means(room, data.groups)["many"])
             trust.append(embedding.neighbours_kept(f, positions))
-        cells = [mean_and_spread(values, 2) for values in (head, tail)]
-        rows.append(
-            [f"{METHOD_LOOKS[name].label}, perplexity {perplexity:g}", *cells, f"{min(trust):.3f}"]
-        )
+        cells = [mean_and_spread(values) for values in (head, tail)]
+        title = f"{METHOD_LOOKS[name].label}, perplexity {perplexity:g}"
+        rows.append([title, *cells, f"{min(trust):.3f}"])
 
 # %%
 middle = perplexities[len(perplexities) // 2]
 show(
     embedding_maps(
         data,
-        {f"perplexity {x:g}": stability["ce", x, 0] for x in perplexities}
-        | {
-            f"seed {seed}, perplexity {middle:g}": stability["ce", middle, seed]
-            for seed in range(len(tested))
-        },
+        {f"CE, perplexity {x:g}": stability["ce", x, 0] for x in perplexities}
+        | {f"GCL, seed {seed}": stability["gcl", middle, seed] for seed in range(len(tested))},
         columns=3,
+        size=3.2,
     ),
     "05_stability",
-    "t-SNE maps of test features under CE: above at three perplexities, below of three seeds;"
+    "t-SNE maps of test features: CE at three perplexities, and below GCL with three seeds;"
     " arrangement and sizes change, the head classes stay apart and the tail stays mixed.",
     folder,
-    {"perplexities": perplexities, **about_runs(trained["ce"][:3])},
+    {"perplexities": perplexities, **about_runs(trained["ce"][:1], trained["gcl"][:3])},
 )
 
 # %%
-header = ["", "room of many-shot classes", "of few-shot classes", "lowest trustworthiness"]
+header = ["", "room of many-shot classes (%)", "of few-shot (%)", "lowest trustworthiness"]
 table(header, rows, f"Maps of test images; {protocol(trained['ce'][:3])}.")
 
 # %% [markdown]
@@ -342,8 +338,8 @@ explore(
 # %% [markdown]
 # Dots are training images, pale crosses test images, with the accuracy of each class at the rim. A
 # solid line is the boundary of the classifier; a dashed one is where training has it, at the mean
-# of the cloud; the fans are the clouds, as dense as $|\varepsilon|$ is likely. Move the slider, in a
-# live notebook, through the recorded epochs; here are four of them.
+# of the cloud; the fans are the clouds, as dense as $|\varepsilon|$ is likely. Move the slider, in
+# a live notebook, through the recorded epochs; here are four of them.
 
 # %%
 chosen = [epochs[0], epochs[3], epochs[6], epochs[-1]]
@@ -356,6 +352,7 @@ show(
             for epoch in chosen
         },
         columns=4,
+        size=2.9,
     ),
     "05_plane_by_epoch",
     "The same embeddings at four epochs, CE above and GCL below: the head is separated first, the"
@@ -389,15 +386,16 @@ for name, runs in plane.items():
             ),
             "test accuracy (%)": planar.class_accuracies(at.test, y, w),
         }.items():
-            measures.setdefault((title, name), []).append(values.tolist())
+            measures.setdefault(title, {}).setdefault(name, []).append(values.tolist())
 
 # %%
 header = ["", *(f"{d}: {n} images" for d, n in zip(planar.DIGITS, counts, strict=True))]
 rows = [
     [f"{title}: {name}", *(mean_and_spread(list(each)) for each in zip(*values, strict=True))]
-    for (title, name), values in sorted(measures.items(), key=lambda item: item[0][0])
+    for title, by_name in measures.items()
+    for name, values in by_name.items()
 ]
-table(header, rows, f"Three digits, 50 test images of each, epoch 200; seeds: {p.seeds}.")
+table(header, rows, f"Three digits, 50 test images of each, {epochs[-1]} epochs; seeds: {p.seeds}.")
 
 # %% [markdown]
 # **What to notice.** PLANE-NOTICE
