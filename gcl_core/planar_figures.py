@@ -100,9 +100,9 @@ def _plane(axes: Axes, data: FewDigits, trained: Trained, colours: Sequence[str]
         # Straight below and above the text is in the middle, beside the circle it starts there.
         place = {"ha": "center" if abs(x) < 0.5 else "left" if x > 0 else "right", "va": "center"}
         axes.annotate(
-            text, (1.05 * RIM * x, 1.18 * RIM * y), color=colours[j], weight="bold", **place
+            text, (1.05 * RIM * x, 1.22 * RIM * y), color=colours[j], weight="bold", **place
         )
-    axes.set(xlim=(-2.3, 3.4), ylim=(-2.65, 2.65), aspect="equal", xticks=[], yticks=[])
+    axes.set(xlim=(-2.3, 3.4), ylim=(-2.7, 2.7), aspect="equal", xticks=[], yticks=[])
     axes.grid(visible=False)
     for spine in axes.spines.values():
         spine.set_visible(False)
