@@ -121,10 +121,11 @@ def train_plane(
     for epoch in keep:
         if not 0 <= epoch <= epochs:
             raise GCLError(f"keep must be epochs from 0 to {epochs}, got {epoch}")
-    features = nn.Sequential(
-        nn.Linear(data.train_images.shape[1], HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, 2)
-    )
-    head = CosineClassifier(2, len(data.class_names))
+    with torch.random.fork_rng(devices=[]):  # layers draw weights as they are made, for nothing
+        features = nn.Sequential(
+            nn.Linear(data.train_images.shape[1], HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, 2)
+        )
+        head = CosineClassifier(2, len(data.class_names))
     initialise(features, torch.Generator().manual_seed(seed))
     angles = 2 * math.pi * torch.arange(len(data.class_names)) / len(data.class_names)
     with torch.no_grad():

@@ -98,10 +98,9 @@ def _plane(axes: Axes, data: FewDigits, trained: Trained, colours: Sequence[str]
         )
         text = f"{data.class_names[j]}: {accuracies[j]:.0f} %"
         # Straight below and above the text is in the middle, beside the circle it starts there.
-        place = {"ha": "center" if abs(x) < 0.5 else "left" if x > 0 else "right", "va": "center"}
-        axes.annotate(
-            text, (1.05 * RIM * x, 1.22 * RIM * y), color=colours[j], weight="bold", **place
-        )
+        side = "center" if abs(x) < 0.5 else "left" if x > 0 else "right"
+        look = {"color": colours[j], "weight": "bold", "va": "center"}
+        axes.text(1.05 * RIM * x, 1.22 * RIM * y, text, look, ha=side)
     axes.set(xlim=(-2.3, 3.4), ylim=(-2.7, 2.7), aspect="equal", xticks=[], yticks=[])
     axes.grid(visible=False)
     for spine in axes.spines.values():

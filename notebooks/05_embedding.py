@@ -134,14 +134,14 @@ show(
 # clusters of the tail are small, but that shows how few points they have: t-SNE gives room to
 # points, not to classes. On the balanced *test* images (below) all classes have equally many
 # points, and the paper's "obscure region" is there: the few-shot classes 8 and 9 run into each
-# other and into the medium ones around them, under CE and, on this seed, under GCL as well. # From
-# these two maps alone we would not call the second one "much easier to separate".
+# other and into the medium ones around them, under CE and, on this seed, under GCL as well. From these
+# two maps alone we would not call the second one "much easier to separate".
 #
 # ## Which features of a map stay?
 #
-# Before believing a map, look at others of the same network (Wattenberg et al. 2016). The paper
-# gives neither its perplexity nor its seed. Here are the test images under CE at three
-# perplexities, and then three networks that differ in nothing but the seed. Two numbers go with
+# Before believing a map, look at others of the same network (Wattenberg et al. 2016). Of
+# the paper's maps we know neither perplexity nor seed. Here are the test images under CE at three
+# perplexities, and then GCL three times, with nothing but the seed changed. Two numbers go with
 # them. The *room* of a class is its radius in the map, in units of the radius of the whole map,
 #
 # $$R_j^2 = \frac{\frac{1}{N_j}\sum_{i: y_i = j} \lVert x_i - c_j\rVert^2}
@@ -192,16 +192,17 @@ header = ["", "room of many-shot classes (%)", "of few-shot (%)", "lowest trustw
 table(header, rows, f"Maps of test images; {protocol(trained['ce'][:3])}.")
 
 # %% [markdown]
-# **What to notice.** Six maps, and all of them are good ones by the last number: their neighbours are
-# neighbours in the space. What they agree on is who lies beside whom: the head classes apart from all
-# others, 8 and 9 among medium ones. What they do not agree on is all else, arrangement, shape and
-# size. The room of the head under GCL grows from 20 % to 33 % of the map when the perplexity goes from
-# 30 to 100, which is more than any difference between the two networks at the same perplexity. "More
-# scattered" is a statement about sizes, and so not one that a t-SNE map can carry.
+# **What to notice.** Six maps, and all of them are good ones by the last number: their neighbours
+# are neighbours in the space. What they agree on is who lies beside whom: 8 and 9 beside each other
+# and among medium ones, 0 and 2 apart from all. What they do not agree on is all else, arrangement,
+# shape and size. At perplexity 30 the head has the same room under both networks (18 and 20 % of
+# the map), at 100 almost twice as much under GCL (33 against 18 %): from the same features, two
+# different answers. "More scattered" is a statement about sizes, and so not one that a t-SNE map
+# can carry.
 #
-# One thing can be said of the room all the same, since it holds at every perplexity: with equally many
-# test images in each class the tail has *more* room than the head, not less, under both networks. It
-# is squeezed in maps of the training images because it has few of them.
+# One thing can be said of the room all the same, since it holds in each of the 18 maps: with
+# equally many test images in each class the tail has *more* room than the head, not less, under
+# both networks. It is squeezed in maps of the training images because it has few of them.
 #
 # ## Numbers beside the pictures
 #
@@ -303,8 +304,8 @@ table(["", *data.groups], rows, f"Test images; {protocol(trained['gcl'])}.")
 # cloud by 8.8°.
 #
 # The network: 64 pixels, 64 ReLU, 2 features, and anchors that start at equal angles, trained on
-# 120 threes, 30 fives and 8 nines. `train_plane` is a plain loop, without mixup and augmentation and
-# with all images in one batch; its heart is what `GCLLoss` takes in any loop:
+# 120 threes, 30 fives and 8 nines. `train_plane` is a plain loop, without mixup and augmentation
+# and with all images in one batch; its heart is what `GCLLoss` takes in any loop:
 #
 #     loss = criterion(head(features(images)), labels)  # head: a CosineClassifier
 #     optimizer.zero_grad()
@@ -378,12 +379,13 @@ show(
 )
 
 # %% [markdown]
-# **What to notice.** Both networks start from the same weights, with all classes all over the plane.
-# At epoch 14 threes and fives are in their arcs, and the nines are with the threes, which they look
-# like: 2 % of their test images are right under CE, 12 % under GCL. They leave last. At the end every
-# training image is in its arc, but under CE the nines stop just inside of the boundary to the threes,
-# for there their gradient ends; the test images scatter across it. Under GCL most of them stand
-# beyond the fan. The arrows and the rim have hardly moved: it is the *features* that make room.
+# **What to notice.** Both networks start from the same weights, with all classes all over the
+# plane. At epoch 14 threes and fives are in their arcs, and the nines are with the threes, which
+# they look like: 2 % of their test images are right under CE, 12 % under GCL. They leave last. At
+# the end every training image is in its arc, but under CE the nines stop just inside of the
+# boundary to the threes, for there their gradient ends; the test images scatter across it. Under
+# GCL most of them stand beyond the fan. The arrows and the rim have hardly moved: it is the
+# *features* that make room.
 #
 # How far do the classes stand from the boundary, and who owns how much? The *angle to the boundary*
 # is the smaller of the angles from a feature to the two ends of its class's arc, negative outside
@@ -422,22 +424,24 @@ table(header, rows, f"Three digits, 50 test images of each, {epochs[-1]} epochs;
 # **What to notice.**
 #
 # - *Nobody is squeezed by the classifier.* The nines own 31 to 32 % of the circle under all three
-#   losses, a third being fair. Nor are they squeezed in spread: their test images are the most widely
-#   spread of all, and neither loss changes that beyond its deviation.
-# - *The margin is there, and it can be read off in degrees.* Half of the training nines stand within
-#   26° of the boundary under CE, within 41° with the fixed margin and 45° under GCL. This is the
-#   paper's Fig. 2, and it holds. What it costs the head is 3 to 4 degrees, within the deviation.
+#   losses, a third being fair. Nor are they squeezed in spread: their test images are the most
+#   widely spread of all, and neither loss changes that beyond its deviation.
+# - *The margin is there, and it can be read off in degrees.* Half of the training nines stand
+#   within 26° of the boundary under CE, within 41° with the fixed margin and 45° under GCL. This is
+#   the paper's Fig. 2, and it holds. What it costs the head is 3 to 4 degrees, within the
+#   deviation.
 # - *A margin for training images is a margin for test images, but a smaller one:* 14°, 27° and 29°,
 #   and with it the accuracy of the nines rises from 68 to 87 %.
 # - *It is the mean of the cloud that does it.* Fixed margin and GCL have the same accuracy on the
 #   nines. Where the randomness does matter is exercise 4.
 #
-# Is this picture robust? Over ten seeds the nines have 74.8 ± 13.1, 88.2 ± 6.3 and 89.8 ± 6.5 %, and
-# no class is lost; the worst is 54 %, under CE. It is not robust against everything. Two dimensions
-# leave a feature only two ways around the circle, and a class on the wrong side of another one has to
-# go through it. With anchors that start at random, one of ten seeds loses a class under each loss (CE
-# the nines, 12 % right; the other two all fives), and in batches of 16 images GCL loses the nines of
-# one seed (18 %). Such seeds are an accident of two dimensions, not of the tail.
+# Is this picture robust? Over ten seeds the nines have 74.8 ± 13.1, 88.2 ± 6.3 and 89.8 ± 6.5 %,
+# and no class is lost; the worst is 54 %, under CE. It is not robust against everything. Two
+# dimensions leave a feature only two ways around the circle, and a class on the wrong side of
+# another one has to go through it. With anchors that start at random, one of ten seeds loses a
+# class under each loss (CE the nines, 12 % right; the other two all fives), and in batches of 16
+# images GCL loses the nines of one seed (18 %). Such seeds are an accident of two dimensions, not
+# of the tail.
 #
 # ## The study in one figure
 #
@@ -510,11 +514,11 @@ show(
 #
 # A larger scale saturates the softmax at a smaller angle: an image a few degrees inside of its arc
 # gives no gradient any more, and one far on the wrong side gives the full one, but the head has
-# settled by then and its anchor is not going to move. Under CE the nines fall to 70.2 ± 24.2 % (74.8 ±
-# 13.1 at 10): in two of ten seeds training images stay wrong, and in one of them 14 % of the test
-# images are right, with the anchors of fives and nines 4 degrees apart. GCL has 90.0 ± 9.3 % (89.8 ±
-# 6.5) and all training images right. Between two neighbours the cloud of the rarer one keeps pushing,
-# and that is what the paper means by saturation; here it does matter.
+# settled by then and its anchor is not going to move. Under CE the nines fall to 70.2 ± 24.2 %
+# (74.8 ± 13.1 at 10): in two of ten seeds training images stay wrong, and in one of them 14 % of
+# the test images are right, with the anchors of fives and nines 4 degrees apart. GCL has 90.0 ± 9.3
+# % (89.8 ± 6.5) and all training images right. Between two neighbours the cloud of the rarer one
+# keeps pushing, and that is what the paper means by saturation; here it does matter.
 #
 #     criterion = GCLLoss(counts, scale=30, noise_multiplier=0)
 #     at = planar.train_plane(planar.few_digits(seed), criterion, seed=seed)[200]
@@ -530,10 +534,11 @@ show(
 # <details><summary>Solution</summary>
 #
 # Nowhere: cosines to two anchors 120° apart differ by at most $2 \sin 60° = 1.73 < 4$. The mean
-# shift is $4 \cdot 0.2657 = 1.06$, which is $\arcsin(1.06/1.73) = 37.9°$ into an arc of 120°, and the
-# fixed margin asks for that in every step. The loss then counts 38° of the nines' arc as the threes',
-# so a three may stand where the classifier calls it a nine: over the five seeds 84.8 ± 10.2, 90.4 ± 6.8 and 93.6 ± 7.5 % for threes, fives and nines, and some training images
-# are wrong in every seed. GCL with the same mean has 97.2 ± 1.8, 98.0 ± 2.0 and 89.2 ± 5.0 %, and all
+# shift is $4 \cdot 0.2657 = 1.06$, which is $\arcsin(1.06/1.73) = 37.9°$ into an arc of 120°, and
+# the fixed margin asks for that in every step. The loss then counts 38° of the nines' arc as the
+# threes', so a three may stand where the classifier calls it a nine: over the five seeds 84.8 ±
+# 10.2, 90.4 ± 6.8 and 93.6 ± 7.5 % for threes, fives and nines, and some training images are wrong
+# in every seed. GCL with the same mean has 97.2 ± 1.8, 98.0 ± 2.0 and 89.2 ± 5.0 %, and all
 # training images are right. Half of its clouds are smaller than 0.85 of the mean, and in those the
 # boundary is nearer to where the test has it. The randomness makes a margin that is far too large
 # harmless; at $k = 1$ there was nothing to make harmless.
@@ -543,8 +548,8 @@ show(
 # %% [markdown]
 # ## Summary
 #
-# t-SNE keeps neighbours and nothing else, so a class that looks squeezed may only have few points; on
-# balanced test images the tail has more room than the head. In the space itself the tail is not
+# t-SNE keeps neighbours and nothing else, so a class that looks squeezed may only have few points;
+# on balanced test images the tail has more room than the head. In the space itself the tail is not
 # squeezed either, but misplaced: mixed with its neighbours, less so with mixup and with the cosine
 # classifier, and with the cloud least. In two dimensions the margin of the paper's Fig. 2 can be
 # measured in degrees: GCL moves the training images of the tail away from the boundary, not the

@@ -141,7 +141,9 @@ def moved(page, index=0, seconds=20):
 
 
 @pytest.mark.parametrize(
-    ("name", "pictures"), [("00_long_tail", 1), ("02_gaussian_cloud", 2)], ids=["00", "02"]
+    ("name", "pictures"),
+    [("00_long_tail", 1), ("02_gaussian_cloud", 2), ("05_embedding", 1)],
+    ids=["00", "02", "05"],
 )
 def test_a_slider_moves_its_picture(lab, page, name, pictures):
     notebook = jupytext.read(ROOT / "notebooks" / f"{name}.py")
