@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
-from sklearn.manifold import TSNE
+from sklearn.manifold import TSNE, trustworthiness
 from torch import Tensor, nn
 
 from gcl_core.batches import clean_batches
@@ -99,6 +99,36 @@ def map_of(
     features, labels = features_of(run, split)
     kept = thinned(labels, points)
     return tsne(features[kept], perplexity=min(perplexity, (len(kept) - 1) / 3)), labels[kept]
+
+
+def room(positions: Tensor, labels: Tensor, num_classes: int) -> Tensor:
+    """Radius of each class in a map, in units of that of the whole map.
+
+    sqrt(mean_i |x_i - c_j|^2) over the images of class j around their centre c_j, divided by the
+    same over all images.
+
+    Shape:
+        positions: (N, 2); labels: (N,); returns (C,) float64, NaN for an absent class.
+    """
+    radii = []
+    for chosen in [labels == labels, *(labels == j for j in range(num_classes))]:
+        points = positions[chosen].double()
+        radii.append((points - points.mean(0)).square().sum(1).mean().sqrt())
+    return torch.stack(radii[1:]) / radii[0]
+
+
+def neighbours_kept(features: Tensor, positions: Tensor, k: int = 10) -> float:
+    """Trustworthiness of a map: 1 if the k nearest neighbours in it are neighbours in the space.
+
+    Lower by the ranks of the wrong ones in the space; about 0.5 for a random map (Venna and Kaski
+    2001, as scikit-learn has it).
+
+    Raises:
+        GCLError: k is not in [1, N / 2).
+    """
+    if not 1 <= k < len(features) / 2:
+        raise GCLError(f"k must be at least 1 and below half of {len(features)} images, got {k}")
+    return float(trustworthiness(F.normalize(features).numpy(), positions.numpy(), n_neighbors=k))
 
 
 def angular_spread(features: Tensor, labels: Tensor, num_classes: int) -> Tensor:

@@ -320,7 +320,10 @@ def confusion_maps(
 
 
 def embedding_maps(
-    dataset: LongTailedDataset, maps: Mapping[str, tuple[Tensor, Tensor]], columns: int = 2
+    dataset: LongTailedDataset,
+    maps: Mapping[str, tuple[Tensor, Tensor]],
+    columns: int = 2,
+    size: float = 4.4,
 ) -> Figure:
     """t-SNE maps beside each other: the colour is the group, the figure drawn is the class.
 
@@ -328,14 +331,17 @@ def embedding_maps(
         dataset: its groups.
         maps: title, and (N, 2) positions with their (N,) labels.
         columns: maps in a row.
+        size: width of a map, in inches.
     """
     with style():
         rows = -(-len(maps) // columns)
-        figure = Figure(figsize=(4.4 * columns, 4.3 * rows + 0.4))
+        figure = Figure(figsize=(size * columns, (size - 0.1) * rows + 0.4))
         every = np.atleast_1d(figure.subplots(rows, columns)).flatten()
         for axes, (title, (positions, labels)) in zip(every, maps.items(), strict=False):
             _map(axes, dataset, positions, labels)
             axes.set_title(title)
+        for axes in every[len(maps) :]:
+            axes.set_axis_off()
         _group_key(figure, dataset)
         return figure
 

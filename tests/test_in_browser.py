@@ -142,8 +142,13 @@ def moved(page, index=0, seconds=20):
 
 @pytest.mark.parametrize(
     ("name", "pictures"),
-    [("00_long_tail", 1), ("01_softmax_saturation", 1), ("02_gaussian_cloud", 1)],
-    ids=["00", "01", "02"],
+    [
+        ("00_long_tail", 1),
+        ("01_softmax_saturation", 1),
+        ("02_gaussian_cloud", 1),
+        ("05_embedding", 1),
+    ],
+    ids=["00", "01", "02", "05"],
 )
 def test_a_slider_moves_its_picture(lab, page, name, pictures):
     notebook = jupytext.read(ROOT / "notebooks" / f"{name}.py")
