@@ -84,6 +84,7 @@ from gcl_core.evaluation import accuracies, confusion_matrix
 from gcl_core.figures import METHOD_LOOKS, about_runs, dots, over_seeds
 from gcl_core.folder_figures import accuracy_by_size, folder_overview
 from gcl_core.image_folder import split_image_folder, write_image_folder
+from gcl_core.interaction import is_live
 from gcl_core.methods import resolve
 from gcl_core.models import build_network
 from gcl_core.notebook import paired_difference, protocol, run_variants, show, table
@@ -111,7 +112,7 @@ from gcl_core.terminal import terminal
 # as yours.
 
 # %%
-scratch = tempfile.TemporaryDirectory(prefix="gcl-own-")  # removed with the kernel
+scratch = tempfile.TemporaryDirectory(prefix="gcl-own-")
 place = Path(scratch.name)
 usual = resolve(p.dataset, preset=p.preset or None)
 images, source = Path(p.dataset.removeprefix("folder:")).absolute(), p.dataset
@@ -656,6 +657,14 @@ table(["method", "test classes as in training (%)", "all classes alike (%)"], ro
 # seen on held-out images of such a folder, by anyone.
 #
 # </details>
+
+# %% [markdown]
+# The folders that this notebook has made are removed when nobody is at it; in a live notebook they
+# stay for the exercises until the kernel ends, or until you call `scratch.cleanup()`.
+
+# %%
+if not is_live():
+    scratch.cleanup()
 
 # %% [markdown]
 # ## Summary
