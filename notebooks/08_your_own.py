@@ -84,7 +84,6 @@ from gcl_core.evaluation import accuracies, confusion_matrix
 from gcl_core.figures import METHOD_LOOKS, about_runs, dots, over_seeds
 from gcl_core.folder_figures import accuracy_by_size, folder_overview
 from gcl_core.image_folder import split_image_folder, write_image_folder
-from gcl_core.interaction import is_live
 from gcl_core.methods import resolve
 from gcl_core.models import build_network
 from gcl_core.notebook import paired_difference, protocol, run_variants, show, table
@@ -663,6 +662,8 @@ table(["method", "test classes as in training (%)", "all classes alike (%)"], ro
 # stay for the exercises until the kernel ends, or until you call `scratch.cleanup()`.
 
 # %%
+from gcl_core.interaction import is_live
+
 if not is_live():
     scratch.cleanup()
 

@@ -12,7 +12,7 @@ def test_a_command_is_shown_with_its_lines_and_without_paths(tmp_path):
     )
     text = terminal("grid plan own.yaml --runs $RUNS", tmp_path, RUNS=tmp_path / "elsewhere").data
     first, second, *rest = text.splitlines()
-    assert (first, second) == ("```text", "$ python -m gcl_core grid plan own.yaml --runs $RUNS")
+    assert (first, second) == ("```", "$ python -m gcl_core grid plan own.yaml --runs $RUNS")
     assert "ce, seed 1  left" in rest
     assert "2 cells: 2 left" in rest
     assert rest[-1] == "```"
