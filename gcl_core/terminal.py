@@ -43,4 +43,4 @@ def terminal(command: str, folder: Path, **places: Path) -> Markdown:
     said = said.replace(f"{folder}{os.sep}", "")
     if done.returncode:
         raise GCLError(said.splitlines()[-1] if said else f"gcl_core {command} failed")
-    return Markdown(f"```text\n$ python -m gcl_core {command}\n{said}\n```")
+    return Markdown(f"```\n$ python -m gcl_core {command}\n{said}\n```")

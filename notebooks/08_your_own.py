@@ -111,7 +111,7 @@ from gcl_core.terminal import terminal
 # as yours.
 
 # %%
-scratch = tempfile.TemporaryDirectory(prefix="gcl-own-")  # removed with the kernel
+scratch = tempfile.TemporaryDirectory(prefix="gcl-own-")
 place = Path(scratch.name)
 usual = resolve(p.dataset, preset=p.preset or None)
 images, source = Path(p.dataset.removeprefix("folder:")).absolute(), p.dataset
@@ -656,6 +656,16 @@ table(["method", "test classes as in training (%)", "all classes alike (%)"], ro
 # seen on held-out images of such a folder, by anyone.
 #
 # </details>
+
+# %% [markdown]
+# The folders that this notebook has made are removed when nobody is at it; in a live notebook they
+# stay for the exercises until the kernel ends, or until you call `scratch.cleanup()`.
+
+# %%
+from gcl_core.interaction import is_live
+
+if not is_live():
+    scratch.cleanup()
 
 # %% [markdown]
 # ## Summary
