@@ -134,8 +134,8 @@ show(
 # clusters of the tail are small, but that shows how few points they have: t-SNE gives room to
 # points, not to classes. On the balanced *test* images (below) all classes have equally many
 # points, and the paper's "obscure region" is there: the few-shot classes 8 and 9 run into each
-# other and into the medium ones around them, under CE and, on this seed, under GCL as well. From these
-# two maps alone we would not call the second one "much easier to separate".
+# other and into the medium ones around them, under CE and, on this seed, under GCL as well. From
+# these two maps alone we would not call the second one "much easier to separate".
 #
 # ## Which features of a map stay?
 #
@@ -283,8 +283,9 @@ table(["", *data.groups], rows, f"Test images; {protocol(trained['gcl'])}.")
 #
 # ## Two dimensions: the picture is the embedding
 #
-# Fig. 2 of the paper draws classes with a margin between them that depends on the cloud. With
-# features in the plane, $f \in \mathbb R^2$, this can be drawn without any map. The direction of a
+# "As shown in Fig. 2", the paper says, "the tail class samples can be pushed
+# more away from the class boundary". With features in the plane, $f \in \mathbb R^2$, that can be
+# seen without any map, and measured. The direction of a
 # feature is one angle $\varphi$, that of an anchor one angle $\alpha_j$, and
 #
 # $$\cos\theta_j = \cos(\varphi - \alpha_j).$$
