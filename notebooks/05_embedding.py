@@ -178,7 +178,7 @@ show(
         {f"CE, perplexity {x:g}": stability["ce", x, 0] for x in perplexities}
         | {f"GCL, seed {seed}": stability["gcl", middle, seed] for seed in range(len(tested))},
         columns=3,
-        size=3.2,
+        size=2.6,
     ),
     "05_stability",
     "t-SNE maps of test features: CE at three perplexities, and below GCL with three seeds;"
@@ -357,10 +357,10 @@ explore(
 # Dots are training images, pale crosses test images, with the accuracy of each class at the rim. A
 # solid line is the boundary of the classifier; a dashed one is where training has it, at the mean
 # of the cloud; the fans are the clouds, as dense as $|\varepsilon|$ is likely. Move the slider, in
-# a live notebook, through the recorded epochs; here are four of them.
+# a live notebook, through the recorded epochs; here are three of them.
 
 # %%
-chosen = [epochs[0], epochs[3], epochs[6], epochs[-1]]
+chosen = [epochs[0], epochs[6], epochs[-1]]
 show(
     planes(
         sets[p.seed],
@@ -369,12 +369,11 @@ show(
             for name in ("CE", "GCL")
             for epoch in chosen
         },
-        columns=4,
         size=2.9,
     ),
     "05_plane_by_epoch",
-    "The same embeddings at four epochs, CE above and GCL below: the head is separated first, the"
-    " tail crosses into its arc late, and further under GCL.",
+    "The same embeddings at three epochs, CE above and GCL below: the head is separated first,"
+    " the tail crosses into its arc late, and further under GCL.",
     folder,
     {"seed": p.seed, "epochs": chosen, "scale": scale, "noise_multiplier": k},
 )
