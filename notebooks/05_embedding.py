@@ -178,7 +178,7 @@ show(
         {f"CE, perplexity {x:g}": stability["ce", x, 0] for x in perplexities}
         | {f"GCL, seed {seed}": stability["gcl", middle, seed] for seed in range(len(tested))},
         columns=3,
-        size=3.2,
+        size=2.6,
     ),
     "05_stability",
     "t-SNE maps of test features: CE at three perplexities, and below GCL with three seeds;"
@@ -283,8 +283,9 @@ table(["", *data.groups], rows, f"Test images; {protocol(trained['gcl'])}.")
 #
 # ## Two dimensions: the picture is the embedding
 #
-# Fig. 2 of the paper draws classes with a margin between them that depends on the cloud. With
-# features in the plane, $f \in \mathbb R^2$, this can be drawn without any map. The direction of a
+# "As shown in Fig. 2", the paper says, "the tail class samples can be pushed
+# more away from the class boundary". With features in the plane, $f \in \mathbb R^2$, that can be
+# seen without any map, and measured. The direction of a
 # feature is one angle $\varphi$, that of an anchor one angle $\alpha_j$, and
 #
 # $$\cos\theta_j = \cos(\varphi - \alpha_j).$$
@@ -356,10 +357,10 @@ explore(
 # Dots are training images, pale crosses test images, with the accuracy of each class at the rim. A
 # solid line is the boundary of the classifier; a dashed one is where training has it, at the mean
 # of the cloud; the fans are the clouds, as dense as $|\varepsilon|$ is likely. Move the slider, in
-# a live notebook, through the recorded epochs; here are four of them.
+# a live notebook, through the recorded epochs; here are three of them.
 
 # %%
-chosen = [epochs[0], epochs[3], epochs[6], epochs[-1]]
+chosen = [epochs[0], epochs[6], epochs[-1]]
 show(
     planes(
         sets[p.seed],
@@ -368,12 +369,11 @@ show(
             for name in ("CE", "GCL")
             for epoch in chosen
         },
-        columns=4,
-        size=2.9,
+        size=2.6,
     ),
     "05_plane_by_epoch",
-    "The same embeddings at four epochs, CE above and GCL below: the head is separated first, the"
-    " tail crosses into its arc late, and further under GCL.",
+    "The same embeddings at three epochs, CE above and GCL below: the head is separated first,"
+    " the tail crosses into its arc late, and further under GCL.",
     folder,
     {"seed": p.seed, "epochs": chosen, "scale": scale, "noise_multiplier": k},
 )

@@ -161,3 +161,35 @@ def test_group_means_leave_out_what_has_no_value():
     values = torch.tensor([1.0, 3.0, torch.nan, 8.0])
     means = embedding.group_means(values, {"many": [0, 1], "few": [2, 3]})
     assert means == {"many": 2.0, "few": 8.0}
+
+
+def test_room_is_the_radius_of_a_class_in_units_of_the_map():
+    positions = torch.tensor([[0.0, 0], [2, 0], [10, 5], [10, 11]])
+    labels = torch.tensor([0, 0, 2, 2])
+    whole = float((positions - positions.mean(0)).square().sum(1).mean().sqrt())
+    room = embedding.room(positions, labels, 3)
+    assert room[[0, 2]].tolist() == pytest.approx([1 / whole, 3 / whole])
+    assert torch.isnan(room[1])
+    torch.testing.assert_close(
+        embedding.room(7 * positions - 3, labels, 3), room, equal_nan=True, rtol=1e-6, atol=0
+    )
+
+
+def test_a_map_that_keeps_neighbours_is_told_from_a_random_one():
+    angles = 3 * torch.rand(200, generator=seeded())
+    lengths = 1 + 9 * torch.rand(200, 1, generator=seeded(1))
+    features = lengths * torch.stack([angles.cos(), angles.sin()], 1)
+    kept = torch.stack([angles, 0 * angles], 1)
+    assert embedding.neighbours_kept(features, kept) > 0.999
+    shuffled = kept[torch.randperm(200, generator=seeded(2))]
+    assert embedding.neighbours_kept(features, shuffled) == pytest.approx(0.5, abs=0.06)
+    # Points that the map piles up though they lie apart count; neighbours torn apart do not.
+    folded = torch.stack([(angles - 1.5).abs(), 0 * angles], 1)
+    torn = torch.stack([angles + 10 * (angles > 1.5), 0 * angles], 1)
+    assert embedding.neighbours_kept(features, folded) < 0.9
+    assert embedding.neighbours_kept(features, torn) > 0.99
+    for k in (0, 100):
+        with pytest.raises(
+            GCLError, match=f"k must be at least 1 and below half of 200 .* got {k}"
+        ):
+            embedding.neighbours_kept(features, kept, k)

@@ -156,6 +156,7 @@ def test_a_slider_moves_its_picture(lab, page, name, pictures):
     cell.source = re.sub(r'preset: str = "\w*"', 'preset: str = "smoke"', cell.source)
     cell.source = re.sub(r"seeds: int = \d+", "seeds: int = 1", cell.source)
     cell.source = re.sub(r"workers: int = \d+", "workers: int = 1", cell.source)
+    cell.source = re.sub(r"points: int = \d+", "points: int = 60", cell.source)
     run_in_lab(lab, page, notebook, name)
     for index in range(pictures):
         before, after = moved(page, index)

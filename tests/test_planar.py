@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 from gcl_core import GCLLoss, cloud_sizes, planar
 from gcl_core.errors import GCLError
 from gcl_core.gaussian import matched_tau
+from gcl_core.imbalance import nested_subset
 from gcl_core.planar_figures import Trained, planes
 from gcl_core.priors import LogitAdjustedLoss
+from gcl_core.sources import load_source
 
 COUNTS = planar.COUNTS
 
@@ -94,11 +96,12 @@ def test_a_feature_is_inside_exactly_when_it_is_classified_right(degrees, seed):
 
 
 def test_accuracies_and_medians_are_those_of_a_loop():
-    anchors, labels = on_circle(0, 180, length=5), torch.tensor([0, 0, 0, 1, 1])
-    features = on_circle(10, 80, 100, 170, 20)
-    assert planar.class_accuracies(features, labels, anchors).tolist() == pytest.approx(
-        [200 / 3, 50]
-    )
+    anchors, labels = on_circle(0, 180), torch.tensor([0, 0, 0, 1, 1])
+    long_and_short = on_circle(0, 90) * torch.tensor([[5.0], [1.0]])  # only directions count
+    right = planar.class_accuracies(on_circle(10, 80, 100, 170, 20), labels, anchors)
+    assert right.tolist() == pytest.approx([200 / 3, 50])
+    right = planar.class_accuracies(on_circle(55, 40), torch.tensor([1, 0]), long_and_short)
+    assert right.tolist() == [100, 100]
     values = torch.tensor([5.0, 1.0, 3.0, 2.0, 7.0])
     assert planar.class_medians(values, labels, 2).tolist() == [3, 2]
 
@@ -122,7 +125,13 @@ def test_digits_are_long_tailed_centred_and_drawn_by_the_seed():
     assert data.class_names == ("3", "5", "9")
     again, other = planar.few_digits(1), planar.few_digits(2)
     assert torch.equal(data.train_images, again.train_images)
-    assert not torch.equal(data.train_images, other.train_images)
+    assert not torch.equal(data.test_images, other.test_images)
+    source = load_source("digits", data_seed=1)
+    labels = torch.tensor([{3: 0, 5: 1, 9: 2}.get(int(y), -1) for y in source.train_labels])
+    pool = source.train_images[labels >= 0]
+    chosen = nested_subset(labels[labels >= 0], list(COUNTS), torch.Generator().manual_seed(1))
+    images = pool[chosen].flatten(1) / 255
+    torch.testing.assert_close(data.train_images, images - images.mean(0))
 
 
 def test_no_image_is_in_both_training_and_test_and_labels_follow_the_order_of_digits():
