@@ -178,7 +178,7 @@ show(
         {f"CE, perplexity {x:g}": stability["ce", x, 0] for x in perplexities}
         | {f"GCL, seed {seed}": stability["gcl", middle, seed] for seed in range(len(tested))},
         columns=3,
-        size=2.6,
+        size=2.7,
     ),
     "05_stability",
     "t-SNE maps of test features: CE at three perplexities, and below GCL with three seeds;"
