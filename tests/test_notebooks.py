@@ -104,9 +104,7 @@ def test_sections_are_there(path):
     prose = "\n".join(c.source for c in nbformat.read(path, 4).cells if c.cell_type == "markdown")
     for part in ("# ", "## Parameters", "**What to notice.**", "## Exercises", "## Summary"):
         assert part in prose
-    question, rest = prose.split("## Parameters")
-    assert question.count("Afterwards you can") == 1
-    assert re.search(r"about \d+\s(seconds|minutes?)[^.]*\d\.\d\sGB", rest.replace("\n", " ")[:900])
+    assert prose.split("## Parameters")[0].count("Afterwards you can") == 1
     assert prose.split("## Summary")[1].count("## References") == 1
     exercises = prose.split("## Exercises")[1].split("## Summary")[0]
     assert 3 <= len(re.findall(r"^\d\. ", exercises, re.MULTILINE)) <= 5
