@@ -127,14 +127,15 @@ def drag(page, handle):
 def moved(page, index=0, seconds=20):
     """Alternative text and bytes of a picture before and after its first slider is dragged."""
     box = page.locator(".widget-vbox").nth(index)
-    picture = box.locator("img")
-    picture.wait_for()
-    before = picture.get_attribute("alt"), picture.get_attribute("src")
+
+    def shown():  # both at one moment: between two questions the picture may be replaced
+        return box.locator("img").evaluate("image => [image.alt, image.src]")
+
+    before = shown()
     drag(page, box.locator("[role=slider]").first)
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
-        after = picture.get_attribute("alt"), picture.get_attribute("src")
-        if after != before:
+        if (after := shown()) != before:
             return before, after
         page.wait_for_timeout(50)
     raise AssertionError("the slider was moved, and the picture stayed as it was")
