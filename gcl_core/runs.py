@@ -167,9 +167,10 @@ class RunFolder:
         return state
 
     def save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Replace the checkpoint, then the table of metrics that it holds."""
+        """Replace the checkpoint, then append the row of its last epoch to `metrics.csv`."""
         atomic_save(self.checkpoint_file, {"run": self.path.name, **checkpoint})
-        self.write_metrics(checkpoint["history"])
+        if checkpoint["history"]:
+            self._append("metrics.csv", checkpoint["history"][-1])
 
     def keep(self, epoch: int, state: dict[str, Any]) -> None:
         """Write what is to be looked at again after an epoch."""
@@ -193,7 +194,7 @@ class RunFolder:
         return self.path / f"kept-{epoch:04d}.pt"
 
     def write_metrics(self, history: list[dict[str, Any]]) -> None:
-        """Write `metrics.csv`, one row an epoch."""
+        """Write all of `metrics.csv`, one row an epoch."""
         if history:
             text = io.StringIO()
             writer = csv.DictWriter(text, history[0].keys(), lineterminator="\n")
@@ -203,7 +204,10 @@ class RunFolder:
 
     def add_timing(self, **row: float) -> None:
         """Append a row to `timing.csv`."""
-        file = self.path / "timing.csv"
+        self._append("timing.csv", row)
+
+    def _append(self, name: str, row: dict[str, Any]) -> None:
+        file = self.path / name
         new = not file.exists()
         with file.open("a") as stream:
             writer = csv.DictWriter(stream, row.keys(), lineterminator="\n")

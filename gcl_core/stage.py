@@ -61,6 +61,8 @@ def train_stage(
         if finished:
             return
         history: list[dict[str, Any]] = saved["history"] if saved else []
+        if writes:
+            folder.write_metrics(history)  # killed after a checkpoint, it may lack that row
         weights = parameter_groups(module)
         epochs = stage.epochs if weights else 0
         if weights:
@@ -111,7 +113,6 @@ def train_stage(
         if writes:
             if not weights:
                 folder.save_checkpoint({"module": module.state_dict(), "history": history})
-            folder.write_metrics(history)  # again: the last epoch may have been killed before it
             folder.finish(evaluate() | {"epochs": epochs} | _best_on_test(history))
         fabric.barrier()
 
