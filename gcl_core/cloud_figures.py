@@ -9,9 +9,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from gcl_core.figures import GROUP_COLOURS, METHOD_LOOKS, Look, Series, _label_ends, _lines, style
+from gcl_core.drawing import draw_lines, label_ends
 from gcl_core.gaussian import cloud_moments, expected_binary_loss
+from gcl_core.looks import GROUP_COLOURS, METHOD_LOOKS, Look, style
 from gcl_core.saturation import binary_gradient, cloud_quadrature, expected_binary_gradient
+from gcl_core.series import Series
 
 ANCHOR = math.radians(60)  # of the two anchors of `circle`, from the axis between them
 PLAIN = Look("no cloud", METHOD_LOOKS["ce"].colour)
@@ -53,12 +55,12 @@ def approximation_lines(
         figure = Figure(figsize=(9.5, 3.9))
         left, right = figure.subplots(1, 2)
         for axes, lines in ((left, growth), (right, cosines)):
-            _lines(axes, sizes, lines)
+            draw_lines(axes, sizes, lines)
             axes.set_xlabel(r"$\delta / |f|$")
         left.set_title(r"Length $|f + \delta\varepsilon| \, / \, |f|$")
         right.set_title("Cosine of the perturbed feature")
-        _label_ends(left, sizes, growth, 0.09)
-        _label_ends(right, sizes, cosines, 0.16)
+        label_ends(left, sizes, growth, 0.09)
+        label_ends(right, sizes, cosines, 0.16)
         return figure
 
 
@@ -78,7 +80,7 @@ def jensen_gap(reach: float, sigma: float = 1 / 3, end: float = 20.0) -> Figure:
             (loss, _loss_lines(difference, reach, sigma)),
             (gradient, _gradient_lines(difference, reach, sigma)),
         ):
-            _lines(axes, difference.tolist(), lines)
+            draw_lines(axes, difference.tolist(), lines)
             _, fixed, mean = lines
             axes.fill_between(
                 difference, fixed.values, mean.values, color=CLOUD.colour, alpha=0.2, lw=0
@@ -86,7 +88,7 @@ def jensen_gap(reach: float, sigma: float = 1 / 3, end: float = 20.0) -> Figure:
             axes.set_xlabel("clean logit difference $z_y - z_j$")
         loss.set_title("Loss")
         gradient.set_title("Gradient $1 - p_y$")
-        _label_ends(gradient, difference.tolist(), _gradient_lines(difference, reach, sigma), 0.16)
+        label_ends(gradient, difference.tolist(), _gradient_lines(difference, reach, sigma), 0.16)
         return figure
 
 
@@ -150,7 +152,7 @@ def circle(cloud_size: float, noise_multiplier: float, scale: float) -> Figure:
         gradient = figure.add_subplot(grid[0, 1])
         surface = figure.add_subplot(grid[1, 1], sharex=gradient)
         lines = _gradient_lines(difference, reach)
-        _lines(gradient, angle.tolist(), lines)
+        draw_lines(gradient, angle.tolist(), lines)
         gradient.set_title("Gradient $1 - p_y$ of a tail image")
         gradient.set(ylim=(-0.03, 1.03))
         for look, y in zip((PLAIN, FIXED, CLOUD), (0.95, 0.83, 0.71), strict=True):

@@ -1,12 +1,11 @@
 """The figures of the study: functions from data to a matplotlib Figure, in one visual language.
 
-One colour for each group and each method everywhere (Okabe and Ito 2008, plus two greys), labels on
-the lines instead of legends, the same axes where things are compared. No pyplot state is used.
+Labels on the lines instead of legends, the same axes where things are compared; `looks` has the
+colours, `drawing` the pieces. No pyplot state is used.
 """
 
 import io
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,134 +14,27 @@ import matplotlib as mpl
 import matplotlib.ticker
 import numpy as np
 import seaborn as sns
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.transforms import blended_transform_factory
-from scipy.optimize import isotonic_regression
 from torch import Tensor
 
 import gcl_core
 from gcl_core.dark import in_dark
 from gcl_core.dataset import LongTailedDataset
+from gcl_core.drawing import (
+    by_class,
+    class_axis,
+    draw_counts,
+    draw_lines,
+    draw_map,
+    group_key,
+    label_ends,
+    legend_below,
+    short,
+)
 from gcl_core.files import atomic_json, atomic_write
+from gcl_core.looks import METHOD_LOOKS, style
+from gcl_core.series import Series, over_seeds
 from gcl_core.training import Run
-
-GROUP_COLOURS = {"many": "#0072B2", "medium": "#E69F00", "few": "#CC79A7"}
-
-
-@dataclass(frozen=True)
-class Look:
-    """How a method is drawn, everywhere.
-
-    Attributes:
-        label: what figures and tables call it.
-        colour: of lines and points.
-        line: matplotlib line style; methods of similar colour differ in it.
-    """
-
-    label: str
-    colour: str
-    line: str | tuple[int, tuple[int, ...]] = "-"
-
-
-# One colour for each family, and a line style for each of its members: black and grey for
-# cross-entropy and its weights, sky blue for what re-balances it, brown for margins and priors,
-# green and vermilion for GCL. No group has any of them.
-METHOD_LOOKS = {
-    "ce": Look("CE", "#000000"),
-    "focal": Look("focal", "#000000", "--"),
-    "equalization": Look("equalization", "#000000", "-."),
-    "label_aware": Look("label-aware smoothing", "#000000", ":"),
-    "class_balanced": Look("class-balanced", "#8A8A8A", (0, (8, 3))),
-    "ce_mixup": Look("CE + mixup", "#8A8A8A", "--"),
-    "class_balanced_focal": Look("class-balanced focal", "#8A8A8A", "-."),
-    "no_cloud": Look("no cloud (k = 0)", "#8A8A8A", ":"),
-    "ce_drw": Look("CE + DRW", "#8A8A8A", (0, (6, 1, 1, 1, 1, 1))),
-    "ce_drs": Look("CE + DRS", "#8A8A8A", (0, (1, 4))),
-    "mislas": Look("MiSLAS", "#56B4E9"),
-    "ce_crt": Look("CE + cRT", "#56B4E9", "--"),
-    "ce_mixup_crt": Look("CE + mixup + cRT", "#56B4E9", "-."),
-    "ce_lws": Look("CE + LWS", "#56B4E9", ":"),
-    "ce_tau_norm": Look("CE + τ-norm.", "#56B4E9", (0, (6, 1, 1, 1, 1, 1))),
-    "ce_ncm": Look("CE + NCM", "#56B4E9", (0, (1, 4))),
-    "disalign": Look("DisAlign", "#56B4E9", (0, (8, 3))),
-    "ldam_drw": Look("LDAM-DRW", "#6B3E1D"),
-    "ldam": Look("LDAM", "#6B3E1D", "--"),
-    "logit_adjustment": Look("logit adjustment", "#6B3E1D", "-."),
-    "post_hoc": Look("post-hoc adjustment", "#6B3E1D", ":"),
-    "balanced_softmax": Look("balanced softmax", "#6B3E1D", (0, (6, 1, 1, 1, 1, 1))),
-    "lade": Look("LADE", "#6B3E1D", (0, (1, 4))),
-    "bbn": Look("BBN", "#5D3A9B"),
-    "hybrid_sc": Look("Hybrid-SC", "#5D3A9B", "--"),
-    "hybrid_psc": Look("Hybrid-PSC", "#5D3A9B", "-."),
-    "tde": Look("De-confound-TDE", "#5D3A9B", ":"),
-    "oltr": Look("OLTR", "#5D3A9B", (0, (6, 1, 1, 1, 1, 1))),
-    "gcl": Look("GCL, stage 1", "#009E73"),
-    "gcl_crt": Look("GCL + cRT", "#D55E00"),
-    "gcl_angular_crt": Look("angular GCL + cRT", "#D55E00", "--"),
-}
-
-GROUP_LOOKS = {group: Look(group, colour) for group, colour in GROUP_COLOURS.items()}
-SAMPLER_LOOKS = {
-    "IB": Look("IB: every image alike", "#000000"),
-    "SQRT": Look("square root", "#8A8A8A", (0, (8, 3))),
-    "CB": Look("CB: every class alike", "#56B4E9"),
-    "EN": Look("EN: effective number", "#009E73", "--"),
-    "CBEN": Look("CBEN (published a, b)", "#D55E00", ":"),
-    "REV": Look("reversed (BBN)", "#5D3A9B", "-."),
-}
-
-RC: dict[str, Any] = {
-    "axes.grid": True,
-    "axes.spines.right": False,
-    "axes.spines.top": False,
-    "axes.titlelocation": "left",
-    "axes.titlesize": 14,
-    "axes.titleweight": "bold",
-    "figure.constrained_layout.use": True,
-    "font.size": 13,
-    "grid.alpha": 0.25,
-    "lines.linewidth": 2.2,
-    "svg.fonttype": "path",
-    "svg.hashsalt": "gcl_core",
-}
-
-
-@contextmanager
-def style() -> Iterator[None]:
-    """The one style of every figure; what the user has set elsewhere is left as it is."""
-    with mpl.rc_context():
-        mpl.rcdefaults()
-        mpl.rcParams.update(RC)  # type: ignore[arg-type]
-        yield
-
-
-@dataclass(frozen=True)
-class Series:
-    """Values by class, epoch or anything else along x, with their spread.
-
-    Attributes:
-        look: label, colour and line style.
-        values: (n,).
-        spread: (n,) half height of the band around them, such as a standard deviation.
-    """
-
-    look: Look
-    values: Sequence[float]
-    spread: Sequence[float] | None = None
-
-
-def over_seeds(look: Look, rows: Sequence[Sequence[float]]) -> Series:
-    """Mean and standard deviation (n - 1) over runs of values (runs, n); one run has no spread."""
-    values = np.asarray(rows, dtype=float)
-    spread = values.std(0, ddof=1).tolist() if len(values) > 1 else None
-    return Series(look, values.mean(0).tolist(), spread)
-
-
-def curve(look: Look, runs: Sequence[Run], key: str) -> Series:
-    """A column of the metrics of several runs by epoch, both stages one after the other."""
-    rows = [[row[key] for folder in run.folders for row in folder.metrics] for run in runs]
-    return over_seeds(look, [[float(value) for value in row] for row in rows])
 
 
 def record_curves(records: Sequence[Mapping[str, Any]]) -> Figure:
@@ -177,13 +69,13 @@ def gradient_curves(differences: Sequence[float], curves: Sequence[Series]) -> F
         figure = Figure(figsize=(9, 4))
         plain, logarithmic = figure.subplots(1, 2)
         for axes in (plain, logarithmic):
-            _lines(axes, differences, curves)
+            draw_lines(axes, differences, curves)
             axes.set_xlabel("clean logit difference $z_y - z_j$")
         plain.set_title("Gradient $1 - p_y$")
         logarithmic.set_title("The same, logarithmic")
         logarithmic.set_yscale("log")
         logarithmic.set_ylim(1e-6, 2)
-        _label_ends(plain, differences, curves)
+        label_ends(plain, differences, curves)
         return figure
 
 
@@ -212,7 +104,7 @@ def values_by_class(
                 axes.set_ylim(floor[title], max(1.2, 1.3 * highest))
             if percent:
                 axes.set_ylim(-3, 103)
-            _by_class(axes, dataset, title, lines)
+            by_class(axes, dataset, title, lines)
         for axes in every[:-1]:
             axes.set_xlabel("")
         return figure
@@ -232,7 +124,7 @@ def training_curves(
         every = np.atleast_1d(figure.subplots(1, len(panels)))
         for axes, (title, lines) in zip(every, panels.items(), strict=True):
             for series in lines:
-                _lines(axes, range(1, len(series.values) + 1), [series])
+                draw_lines(axes, range(1, len(series.values) + 1), [series])
             if stage2_starts:
                 axes.axvline(stage2_starts + 0.5, color="0.5", lw=1)
                 axes.annotate(
@@ -244,7 +136,7 @@ def training_curves(
             axes.set(title=title, xlabel="epoch")
             if "%" in title:
                 axes.set_ylim(-3, 103)
-        _legend_below(figure, next(iter(panels.values())))
+        legend_below(figure, next(iter(panels.values())))
         return figure
 
 
@@ -269,14 +161,14 @@ def sweeps(
         figure = Figure(figsize=(min(4.6, 11 / len(panels)) * len(panels) + 0.6, 4.2))
         every = np.atleast_1d(figure.subplots(1, len(panels), sharey=True))
         for axes, (title, lines) in zip(every, panels.items(), strict=True):
-            _lines(axes, x, lines, marker="o")
+            draw_lines(axes, x, lines, marker="o")
             axes.set(title=title, xlabel=xlabel, ylim=(-3, 103))
             if doubling:
                 axes.set_xscale("symlog", linthresh=1)
                 ticks = [at for at in (0, 1, 3, 10, 30, 100, 300) if at <= max(x)]
                 axes.set_xticks(ticks, map(str, ticks))
                 axes.xaxis.set_minor_locator(mpl.ticker.NullLocator())
-            _label_ends(axes, x, lines)
+            label_ends(axes, x, lines)
         every[0].set_ylabel(ylabel)
         return figure
 
@@ -293,7 +185,7 @@ def confusion_maps(
     with style():
         figure = Figure(figsize=(4.6 * len(confusions) + 0.8, 4.9))
         every = np.atleast_1d(figure.subplots(1, len(confusions)))
-        names = [_short(name) for name in dataset.class_names]
+        names = [short(name) for name in dataset.class_names]
         few = dataset.num_classes <= 20
         for axes, (title, confusion) in zip(every, confusions.items(), strict=True):
             images = np.asarray(confusion, dtype=float)
@@ -338,11 +230,11 @@ def embedding_maps(
         figure = Figure(figsize=(size * columns, (size - 0.1) * rows + 0.4))
         every = np.atleast_1d(figure.subplots(rows, columns)).flatten()
         for axes, (title, (positions, labels)) in zip(every, maps.items(), strict=False):
-            _map(axes, dataset, positions, labels)
+            draw_map(axes, dataset, positions, labels)
             axes.set_title(title)
         for axes in every[len(maps) :]:
             axes.set_axis_off()
-        _group_key(figure, dataset)
+        group_key(figure, dataset)
         return figure
 
 
@@ -499,13 +391,16 @@ def headline(
     with style():
         figure = Figure(figsize=(9.5, 8.6))
         (counts, accuracy), below = figure.subplots(2, 2, height_ratios=[0.8, 1])
-        _counts(counts, dataset)
-        _by_class(accuracy, dataset, "Accuracy by class (%)", accuracies, counts=False)
+        draw_counts(counts, dataset.class_counts, dataset.groups)
+        counts.set_title("Training images by class")
+        counts.margins(y=0.1)
+        class_axis(counts, dataset, False, strip=False)
+        by_class(accuracy, dataset, "Accuracy by class (%)", accuracies, counts=False)
         accuracy.set_ylim(-3, 103)
         for axes, (title, (positions, labels)) in zip(below, maps.items(), strict=True):
-            _map(axes, dataset, positions, labels)
+            draw_map(axes, dataset, positions, labels)
             axes.set_title(title)
-        _group_key(figure, dataset)
+        group_key(figure, dataset)
         return figure
 
 
@@ -545,133 +440,3 @@ def about_runs(*groups: Sequence[Run]) -> dict[str, Any]:
     """
     last = {run.path.name: run.folders[-1] for runs in groups for run in runs}
     return {"runs": {name: {**folder.about, **folder.identity} for name, folder in last.items()}}
-
-
-def _lines(axes: Axes, x: Sequence[float], lines: Sequence[Series], **more: Any) -> None:
-    for series in lines:
-        look, values = series.look, np.asarray(series.values)
-        axes.plot(x, values, color=look.colour, ls=look.line, label=look.label, **more)
-        if series.spread is not None:
-            half = np.asarray(series.spread)
-            low, high = values - half, values + half
-            axes.fill_between(x, low, high, color=look.colour, alpha=0.13, lw=0)
-
-
-def _label_ends(
-    axes: Axes, x: Sequence[float], lines: Sequence[Series], gap: float = 0.075
-) -> None:
-    """Each line's label as near its right end as `gap` (axes heights) between labels allows."""
-    axes.autoscale_view()  # otherwise done only when drawn
-    ends = sorted((float(s.values[-1]), i) for i, s in enumerate(lines))
-    to_axes = axes.transData + axes.transAxes.inverted()
-    wanted = [float(to_axes.transform((x[-1], value))[1]) for value, _ in ends]
-    # With i gaps taken from label i, "apart by a gap" reads "in order": least squares in order.
-    gaps = gap * np.arange(len(ends))
-    placed = isotonic_regression(np.subtract(wanted, gaps)).x.clip(0, 1 - gaps[-1]) + gaps
-    for place, (_, i) in zip(placed, ends, strict=True):
-        look = lines[i].look
-        axes.annotate(
-            look.label,
-            (1.015, place),
-            xycoords="axes fraction",
-            color=look.colour,
-            va="center",
-            size=11.5,
-            annotation_clip=False,
-        )
-
-
-def _by_class(
-    axes: Axes,
-    dataset: LongTailedDataset,
-    title: str,
-    lines: Sequence[Series],
-    counts: bool = True,
-) -> None:
-    classes = range(dataset.num_classes)
-    few = dataset.num_classes <= 20
-    _lines(axes, classes, lines, marker="o" if few else None, ms=5)
-    axes.set_title(title)
-    _label_ends(axes, classes, lines, 0.1)
-    _class_axis(axes, dataset, counts)
-
-
-def _class_axis(axes: Axes, dataset: LongTailedDataset, counts: bool, strip: bool = True) -> None:
-    """Class names (and counts) along x, and a strip in the colours of the groups."""
-    number = dataset.num_classes
-    step = 1 if number <= 20 else number // 10
-    ticks = range(0, number, step)
-    names = [_short(dataset.class_names[j]) for j in ticks]
-    if counts:
-        names = [f"{n}\n{dataset.class_counts[j]}" for n, j in zip(names, ticks, strict=True)]
-    axes.set_xticks(ticks, names, size=11)
-    axes.set_xlim(-0.5, number - 0.5)
-    axes.set_xlabel("class" + (" and its training images" if counts else ", head to tail"))
-    place = blended_transform_factory(axes.transData, axes.transAxes)
-    for group, members in dataset.groups.items():
-        for j in members if strip else ():
-            axes.fill_between(
-                [j - 0.5, j + 0.5], 0, 0.02, transform=place, color=GROUP_COLOURS[group], lw=0
-            )
-
-
-def _counts(axes: Axes, dataset: LongTailedDataset) -> None:
-    for group, members in dataset.groups.items():
-        heights = [dataset.class_counts[j] for j in members]
-        axes.bar(members, heights, 0.85, color=GROUP_COLOURS[group])
-        if dataset.num_classes <= 20:
-            for j, height in zip(members, heights, strict=True):
-                axes.annotate(
-                    str(height),
-                    (j, height),
-                    (0, 2),
-                    textcoords="offset points",
-                    ha="center",
-                    size=11,
-                )
-    axes.set_title("Training images by class")
-    axes.grid(axis="x", visible=False)
-    axes.margins(y=0.1)
-    _class_axis(axes, dataset, False, strip=False)
-
-
-def _map(axes: Axes, dataset: LongTailedDataset, positions: Tensor, labels: Tensor) -> None:
-    """Points of a map: the class's index as glyph for up to 10 classes, a dot for more."""
-    points, classes = positions.numpy(), labels.numpy()
-    for group, members in dataset.groups.items():
-        for j in members:
-            x, y = points[classes == j].T
-            marker = f"${j}$" if dataset.num_classes <= 10 else "."
-            size = 34 if dataset.num_classes <= 10 else 12
-            axes.scatter(x, y, size, GROUP_COLOURS[group], marker=marker, lw=0.3)
-    axes.set(xticks=[], yticks=[], xlabel="", ylabel="")
-    axes.grid(visible=False)
-    for spine in axes.spines.values():
-        spine.set(visible=True, color="0.8")
-
-
-def _group_key(figure: Figure, dataset: LongTailedDataset) -> None:
-    """One line below all panels: the colour of each group, and its classes."""
-    handles = [
-        mpl.lines.Line2D([], [], color=GROUP_COLOURS[g], marker="s", ls="", ms=10)
-        for g in dataset.groups
-    ]
-    labels = [f"{g}-shot: {_classes(members)}" for g, members in dataset.groups.items()]
-    compact = {"handletextpad": 0.0, "columnspacing": 1.0, "fontsize": 12}
-    figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False, **compact)
-
-
-def _classes(members: Sequence[int]) -> str:
-    if len(members) > 1 and list(members) == list(range(members[0], members[-1] + 1)):
-        return f"classes {members[0]} to {members[-1]}"
-    return f"{len(members)} {'class' if len(members) == 1 else 'classes'}"
-
-
-def _legend_below(figure: Figure, lines: Sequence[Series]) -> None:
-    handles = [mpl.lines.Line2D([], [], color=s.look.colour, ls=s.look.line, lw=2.2) for s in lines]
-    labels = [s.look.label for s in lines]
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(lines), frameon=False)
-
-
-def _short(name: str) -> str:
-    return name if len(name) <= 6 else name[:5] + "."

@@ -5,17 +5,11 @@ from dataclasses import replace
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.transforms import blended_transform_factory
 
 from gcl_core.dataset import LongTailedDataset
-from gcl_core.figures import (
-    GROUP_COLOURS,
-    Series,
-    _group_key,
-    _label_ends,
-    _lines,
-    style,
-)
+from gcl_core.drawing import draw_counts, draw_lines, group_key, group_strip, label_ends
+from gcl_core.looks import style
+from gcl_core.series import Series
 
 SHOWN = 20  # classes at most, so that their names can be read
 
@@ -29,21 +23,8 @@ def folder_overview(dataset: LongTailedDataset) -> Figure:
     with style():
         figure = Figure(figsize=(9, 4.4))
         counts, pictures = figure.subplots(2, 1, height_ratios=[2.6, 1], sharex=True)
-        group_of = _group_of(dataset)
-        heights = [dataset.class_counts[j] for j in order]
-        colours = [GROUP_COLOURS[group_of[j]] for j in order]
-        counts.bar(range(len(order)), heights, 0.85, color=colours)
-        for place, height in enumerate(heights):
-            counts.annotate(
-                str(height),
-                (place, height),
-                (0, 2),
-                textcoords="offset points",
-                ha="center",
-                size=11,
-            )
+        draw_counts(counts, [dataset.class_counts[j] for j in order], _places(dataset, order))
         counts.set_title("Training images by class, and one of them")
-        counts.grid(axis="x", visible=False)
         counts.margins(y=0.12)
         counts.tick_params(axis="x", length=0)
         for place, j in enumerate(order):
@@ -58,7 +39,7 @@ def folder_overview(dataset: LongTailedDataset) -> Figure:
         pictures.grid(visible=False)
         for spine in pictures.spines.values():
             spine.set_visible(False)
-        _group_key(figure, dataset)
+        group_key(figure, dataset)
         return figure
 
 
@@ -84,24 +65,23 @@ def accuracy_by_size(dataset: LongTailedDataset, lines: Sequence[Series]) -> Fig
             for line in lines
         ]
         places = range(len(order))
-        _lines(axes, places, ordered, marker="o", ms=5)
+        draw_lines(axes, places, ordered, marker="o", ms=5)
         axes.set(title="Test accuracy (%)", xlim=(-0.5, len(order) - 0.5), ylim=(-3, 103))
         counts = [dataset.class_counts[j] for j in order]
         names = [f"{name}\n{n}" for name, n in zip(_names(dataset, order), counts, strict=True)]
         axes.set_xticks(places, names, size=11)
         axes.set_xlabel("class and its training images")
-        across = blended_transform_factory(axes.transData, axes.transAxes)
-        group_of = _group_of(dataset)
-        for place, j in enumerate(order):
-            left, right = place - 0.5, place + 0.5
-            colour = GROUP_COLOURS[group_of[j]]
-            axes.fill_between([left, right], 0, 0.02, transform=across, color=colour, lw=0)
-        _label_ends(axes, places, ordered, 0.1)
+        group_strip(axes, _places(dataset, order))
+        label_ends(axes, places, ordered, 0.1)
         return figure
 
 
-def _group_of(dataset: LongTailedDataset) -> dict[int, str]:
-    return {j: group for group, members in dataset.groups.items() for j in members}
+def _places(dataset: LongTailedDataset, order: Sequence[int]) -> dict[str, list[int]]:
+    """Places of the classes in `order` by group."""
+    return {
+        group: [place for place, j in enumerate(order) if j in members]
+        for group, members in dataset.groups.items()
+    }
 
 
 def _shown(dataset: LongTailedDataset) -> list[int]:

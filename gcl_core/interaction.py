@@ -14,7 +14,7 @@ from IPython.display import display
 from matplotlib.figure import Figure
 
 from gcl_core.errors import GCLError
-from gcl_core.figures import style
+from gcl_core.looks import style
 from gcl_core.notebook import png_of, show
 
 

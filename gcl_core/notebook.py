@@ -14,7 +14,8 @@ from matplotlib.figure import Figure
 from gcl_core.agreement import NOTHING, Measured, Record, measure, protocols, under
 from gcl_core.checked import coerce
 from gcl_core.errors import GCLError
-from gcl_core.figures import save_figure, style
+from gcl_core.figures import save_figure
+from gcl_core.looks import style
 from gcl_core.methods import resolve
 from gcl_core.paper import ABLATION, CIFAR, LARGE, Column, paper_rows
 from gcl_core.settings import Settings

@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Wedge
 from torch import Tensor
 
-from gcl_core.figures import GROUP_COLOURS, style
 from gcl_core.imbalance import class_groups
+from gcl_core.looks import GROUP_COLOURS, style
 from gcl_core.planar import FewDigits, Plane, boundaries, class_accuracies, directions
 
 RIM = 2.0  # of the picture, in median lengths of a training feature

@@ -16,7 +16,8 @@ from gcl_core.agreement import (
     protocols,
     under,
 )
-from gcl_core.figures import METHOD_LOOKS, PaperDot, paper_dots, save_figure
+from gcl_core.figures import PaperDot, paper_dots, save_figure
+from gcl_core.looks import METHOD_LOOKS
 from gcl_core.paper import ABLATION, CIFAR, Column, paper_rows, records_of
 from gcl_core.tables import markdown_table, mean_and_spread, update_page
 

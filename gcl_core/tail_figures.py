@@ -4,13 +4,13 @@ from collections.abc import Mapping, Sequence
 
 import matplotlib as mpl
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from torch import Tensor
 
-from gcl_core.figures import GROUP_COLOURS, Look, _short, style
+from gcl_core.drawing import draw_counts, short
 from gcl_core.imbalance import class_groups, long_tailed_counts
+from gcl_core.looks import GROUP_COLOURS, Look, style
 
 RIGHT = "#DDDDDD"  # of images that are classified right: no group's colour
 
@@ -38,7 +38,10 @@ def count_bars(n_max: int, num_classes: int, imbalance_ratio: float, profile: st
         figure = Figure(figsize=(9, 3.8))
         linear, logarithmic = figure.subplots(1, 2)
         for axes in (linear, logarithmic):
-            _bars(axes, counts, groups)
+            draw_counts(axes, counts, groups)
+            axes.set_xlabel("class, head to tail")
+            if len(counts) <= 20:
+                axes.set_xticks(range(len(counts)))
         linear.set_title(f"ρ = {imbalance_ratio:g}: {sum(counts)} training images")
         linear.set_ylim(0, 1.12 * n_max)
         logarithmic.set_title("The same, logarithmic")
@@ -84,7 +87,7 @@ def destination_bars(
             axes.set(title=title, ylim=(0, 100))
             axes.grid(axis="x", visible=False)
             if len(class_names) <= 20:
-                names = [_short(name) for name in class_names]
+                names = [short(name) for name in class_names]
                 upright = max(map(len, names)) > 2
                 axes.set_xticks(range(len(names)), names, rotation=90 if upright else 0)
         for axes in every.flat[len(panels) :]:
@@ -98,23 +101,3 @@ def destination_bars(
         handles += [Patch(color=c, label=f"taken for {g}") for g, c in GROUP_COLOURS.items()]
         figure.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False)
         return figure
-
-
-def _bars(axes: Axes, counts: Sequence[int], groups: Mapping[str, Sequence[int]]) -> None:
-    for group, members in groups.items():
-        heights = [counts[j] for j in members]
-        axes.bar(members, heights, 0.85, color=GROUP_COLOURS[group])
-        if len(counts) <= 20:
-            for j, height in zip(members, heights, strict=True):
-                axes.annotate(
-                    str(height),
-                    (j, height),
-                    (0, 2),
-                    textcoords="offset points",
-                    ha="center",
-                    size=11,
-                )
-    axes.set_xlabel("class, head to tail")
-    if len(counts) <= 20:
-        axes.set_xticks(range(len(counts)))
-    axes.grid(axis="x", visible=False)

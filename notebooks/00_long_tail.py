@@ -66,16 +66,10 @@ import torch
 
 from gcl_core import embedding
 from gcl_core.evaluation import destinations, weighted_accuracy
-from gcl_core.figures import (
-    about_runs,
-    confusion_maps,
-    embedding_maps,
-    over_seeds,
-    sweeps,
-    values_by_class,
-)
+from gcl_core.figures import about_runs, confusion_maps, embedding_maps, sweeps, values_by_class
 from gcl_core.interaction import Choice, explore
 from gcl_core.notebook import protocol, run_variants, show, table
+from gcl_core.series import over_seeds
 from gcl_core.tables import mean_and_spread
 from gcl_core.tail_figures import count_bars, destination_bars, ratio_looks
 

@@ -60,19 +60,9 @@ folder = project_path(p.figures)
 import torch
 
 from gcl_core.cloud_figures import gradient_at
-from gcl_core.figures import (
-    GROUP_COLOURS,
-    GROUP_LOOKS,
-    METHOD_LOOKS,
-    Look,
-    Series,
-    about_runs,
-    gradient_curves,
-    over_seeds,
-    sweeps,
-    values_by_class,
-)
+from gcl_core.figures import about_runs, gradient_curves, sweeps, values_by_class
 from gcl_core.interaction import Slider, explore
+from gcl_core.looks import GROUP_COLOURS, GROUP_LOOKS, METHOD_LOOKS, Look
 from gcl_core.notebook import (
     protocol,
     run_variants,
@@ -80,6 +70,7 @@ from gcl_core.notebook import (
     table,
 )
 from gcl_core.saturation import binary_gradient, expected_binary_gradient, saturation
+from gcl_core.series import Series, over_seeds
 from gcl_core.tables import mean_and_spread
 
 # %% [markdown]

@@ -64,16 +64,9 @@ import torch
 
 from gcl_core import GCLLoss, cloud_figures, cloud_sizes, gaussian
 from gcl_core.embedding import group_means
-from gcl_core.figures import (
-    METHOD_LOOKS,
-    Look,
-    Series,
-    about_runs,
-    gradient_curves,
-    over_seeds,
-    values_by_class,
-)
+from gcl_core.figures import about_runs, gradient_curves, values_by_class
 from gcl_core.interaction import Slider, explore
+from gcl_core.looks import METHOD_LOOKS, Look
 from gcl_core.notebook import protocol, run_variants, show, table
 from gcl_core.priors import LogitAdjustedLoss
 from gcl_core.saturation import (
@@ -83,6 +76,7 @@ from gcl_core.saturation import (
     softmax_gradient,
     training_logits,
 )
+from gcl_core.series import Series, over_seeds
 
 generator = torch.Generator().manual_seed(0)
 

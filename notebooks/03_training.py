@@ -57,17 +57,8 @@ folder = project_path(p.figures)
 # %%
 import torch
 
-from gcl_core.figures import (
-    GROUP_LOOKS,
-    METHOD_LOOKS,
-    about_runs,
-    confusion_maps,
-    curve,
-    over_seeds,
-    sweeps,
-    training_curves,
-    values_by_class,
-)
+from gcl_core.figures import about_runs, confusion_maps, sweeps, training_curves, values_by_class
+from gcl_core.looks import GROUP_LOOKS, METHOD_LOOKS
 from gcl_core.notebook import (
     paired_difference,
     protocol,
@@ -76,6 +67,7 @@ from gcl_core.notebook import (
     table,
 )
 from gcl_core.saturation import saturation
+from gcl_core.series import curve, over_seeds
 from gcl_core.tables import mean_and_spread
 
 # %% [markdown]

@@ -55,17 +55,10 @@ folder = project_path(p.figures)
 # %%
 from gcl_core import samplers
 from gcl_core.embedding import weight_norms
-from gcl_core.figures import (
-    GROUP_LOOKS,
-    METHOD_LOOKS,
-    SAMPLER_LOOKS,
-    Series,
-    about_runs,
-    over_seeds,
-    sweeps,
-    values_by_class,
-)
+from gcl_core.figures import about_runs, sweeps, values_by_class
+from gcl_core.looks import GROUP_LOOKS, METHOD_LOOKS, SAMPLER_LOOKS
 from gcl_core.notebook import paired_difference, protocol, run_variants, show, table
+from gcl_core.series import Series, over_seeds
 from gcl_core.tables import mean_and_spread
 
 # %% [markdown]

@@ -70,18 +70,13 @@ folder = project_path(p.figures)
 import torch
 
 from gcl_core import GCLLoss, cloud_sizes, embedding, gaussian, planar
-from gcl_core.figures import (
-    METHOD_LOOKS,
-    about_runs,
-    embedding_maps,
-    headline,
-    over_seeds,
-    values_by_class,
-)
+from gcl_core.figures import about_runs, embedding_maps, headline, values_by_class
 from gcl_core.interaction import Choice, explore
+from gcl_core.looks import METHOD_LOOKS
 from gcl_core.notebook import protocol, run_variants, show, table, watched_epochs
 from gcl_core.planar_figures import Trained, planes
 from gcl_core.priors import LogitAdjustedLoss
+from gcl_core.series import over_seeds
 from gcl_core.tables import mean_and_spread
 
 # %% [markdown]

@@ -81,13 +81,15 @@ from torchvision import datasets, transforms
 from gcl_core import CBENSampler, CosineClassifier, GCLError, GCLLoss
 from gcl_core.dataset import load_dataset
 from gcl_core.evaluation import accuracies, confusion_matrix
-from gcl_core.figures import METHOD_LOOKS, about_runs, dots, over_seeds
+from gcl_core.figures import about_runs, dots
 from gcl_core.folder_figures import accuracy_by_size, folder_overview
 from gcl_core.image_folder import split_image_folder, write_image_folder
+from gcl_core.looks import METHOD_LOOKS
 from gcl_core.methods import resolve
 from gcl_core.models import build_network
 from gcl_core.notebook import paired_difference, protocol, run_variants, show, table
 from gcl_core.results import load_results
+from gcl_core.series import over_seeds
 from gcl_core.settings import DataSettings
 from gcl_core.sources import load_source
 from gcl_core.tables import mean_and_spread

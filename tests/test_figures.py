@@ -10,8 +10,9 @@ from PIL import Image
 
 import gcl_core
 from gcl_core import dark, figures
-from gcl_core.figures import GROUP_COLOURS, METHOD_LOOKS, SAMPLER_LOOKS, Look, Series
+from gcl_core.looks import GROUP_COLOURS, METHOD_LOOKS, SAMPLER_LOOKS, Look, style
 from gcl_core.methods import METHODS, resolve
+from gcl_core.series import Series, curve, over_seeds
 from gcl_core.training import run
 from tests.toys import toy_dataset
 
@@ -96,7 +97,7 @@ def test_hues_can_be_read_on_a_dark_page_and_greys_turn_round():
 
 def test_every_figure_can_be_dark():
     for name, figure in every_figure().items():
-        with figures.style():
+        with style():
             ground = dark.in_dark(figure).get_facecolor()
         assert mpl.colors.to_hex(ground) == dark.GROUND.lower(), name
         for axes in figure.axes:
@@ -127,16 +128,16 @@ def test_every_method_has_a_look_of_its_own_and_no_groups_colour():
 
 def test_the_style_stays_inside_its_block():
     before = dict(mpl.rcParams)
-    with figures.style():
+    with style():
         assert mpl.rcParams["font.size"] == 13
     assert dict(mpl.rcParams) == before
 
 
 def test_mean_and_spread_over_seeds():
-    series = figures.over_seeds(Look("a", "#000000"), [[1, 10], [3, 10], [5, 10]])
+    series = over_seeds(Look("a", "#000000"), [[1, 10], [3, 10], [5, 10]])
     assert series.values == [3, 10]
     assert series.spread == [2, 0]
-    assert figures.over_seeds(Look("a", "#000000"), [[1, 2]]).spread is None
+    assert over_seeds(Look("a", "#000000"), [[1, 2]]).spread is None
 
 
 def series(label, values, colour="#000000"):
@@ -285,7 +286,7 @@ def test_what_stands_beside_a_figure_names_runs_and_settings_but_no_path(tmp_pat
 def test_curves_join_both_stages(tmp_path):
     settings = resolve("folder:x", "gcl_crt", "smoke", network="digits_cnn", precision="float32")
     finished = run(settings, tmp_path, dataset=toy_dataset(), progress="none")
-    line = figures.curve(METHOD_LOOKS["gcl_crt"], [finished], "top1")
+    line = curve(METHOD_LOOKS["gcl_crt"], [finished], "top1")
     assert len(line.values) == 3
     assert line.values[-1] == finished.result["top1"]
 

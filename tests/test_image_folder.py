@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from gcl_core import folder_figures
 from gcl_core.errors import GCLError
-from gcl_core.figures import GROUP_COLOURS, METHOD_LOOKS, Series
 from gcl_core.image_folder import split_image_folder, write_image_folder
+from gcl_core.looks import GROUP_COLOURS, METHOD_LOOKS
+from gcl_core.series import Series
 from gcl_core.sources import load_source
 from toys import image_folder, toy_dataset
 
