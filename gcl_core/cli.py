@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (GCLError, OSError) as error:
         status, text = 1, _one_line(error)
     except KeyboardInterrupt:
-        text = "interrupted; the same command continues after the last finished epoch"
+        text = "interrupted; the same command continues after the last saved epoch"
         status = INTERRUPTED
     if _speaks():
         print(f"gcl: {text}", file=sys.stderr)

@@ -180,7 +180,7 @@ def _answering(scheduler: str | None) -> Iterator[None]:
     except (CancelledError, OSError, TimeoutError) as error:
         raise GCLError(
             f"the scheduler {scheduler or 'of this machine'} went away ({type(error).__name__}); "
-            "the same command continues after the last finished epochs"
+            "the same command continues after the last saved epochs"
         ) from error
 
 

@@ -3,7 +3,7 @@
 runs/<hash>/settings.json    what is computed, and with which versions
             metrics.csv      one row an epoch; the same bytes whenever the same run is repeated
             timing.csv       seconds of each epoch; these differ
-            checkpoint.pt    everything that is needed to go on after the last finished epoch
+            checkpoint.pt    everything that is needed to go on after the last epoch that was saved
             kept-0012.pt     weights and accuracies after epoch 12, where they were asked for
             result.json      the result; its presence means that the run is finished
             error.json       why a grid's run failed, until it is tried again
@@ -166,11 +166,16 @@ class RunFolder:
             raise GCLError(f"{file} is not a checkpoint of this run; move it away and run again")
         return state
 
-    def save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Replace the checkpoint, then append the row of its last epoch to `metrics.csv`."""
+    def save_checkpoint(self, checkpoint: dict[str, Any], timings: list[dict[str, float]]) -> None:
+        """Replace the checkpoint, then append to `metrics.csv` and `timing.csv`.
+
+        Args:
+            checkpoint: what `load_checkpoint` shall give; its "history" has a row for each epoch.
+            timings: rows of the epochs since the last checkpoint.
+        """
         atomic_save(self.checkpoint_file, {"run": self.path.name, **checkpoint})
-        if checkpoint["history"]:
-            self._append("metrics.csv", checkpoint["history"][-1])
+        self._append("metrics.csv", checkpoint["history"][-len(timings) :] if timings else [])
+        self._append("timing.csv", timings)
 
     def keep(self, epoch: int, state: dict[str, Any]) -> None:
         """Write what is to be looked at again after an epoch."""
@@ -202,18 +207,16 @@ class RunFolder:
             writer.writerows(history)
             atomic_write(self.path / "metrics.csv", text.getvalue().encode())
 
-    def add_timing(self, **row: float) -> None:
-        """Append a row to `timing.csv`."""
-        self._append("timing.csv", row)
-
-    def _append(self, name: str, row: dict[str, Any]) -> None:
+    def _append(self, name: str, rows: list[dict[str, Any]]) -> None:
+        if not rows:
+            return
         file = self.path / name
         new = not file.exists()
         with file.open("a") as stream:
-            writer = csv.DictWriter(stream, row.keys(), lineterminator="\n")
+            writer = csv.DictWriter(stream, rows[0].keys(), lineterminator="\n")
             if new:
                 writer.writeheader()
-            writer.writerow(row)
+            writer.writerows(rows)
 
     @cached_property
     def metrics(self) -> list[dict[str, str]]:

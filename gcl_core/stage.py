@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import os
 import time
 from collections.abc import Callable, Collection
 from typing import Any
@@ -33,8 +34,9 @@ def train_stage(
     """Train `module` in place until the folder holds a result, going on from its checkpoint.
 
     Everything that the next epoch depends on (weights, optimiser, random streams, epoch) is saved
-    after each epoch, so that a run that is killed and started again ends with the same bits. A
-    finished folder is only read; a module without trainable weights is only evaluated.
+    after the last epoch, and after each that ends a second or more after the last save (environment
+    variable GCL_CHECKPOINT_SECONDS), so that a run that is killed and started again ends with the
+    same bits. A finished folder is only read; a module without trainable weights is only evaluated.
 
     Args:
         parts: batches and criterion of an epoch (0-based).
@@ -44,10 +46,12 @@ def train_stage(
             first.
 
     Raises:
-        GCLError: the loss is no longer finite, or a file of the folder is not fit for use.
+        GCLError: the loss is no longer finite, a file of the folder is not fit for use, or
+            GCL_CHECKPOINT_SECONDS is no number >= 0.
         OSError: the folder cannot be written; the last checkpoint stays.
     """
     writes = fabric.is_global_zero
+    between_saves = _checkpoint_seconds()
     with folder.opened() if writes else contextlib.nullcontext():
         fabric.barrier()
         saved, finished = folder.load_checkpoint(), folder.result is not None
@@ -82,6 +86,7 @@ def train_stage(
         )
         if writes and 0 in keep and not history:
             folder.keep(0, {"module": module.state_dict(), "result": evaluate()})
+        last_save, timings = time.monotonic(), list[dict[str, float]]()
         with contextlib.closing(bar):
             for epoch in range(len(history), epochs):
                 began = time.perf_counter()
@@ -107,14 +112,24 @@ def train_stage(
                 if writes:
                     if epoch + 1 in keep:
                         folder.keep(epoch + 1, {"module": state["module"], "result": accuracy})
-                    folder.save_checkpoint(state)
-                    folder.add_timing(epoch=epoch + 1, train_seconds=round(seconds, 3))
+                    timings.append({"epoch": epoch + 1, "train_seconds": round(seconds, 3)})
+                    if epoch + 1 == epochs or time.monotonic() - last_save >= between_saves:
+                        folder.save_checkpoint(state, timings)
+                        last_save, timings = time.monotonic(), []
                 bar.epoch(history[-1])
         if writes:
             if not weights:
-                folder.save_checkpoint({"module": module.state_dict(), "history": history})
+                folder.save_checkpoint({"module": module.state_dict(), "history": history}, [])
             folder.finish(evaluate() | {"epochs": epochs} | _best_on_test(history))
         fabric.barrier()
+
+
+def _checkpoint_seconds() -> float:
+    text = os.environ.get("GCL_CHECKPOINT_SECONDS", "1")
+    with contextlib.suppress(ValueError):
+        if (seconds := float(text)) >= 0:
+            return seconds
+    raise GCLError(f"GCL_CHECKPOINT_SECONDS must be a number >= 0, got {text!r}")
 
 
 def parameter_groups(module: nn.Module) -> list[dict[str, Any]]:

@@ -34,7 +34,7 @@
 # the next time; it takes about 2 GB of memory on two cores.
 #
 # Any of them can be changed from outside, for example `papermill notebooks/00_long_tail.ipynb
-# out.ipynb -p imbalance_ratio 50`. Some need no training at all: the slider below is one of them.
+# out.ipynb -p imbalance_ratio 50`. The slider below needs no training.
 
 # %% tags=["parameters"]
 dataset: str = "digits"  # digits, cifar10, cifar100 (or cifar10:PATH), or folder:PATH
@@ -76,18 +76,19 @@ from gcl_core.tail_figures import count_bars, destination_bars, ratio_looks
 # %% [markdown]
 # ## A long tail, made on purpose
 #
-# Let class $j$ have $n_j$ training images, $n_{\max}$ the most frequent class (the *head*) and
-# $n_{\min}$ the rarest. The **imbalance ratio** is $\rho = n_{\max} / n_{\min}$. The benchmarks of
+# Let class $j$ have $n_j$ training images, the most frequent class (the *head*) $n_{\max}$ and the
+# rarest $n_{\min}$. The **imbalance ratio** is $\rho = n_{\max} / n_{\min}$. The benchmarks of
 # this field cut a balanced data set down with an exponential profile (Cui et al. 2019; the paper,
 # Sec. 4.1): with $C$ classes, numbered from 0,
 #
 # $$n_j = \lfloor n_{\max}\, \rho^{-j/(C-1)} \rfloor .$$
 #
 # Each class then has the same fraction of the images of the one before it. The other profile,
-# `step`, gives one half of the classes $n_{\max}$ images and the other half $n_{\max}/\rho$. The
-# **groups** are named by training images: with ten classes the three most frequent are *many*, the
-# three rarest *few*, the four between them *medium*; with a hundred or more, many is above 100
-# images and few below 20 (`class_groups`).
+# `step` (Cao et al. 2019), gives one half of the classes $n_{\max}$ images and the other half
+# $n_{\max}/\rho$. The **groups** are named by training images: with ten classes the three most
+# frequent are the *many*-shot classes, the three rarest *few*-shot, the four between them *medium*;
+# with a hundred or more, many is above 100 images and few below 20 (Liu et al. 2019;
+# `class_groups`).
 #
 # In JupyterLab the cell below has sliders. Everywhere else it shows their starting point.
 
@@ -112,9 +113,12 @@ explore(
 #
 # ## Training on it
 #
-# One network for each ratio and seed, all with cross-entropy (CE) and nothing for the tail. The
-# head keeps its images at every ratio: it is only the rest that is taken away. The test set stays
-# balanced, 50 images of each class of Digits-LT.
+# **Digits-LT** is scikit-learn's set of 8×8 grey digits, cut down like that: 124 training images of
+# the digit 0, and fewer of each following one. A network of three convolutions and 24,000 weights
+# is trained on it for each ratio and seed, always with cross-entropy (CE) and nothing for the tail.
+# The most frequent class keeps its images at every ratio: it is only the rest that is taken away.
+# The test set stays balanced, 50 images of each class. *Top-1* is the accuracy over all of it;
+# bands in figures and ± in tables are one standard deviation over seeds.
 
 # %%
 variants = {ratio: ("ce", {"imbalance_ratio": ratio}) for ratio in compared}
@@ -152,20 +156,22 @@ header = ["", "training images", "top-1 (%)", "many", "medium", "few"]
 table(header, rows, f"Largest ratio: {protocol(trained[compared[-1]])}.")
 
 # %% [markdown]
-# **What to notice.** Top-1 falls from 99 to 78 %, and almost all of that is the few-shot classes:
-# 99, 90, 58, 37 %. The head does not notice; what it keeps is its own images, and those are the
-# same at every ratio. The rarest class, with one image, is at 6 %, below the 10 % of guessing: the
-# network has not merely failed to learn it, it has learned not to say it. The bands are wide where
-# the images are few, since each seed draws other ones: one good image or one odd one decides over a
-# class.
+# **What to notice.** (The counts along the axis are those of the closer look, $\rho = 100$.) Top-1
+# falls from 99 to 78 %, and nearly nine tenths of that are the few-shot classes': 99, 90, 58, 37 %.
+# The many-shot classes do not notice. The rarest class, with one image, is at 6 %, below the 10 %
+# of guessing: the network has not merely failed to learn it, it has learned hardly ever to answer
+# with it. The bands are wide where the images are few, since each seed draws other ones: one good
+# image or one odd one decides over a class.
 #
-# Is it the counts, or are 7, 8 and 9 difficult digits? The line of $\rho = 1$ answers that: with
-# 124 images each they are as good as the others. (Exercise 4 turns the tail around.)
+# Is it the counts, or are 7, 8 and 9 difficult digits? With 124 images each ($\rho = 1$) they are
+# as good as the others, so they are not difficult in themselves; whether they are harder to learn
+# *from few images* is exercise 4.
 #
 # ## Where the tail's images go
 #
 # Row $y$, column $j$ of the *confusion matrix* holds the test images of class $y$ that the network
-# calls $j$, here in percent of the row. What is right lies on the diagonal.
+# calls $j$, here in percent of the row; what is below one half is left blank. What is right lies on
+# the diagonal.
 
 # %%
 mildest, closer = compared[0], p.imbalance_ratio  # two to look at
@@ -203,17 +209,20 @@ header = ["few-shot test images (%)", "right", *(f"taken for {g}" for g in data.
 table(header, rows, "All seeds together; a few-shot class taken for another one is in the last.")
 
 # %% [markdown]
-# **What to notice.** The matrix fills below the diagonal and stays empty above it: rare classes are
-# taken for more frequent ones, hardly ever the other way round. At $\rho = 100$, 58 of 100 few-shot
-# images go to the other groups. But they do not all go to the head: twice as many go to *medium*
-# classes as to *many* ones. A nine is taken for a three or a five (46 and 16 % of all nines), an
-# eight for a three: the image goes to the class that *looks most like it* among those with more
-# images. Frequency decides who wins a quarrel; likeness decides who quarrels.
+# **What to notice.** The matrix fills below the diagonal and stays nearly empty above it: rare
+# classes are taken for more frequent ones, hardly ever the other way round. At $\rho = 100$, 58 of
+# 100 few-shot images go to the other groups. But they do not all go to the head: twice as many go
+# to *medium* classes as to *many* ones. A nine is taken for a three or a five (46 and 16 % of all
+# nines), an eight most often for a three: to these a rare image goes because it *looks like* them.
+# (In pixels, the nearest of all images of other digits is a three for 43 % of the nines and a five
+# for 22 %; for an eight, among the more frequent digits, a three for 39 %.) Likeness decides which
+# classes are confused; frequency decides which of the two is answered.
 #
 # ## Whose accuracy? What the weights of the test images do
 #
-# The accuracy over all test images depends on how many of them each class has. If class $j$ makes
-# up the share $w_j$ of the images that the network meets, and is right on a fraction $a_j$ of them,
+# The accuracy over all test images depends on how many of them each class has. If the images that
+# the network meets are of class $j$ in proportion to $w_j$, and it is right on a fraction $a_j$ of
+# these,
 #
 # $$\mathrm{accuracy}(w) = \frac{\sum_j w_j a_j}{\sum_j w_j}, \qquad w_j = n_j^{\,t}.$$
 #
@@ -243,23 +252,26 @@ show(
 
 # %% [markdown]
 # **What to notice.** Weighted as in training ($t = 1$), the network of $\rho = 100$ is right on
-# 97.3 ± 1.0 % of the images, and the damage is invisible: the four networks are within two points
-# of each other. On the balanced set it is at 77.6 ± 2.1 %, on the tail-heavy one ($t = -1$) at 38.4
-# ± 2.9 %. Nothing about the network has changed. So
+# 97.3 ± 1.0 % of the images, and the damage is invisible: the means of the four ratios are within
+# two points of each other. On the balanced set it is at 77.6 ± 2.1 %, on the tail-heavy one ($t =
+# -1$) at 38.4 ± 2.9 %. Nothing about the network has changed. So
 #
 # - an accuracy on test images with the same long tail says little about the tail; this is why the
 #   benchmarks keep their test sets balanced, and report the groups;
-# - whoever deploys where the head is what counts may lose by re-balancing: every point that the
-#   tail gains elsewhere in this course is paid for by somebody;
-# - and if the mixture of the deployment is known, it can be used: logit adjustment and LADE (Hong
-#   et al. 2021) aim at a *stated* distribution instead of a balanced one.
+# - whoever deploys where the head is what counts may lose by re-balancing: part of what the tail
+#   gains can come from the head (notebooks 3 and 4 measure how much);
+# - and if the class frequencies in use are known, training can aim at them: logit adjustment, which
+#   adds a multiple of a class's log frequency to its logit, and LADE (Hong et al. 2021) take a
+#   *stated* distribution as well as a balanced one.
 #
 # ## A first look at the features
 #
 # The last layer sees an image as a vector, its *feature* $f$. Are the tail's features bad, or are
 # they only read badly? The paper's Fig. 1 argues with a t-SNE map that the tail is squeezed into a
-# small part of the space. Below, the test images at two ratios: near in a map means near in angle;
-# sizes and distances of clusters mean nothing (notebook 5 goes into that, and compares methods).
+# small part of the space. t-SNE places points in the plane such that each keeps its nearest
+# neighbours. Below, the test images at two ratios, for the first seed: near in a map means near in
+# angle; sizes and distances of clusters mean nothing (notebook 5 goes into that, and compares
+# methods).
 
 # %%
 show(
@@ -272,7 +284,7 @@ show(
     ),
     "00_embedding",
     "Two t-SNE maps of test features: with equal classes ten separate clusters, with the long tail"
-    " the images of the few-shot classes lie in the margins of other clusters.",
+    " the sevens keep one, and eights and nines are spread between threes and fives.",
     folder,
     about_runs(trained[mildest], trained[closer]),
 )
@@ -300,8 +312,11 @@ table(["", *data.groups], rows, protocol(trained[closer]))
 # **What to notice.** With equal classes, ten islands; with the long tail, the eights and nines have
 # no place of their own and lie between and among threes and fives. In numbers, the neighbours of a
 # few-shot image are of another class in 28 instead of 2 of 100 cases. So part of the damage is in
-# the features: a better classifier alone cannot undo that (how much it can, notebook 4 measures).
-# "The tail is squeezed" is not quite what we see, though: in angle the few-shot classes are spread
+# the features, and a better classifier alone cannot undo that. But only a part: 72 of 100
+# neighbours do have the right label, while 37 of 100 such images are classified right. The features
+# separate the rare classes better than the classifier does (though these neighbours are test
+# images, of which it saw none); notebook 4 measures what another classifier gets out of them. "The
+# tail is squeezed" is not quite what we see, though: in angle the few-shot classes are spread
 # *more* widely than the others, 20 against 17 degrees. They lie in the wrong places rather than in
 # too small a place. That is measured on test images of small digits, by two measures out of many;
 # notebook 5 goes deeper.
@@ -313,14 +328,15 @@ table(["", *data.groups], rows, protocol(trained[closer]))
 # %% [markdown]
 # 1. *Predict, then compute.* CIFAR-10-LT at $\rho = 100$ has $n_{\max} = 5000$. How many images has
 #    its rarest class, how many all ten together, and which share of them is the head's? Check with
-#    `long_tailed_counts`.
+#    `long_tailed_counts` (`from gcl_core import long_tailed_counts`).
 
 # %% [markdown] tags=["solution"]
 # <details><summary>Solution</summary>
 #
 # `long_tailed_counts(5000, 10, 100)` gives 5000, 2997, 1796, 1077, 645, 387, 232, 139, 83, 50: the
 # rarest has 50, all together 12,406, and the head has 40 % of them. The sum is close to that of a
-# geometric series, $n_{\max} / (1 - \rho^{-1/9}) \approx 12{,}489$ less the missing end.
+# geometric series, $n_{\max} / (1 - \rho^{-1/9}) \approx 12{,}484$, less the missing end (75) and
+# what rounding down takes.
 #
 # </details>
 
@@ -333,8 +349,8 @@ table(["", *data.groups], rows, protocol(trained[closer]))
 # <details><summary>Solution</summary>
 #
 # 70 %; 98.0 % ($298/304$); and 19.9 %, as three classes with 3, 2 and 1 images get four fifths of
-# the weight at $t = -1$. At $t = 1$ a network that has never heard of three classes is *above* the
-# 97.3 % of the trained one.
+# the weight at $t = -1$. At $t = 1$ a network that has never heard of three classes is level with
+# the trained ones (97.3 ± 1.0 %).
 #
 # </details>
 
@@ -369,8 +385,8 @@ if data.num_classes == 10:
 #
 # Few-shot (now 0, 1 and 2): 56.5 ± 5.0 %, against 36.9 ± 5.3 % of the tail 7, 8 and 9; the zero is
 # right in 49 % of its images after a single example, where the nine was at 6 %. So it is both: the
-# count makes a class weak, and whether a more frequent class looks like it decides how weak. A
-# benchmark with one fixed order of classes measures the two together.
+# count makes a class weak, and the digit decides how weak, probably by whether a more frequent one
+# looks like it. A benchmark with one fixed order of classes measures the two together.
 #
 # </details>
 
@@ -378,10 +394,11 @@ if data.num_classes == 10:
 # ## Summary
 #
 # A long tail is a distribution of training images in which most classes have few; $\rho$ and a
-# profile say how uneven. Plain cross-entropy on it learns the head perfectly and answers with more
-# frequent look-alikes where a rare class would be right. Accuracy hides or shows this depending on
-# the test images' own distribution. The damage is in the features as well as in the classifier, and
-# that is why the method of this course has two stages.
+# profile say how uneven. After plain cross-entropy on it a network knows the many-shot classes as
+# well as a balanced one does, and answers with more frequent look-alikes where a rare class would
+# be right. Accuracy hides or shows this depending on the test images' own distribution. The damage
+# is in the features as well as in the classifier, and so the method of this course trains
+# everything first and then the classifier alone: its two stages (notebook 3).
 #
 # ## References
 #
@@ -393,4 +410,4 @@ if data.num_classes == 10:
 #   2019.
 # - Z. Liu et al. *Large-Scale Long-Tailed Recognition in an Open World.* CVPR 2019.
 # - Y. Hong et al. *Disentangling Label Distribution for Long-tailed Visual Recognition.* CVPR 2021.
-# - Y. Zhang et al. *Deep Long-Tailed Learning: A Survey.* arXiv 2110.04596, 2021.
+# - Y. Zhang et al. *Deep Long-Tailed Learning: A Survey.* arXiv 2110.04596, 2021 (to read on).

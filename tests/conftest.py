@@ -15,6 +15,7 @@ os.environ["PYTHONPATH"] = str(Path(gcl_core.__file__).parents[1])
 os.environ["OMP_NUM_THREADS"] = "1"
 CACHE = tempfile.TemporaryDirectory(prefix="gcl-test-cache-")
 os.environ["GCL_CACHE"] = CACHE.name
+os.environ["GCL_CHECKPOINT_SECONDS"] = "0"  # after each epoch, however short
 torch.set_num_threads(1)
 
 hypothesis.settings.register_profile(

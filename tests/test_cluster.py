@@ -115,12 +115,16 @@ def kill_worker_after(runs, rows, times=1):
     """A thread that kills the workers of this process once some run has so many epochs."""
     killed = []
 
-    def some_run_has(rows):
-        return any(len(file.read_text().splitlines()) > rows for file in runs.glob("*/metrics.csv"))
+    def epochs():
+        return max(
+            (len(file.read_text().splitlines()) for file in runs.glob("*/metrics.csv")), default=0
+        )
 
     def kill():
-        for more in range(times):
-            wait_until(functools.partial(some_run_has, rows + 8 * more))
+        enough = rows
+        for _ in range(times):
+            wait_until(lambda: epochs() > enough)  # noqa: B023
+            enough = epochs() + 8  # so that the next one is killed at work, and not at its start
             for child in multiprocessing.active_children():
                 os.kill(child.pid, signal.SIGKILL)
                 killed.append(child.pid)
@@ -202,7 +206,7 @@ def test_ctrl_c_stops_the_workers_and_says_how_to_continue(tmp_path, scratch):
     assert out == ""
     assert err.splitlines() == [
         "2 cells, 0 of them done",
-        "gcl: interrupted; the same command continues after the last finished epoch",
+        "gcl: interrupted; the same command continues after the last saved epoch",
     ]
     wait_until(lambda: not alive(process.pid), 10)
     assert list(scratch.iterdir()) == []

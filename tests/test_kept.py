@@ -73,10 +73,10 @@ def test_looking_at_an_epoch_leaves_the_run_as_it_is(watched):
 def test_an_interrupted_run_keeps_the_same_bits(watched, tmp_path, monkeypatch):
     real = runs.RunFolder.save_checkpoint
 
-    def killed(self, checkpoint):
+    def killed(self, checkpoint, timings):
         if len(checkpoint["history"]) == 2:
             raise KeyboardInterrupt
-        real(self, checkpoint)
+        real(self, checkpoint, timings)
 
     monkeypatch.setattr(runs.RunFolder, "save_checkpoint", killed)
     with pytest.raises(KeyboardInterrupt):

@@ -100,6 +100,24 @@ def test_at_most_one_epoch_is_lost(tmp_path, whole):
     assert "epoch 2/3" not in log
 
 
+def test_epochs_that_were_not_saved_are_trained_again(tmp_path, whole, monkeypatch):
+    monkeypatch.setenv("GCL_CHECKPOINT_SECONDS", "1000")  # the last epoch only
+    kept_back = functools.partial(sabotage.die_at_write, 2, "before")
+    assert forked(*train(tmp_path), sabotage=kept_back).status == -signal.SIGKILL
+    assert not checkpoints(tmp_path)
+    done = forked(*train(tmp_path), sabotage=functools.partial(sabotage.die_at_write, 6, "before"))
+    assert done.status == 0  # a checkpoint and a result of both stages, the settings of one
+    assert "stage 1: epoch 1/3" in done.err
+    assert_same(tmp_path, whole)
+
+
+@pytest.mark.parametrize("given", ["soon", "-1", "nan", ""])
+def test_an_interval_that_is_no_number_is_refused(tmp_path, monkeypatch, given):
+    monkeypatch.setenv("GCL_CHECKPOINT_SECONDS", given)
+    refusal = forked(*train(tmp_path)).refusal
+    assert refusal == f"gcl: GCL_CHECKPOINT_SECONDS must be a number >= 0, got {given!r}"
+
+
 def test_the_real_command_killed_and_continued(tmp_path, whole):
     """`python -m gcl_core` from nothing, killed in the middle of stage 1, then started again."""
     assert python(*train(tmp_path), kill_at="stage 1: epoch 1/3").status == -signal.SIGKILL
@@ -120,7 +138,7 @@ def test_ctrl_c_says_how_to_continue(tmp_path, stage, changes):
     outcome = process.finish()
     assert outcome.status == 130
     last = outcome.err.splitlines()[-1]
-    assert last == "gcl: interrupted; the same command continues after the last finished epoch"
+    assert last == "gcl: interrupted; the same command continues after the last saved epoch"
     assert "Traceback" not in outcome.err
     assert not list(tmp_path.rglob("*.tmp"))
     assert len(checkpoints(tmp_path)) == stage

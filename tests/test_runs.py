@@ -77,8 +77,7 @@ def test_checkpoint_metrics_and_result(folder):
         assert folder.result is None
         for epochs in (1, 2):
             state = {"module": {"w": torch.ones(3) * epochs}, "history": history(epochs)}
-            folder.save_checkpoint(state)
-            folder.add_timing(epoch=epochs, train_seconds=0.5)
+            folder.save_checkpoint(state, [{"epoch": epochs, "train_seconds": 0.5}])
         loaded = folder.load_checkpoint()
         assert loaded["history"] == history(2)
         assert torch.equal(loaded["module"]["w"], torch.ones(3) * 2)
@@ -141,7 +140,7 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path, folder):
     other = folder_of(tmp_path, lr=0.3)
     for one in (folder, other):
         with one.opened():
-            one.save_checkpoint({"module": {}, "history": history(1)})
+            one.save_checkpoint({"module": {}, "history": history(1)}, [])
     content = other.checkpoint_file.read_bytes()
     folder.checkpoint_file.write_bytes(content)
     with pytest.raises(GCLError, match="is not a checkpoint of this run; move it away"):
