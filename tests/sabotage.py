@@ -23,6 +23,13 @@ def die_at_write(number: int, moment: str) -> None:
     files.os.replace = replace_or_die
 
 
+def checkpoints_apart(seconds: str, number: int = 0) -> None:
+    """Another interval between checkpoints, and, if there is a number, `die_at_write` before it."""
+    os.environ["GCL_CHECKPOINT_SECONDS"] = seconds
+    if number:
+        die_at_write(number, "before")
+
+
 def full_disk_at_write(number: int) -> None:
     """From the `number`-th file on, there is no space left."""
     fsync, done = os.fsync, []

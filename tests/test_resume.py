@@ -100,21 +100,22 @@ def test_at_most_one_epoch_is_lost(tmp_path, whole):
     assert "epoch 2/3" not in log
 
 
-def test_epochs_that_were_not_saved_are_trained_again(tmp_path, whole, monkeypatch):
-    monkeypatch.setenv("GCL_CHECKPOINT_SECONDS", "1000")  # the last epoch only
-    kept_back = functools.partial(sabotage.die_at_write, 2, "before")
-    assert forked(*train(tmp_path), sabotage=kept_back).status == -signal.SIGKILL
+def test_epochs_that_were_not_saved_are_trained_again(tmp_path, whole):
+    # Of each stage the last epoch alone is saved, here as the second and the fifth file.
+    killed = functools.partial(sabotage.checkpoints_apart, "1000", 2)
+    assert forked(*train(tmp_path), sabotage=killed).status == -signal.SIGKILL
     assert not checkpoints(tmp_path)
-    done = forked(*train(tmp_path), sabotage=functools.partial(sabotage.die_at_write, 6, "before"))
-    assert done.status == 0  # a checkpoint and a result of both stages, the settings of one
+    others = functools.partial(sabotage.checkpoints_apart, "1000", 6)  # after the first file
+    done = forked(*train(tmp_path), sabotage=others)
+    assert done.status == 0
     assert "stage 1: epoch 1/3" in done.err
     assert_same(tmp_path, whole)
 
 
 @pytest.mark.parametrize("given", ["soon", "-1", "nan", ""])
-def test_an_interval_that_is_no_number_is_refused(tmp_path, monkeypatch, given):
-    monkeypatch.setenv("GCL_CHECKPOINT_SECONDS", given)
-    refusal = forked(*train(tmp_path)).refusal
+def test_an_interval_that_is_no_number_is_refused(tmp_path, given):
+    wrong = functools.partial(sabotage.checkpoints_apart, given)
+    refusal = forked(*train(tmp_path), sabotage=wrong).refusal
     assert refusal == f"gcl: GCL_CHECKPOINT_SECONDS must be a number >= 0, got {given!r}"
 
 
