@@ -182,7 +182,7 @@ def circle(cloud_size: float, noise_multiplier: float, scale: float) -> Figure:
         surface.set(xlabel="direction of the feature (degrees)", ylabel=r"$|\varepsilon|$")
         surface.set_xticks(range(-30, 61, 15))
         surface.grid(visible=False)
-        figure.colorbar(image, ax=surface, pad=0.02)
+        figure.colorbar(image, ax=surface, pad=0.02, label="gradient $1 - p_y$")
         return figure
 
 
@@ -194,8 +194,6 @@ def _boundary(shift: np.ndarray) -> np.ndarray:
 
 def _circle(axes: Axes, reach: float) -> None:
     """Anchors, the clean boundary, and how far the cloud moves it in training."""
-    ring = np.radians(np.linspace(-180, 180, 361))
-    axes.plot(np.cos(ring), np.sin(ring), color="0.8", lw=1)
     mean, _ = cloud_moments()
     clean, at_mean, full = _boundary(np.array([0.0, reach * mean, reach]))
     for low, high, group in ((-90, clean, "many"), (clean, 90, "few")):
@@ -229,7 +227,8 @@ def _circle(axes: Axes, reach: float) -> None:
             lw=0,
         )
     lowest = -np.inf  # of the next label, so that none lies on another
-    named = [(clean, "clean boundary", "-"), (at_mean, "at mean $|ε|$", "--"), (full, "full", ":")]
+    named = [(clean, "clean boundary", "-"), (at_mean, "at mean $|ε|$", "--")]
+    named.append((full, "full cloud", ":"))
     for value, text, line in named if reach else named[:1]:
         if np.isnan(value):
             continue

@@ -28,7 +28,10 @@ def draw_lines(axes: Axes, x: Sequence[float], lines: Sequence[Series], **more: 
 
 
 def label_ends(axes: Axes, x: Sequence[float], lines: Sequence[Series], gap: float = 0.075) -> None:
-    """Each line's label as near its right end as `gap` (axes heights) between labels allows."""
+    """Each line's label as near its right end as `gap` (axes heights) between labels allows.
+
+    Where lines share a colour a piece of the line stands before its label.
+    """
     axes.autoscale_view()  # otherwise done only when drawn
     ends = sorted((float(s.values[-1]), i) for i, s in enumerate(lines))
     to_axes = axes.transData + axes.transAxes.inverted()
@@ -36,11 +39,15 @@ def label_ends(axes: Axes, x: Sequence[float], lines: Sequence[Series], gap: flo
     # With i gaps taken from label i, "apart by a gap" reads "in order": least squares in order.
     gaps = gap * np.arange(len(ends))
     placed = isotonic_regression(np.subtract(wanted, gaps)).x.clip(0, 1 - gaps[-1]) + gaps
+    pieces = len({series.look.colour for series in lines}) < len(lines)
     for place, (_, i) in zip(placed, ends, strict=True):
         look = lines[i].look
+        if pieces:
+            piece = {"color": look.colour, "ls": look.line, "transform": axes.transAxes}
+            axes.plot([1.015, 1.06], [place, place], clip_on=False, **piece)
         axes.annotate(
             look.label,
-            (1.015, place),
+            (1.07 if pieces else 1.015, place),
             xycoords="axes fraction",
             color=look.colour,
             va="center",

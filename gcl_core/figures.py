@@ -129,8 +129,9 @@ def training_curves(
                 axes.axvline(stage2_starts + 0.5, color="0.5", lw=1)
                 axes.annotate(
                     "stage 2",
-                    (stage2_starts + 1, 0.02),
+                    (stage2_starts + 1, 0.99),
                     xycoords=("data", "axes fraction"),
+                    va="top",
                     size=10,
                 )
             axes.set(title=title, xlabel="epoch")
@@ -263,7 +264,9 @@ def dots(
                 axes.errorbar(
                     [np.mean(values)], [row], xerr=[half], color=own, capsize=5, marker="D", ms=7
                 )
-                axes.plot(values, [row - 0.22] * len(values), "o", color=own, alpha=0.45, ms=5)
+                # At slightly different heights, so that equal values can be counted.
+                heights = row - 0.22 + np.linspace(-0.06, 0.06, len(values))
+                axes.plot(values, heights, "o", color=own, alpha=0.45, ms=5)
             axes.set_yticks(range(len(variants)), list(variants))
             axes.set_ylim(len(variants) - 0.4, -0.6)
             axes.set_title(title)
@@ -309,7 +312,8 @@ def sampling_shares(
         left.set_xticks(classes, names)
         left.set(title="Share of the draws (%)", xlabel="class and its training images")
         left.set_ylim(0)
-        right.set(title="Largest change from EN (%)", xlabel="$b$", xscale="log", yscale="log")
+        right.set(title="Largest relative change\nof a share from EN (%)", xlabel="$b$")
+        right.set(xscale="log", yscale="log")
         return figure
 
 

@@ -210,8 +210,8 @@ def ablation_table(
             those of `records` on the same data stand beside ours.
         records: as `gcl_core.agreement.load_measured` returns them.
     """
-    header = [what, "here: top-1 (%)", "few-shot (%)", f"top-1 − ({reference})"]
-    caption = f"Here: {protocol(trained[reference])}. Last column: difference seed by seed."
+    header = [what, "here: top-1 (%)", "few-shot (%)", f"top-1 − ({reference})", "few-shot − same"]
+    caption = f"Here: {protocol(trained[reference])}. Last two columns: difference seed by seed."
     others: dict[str, list[str]] = {name: [] for name in trained}
     if paper is not None:
         header[1:1] = ["paper: CIFAR-10-LT, ratio 100 (quoted)", "recorded"]
@@ -227,7 +227,8 @@ def ablation_table(
     rows = []
     for name, runs in trained.items():
         ours = [mean_and_spread([run.result[key] for run in runs]) for key in ("top1", "few")]
-        rows.append([name, *others[name], *ours, paired_difference(runs, trained[reference])])
+        gains = [paired_difference(runs, trained[reference], key) for key in ("top1", "few")]
+        rows.append([name, *others[name], *ours, *gains])
     return table(header, rows, caption)
 
 
@@ -278,7 +279,7 @@ def measured_cell(runs: Measured) -> str:
     """Bold mean ± standard deviation with the number of seeds, or that there is none."""
     if not runs.top1:
         return NOTHING
-    return f"**{mean_and_spread(list(runs.top1.values()))}** ({len(runs.top1)})"
+    return f"**{mean_and_spread(list(runs.top1.values()), 2)}** ({len(runs.top1)})"
 
 
 def table1_column(dataset: str, ratio: float) -> Column:

@@ -47,8 +47,8 @@ def rows_table(table: int, column: Column, records: Sequence[Record]) -> str:
             [
                 row.name,
                 paper,
-                f"**{mean_and_spread(list(runs.top1.values()))}**",
-                mean_and_spread(list(runs.best.values())),
+                f"**{mean_and_spread(list(runs.top1.values()), 2)}**",
+                mean_and_spread(list(runs.best.values()), 2),
                 "-" if printed is None else signed(runs.mean - printed),
                 runs.epochs,
                 str(len(runs.top1)),

@@ -25,14 +25,14 @@ def markdown_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> st
     return "\n".join(lines)
 
 
-def mean_and_spread(values: Sequence[float | None]) -> str:
+def mean_and_spread(values: Sequence[float | None], digits: int = 1) -> str:
     """`79.1 ± 1.2`: mean and sample standard deviation; one value stands alone; `-` for none."""
     known = [value for value in values if value is not None]
     if not known:
         return "-"
     if len(known) == 1:
-        return f"{known[0]:.2f}"
-    return f"{mean(known):.1f} ± {stdev(known):.1f}"
+        return f"{known[0]:.{digits}f}"
+    return f"{mean(known):.{digits}f} ± {stdev(known):.{digits}f}"
 
 
 def comparison(records: Sequence[dict[str, Any]]) -> str:
@@ -46,8 +46,9 @@ def comparison(records: Sequence[dict[str, Any]]) -> str:
         groups.setdefault(key, []).append(each)
     rows = []
     for (ratio, method, _), group in groups.items():
-        cells = [mean_and_spread([r[key] for r in group]) for key in ACCURACIES]
-        best = mean_and_spread([(r["best_on_test"] or {}).get("top1") for r in group])
+        digits = 1 if group[0]["dataset"] == "digits" else 2  # 500 or 10,000 test images
+        cells = [mean_and_spread([r[key] for r in group], digits) for key in ACCURACIES]
+        best = mean_and_spread([(r["best_on_test"] or {}).get("top1") for r in group], digits)
         epochs = " + ".join(str(n) for n in group[0]["epochs"])
         rows.append([method, f"{ratio:g}", *cells, best, epochs, str(len(group))])
     last = ["best on test (optimistic)", "epochs", "runs"]

@@ -78,7 +78,7 @@ from gcl_core.tables import mean_and_spread
 # classifier together. CE minimises $-\log \mathrm{softmax}(W f + b)_y$; GCL minimises Eq. 12, the
 # cross-entropy of the clouded cosine logits
 #
-# $$z_j = s\,(\cos\theta_j - k\,\delta_j\,|\varepsilon_j|), \qquad \cos\theta_j =
+# $$z_j^\delta = s\,(\cos\theta_j - k\,\delta_j\,|\varepsilon_j|), \qquad \cos\theta_j =
 # \frac{w_j^\top f}{\lVert w_j\rVert \lVert f \rVert}. \quad (11)$$
 #
 # Here $f$ are the features of an image and $w_j$ the weights of class $j$, its *anchor*; $\theta_j$

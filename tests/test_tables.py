@@ -27,7 +27,9 @@ RECORDS = [
 
 def test_mean_and_sample_standard_deviation():
     assert mean_and_spread([1.0, 3.0]) == "2.0 ± 1.4"
-    assert mean_and_spread([1.0]) == "1.00"
+    assert mean_and_spread([1.0]) == "1.0"
+    assert mean_and_spread([1.0, 3.0], 2) == "2.00 ± 1.41"
+    assert mean_and_spread([1.0], 2) == "1.00"
     assert mean_and_spread([None, None]) == "-"
     assert mean_and_spread([None, 2.0, 4.0]) == "3.0 ± 1.4"
 
