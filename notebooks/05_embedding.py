@@ -37,10 +37,12 @@
 # %% [markdown]
 # ## Parameters
 #
+# By itself and from nothing this notebook takes 100 seconds and 2.0 GB of memory on two cores.
+#
 # `seed` is the run that is drawn; the numbers are over `seeds` runs. With the defaults most runs
-# are those of notebook 3 and are only read. `points` bounds the images in a map: t-SNE of ten
-# thousand takes minutes. The networks with two features are trained here, on three of the small
-# digits whatever the data set, in about a second each.
+# are those of notebook 3, and are only read if they are there. `points` bounds the images in a map:
+# t-SNE of ten thousand takes minutes. The networks with two features are trained here, on three of
+# the small digits whatever the data set, in about a second each.
 
 # %% tags=["parameters"]
 dataset: str = "digits"  # digits, cifar10, cifar100 (or cifar10:PATH), or folder:PATH

@@ -31,6 +31,9 @@
 # %% [markdown]
 # ## Parameters
 #
+# By itself and from nothing this notebook takes 9 seconds and 0.9 GB of memory on two cores.
+# Nothing is trained.
+#
 # The figure and the table of gaps show one column of Table 1. With records of your own
 # (`python -m gcl_core train --record`) give their folder as `records`; a file counts if its name
 # begins with `cifar`.

@@ -17,6 +17,7 @@ from gcl_core.training import run
 from tests.test_paper import record_of
 
 ROOT = Path(gcl_core.__file__).parents[1]
+README = (ROOT / "README.md").read_text()
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))
 SMALL = {"preset": "smoke", "seeds": 2, "workers": 1}
 each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -74,6 +75,19 @@ def test_the_first_code_cell_is_the_only_parameters_cell(path):
     cells = code_cells(nbformat.read(path, 4))
     assert [is_parameters(cell) for cell in cells] == [True] + [False] * (len(cells) - 1)
     assert re.search(r"checked_parameters\(\s*globals\(\)", cells[1].source)
+
+
+@each_notebook
+def test_time_and_memory_are_stated_and_those_of_the_readme(path):
+    section = next(c.source for c in nbformat.read(path, 4).cells if "## Parameters" in c.source)
+    stated = re.search(
+        r"takes (\d+) seconds and (\d\.\d) GB of memory on two cores", " ".join(section.split())
+    )
+    assert stated is not None
+    assert int(stated[1]) <= 120
+    row = re.search(rf"notebooks/{path.name}\).*\| (\d+) \| (\d\.\d) \|", README)
+    assert row is not None
+    assert stated.groups() == row.groups()
 
 
 @each_notebook
