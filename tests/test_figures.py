@@ -269,6 +269,23 @@ def test_labels_that_crowd_are_moved_as_little_as_possible():
     assert np.diff(places) == pytest.approx([0.075, 0.075])
 
 
+def test_lines_of_one_colour_have_a_piece_of_the_line_before_each_label():
+    shared = [METHOD_LOOKS[m] for m in ("ce_crt", "ce_lws", "ce")]
+    lines = [Series(look, [0.0, 20.0 * i]) for i, look in enumerate(shared)]
+    axes = figures.sweeps([0, 1], "τ", {"A": lines}).axes[0]
+    styles = {line.get_label(): line for line in axes.lines[:3]}
+    pieces = axes.lines[3:]
+    assert len(pieces) == len(axes.texts) == 3
+    for text, piece in zip(axes.texts, pieces, strict=True):
+        drawn = styles[text.get_text()]
+        assert piece.get_linestyle() == drawn.get_linestyle()
+        assert piece.get_color() == drawn.get_color()
+        assert piece.get_ydata()[0] == text.xy[1]
+        assert 1 < max(piece.get_xdata()) < text.xy[0]
+    alone = figures.sweeps([0, 1], "τ", {"A": lines[1:]}).axes[0]
+    assert len(alone.lines) == 2
+
+
 def test_what_stands_beside_a_figure_names_runs_and_settings_but_no_path(tmp_path):
     settings = resolve(
         "folder:/somewhere", "ce", "smoke", network="digits_cnn", precision="float32"

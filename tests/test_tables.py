@@ -3,9 +3,10 @@
 from gcl_core.tables import as_declared, comparison, markdown_table, mean_and_spread, paired_gain
 
 
-def record(method, seed, top1, few, ratio=100.0):
+def record(method, seed, top1, few, ratio=100.0, dataset="digits"):
     return {
         "method": method,
+        "dataset": dataset,
         "imbalance_ratio": ratio,
         "seed": seed,
         "epochs": [200, 30] if method == "gcl_crt" else [200],
@@ -46,7 +47,13 @@ def test_comparison_rows():
 def test_ratios_are_kept_apart():
     rows = comparison([*RECORDS, record("ce", 0, 50.0, 10.0, ratio=50.0)]).splitlines()[2:]
     assert [row.split(" | ")[1] for row in rows] == ["100", "100", "50"]
-    assert "| 50.00 |" in rows[2]
+    assert "| 50.0 |" in rows[2]
+
+
+def test_ten_thousand_test_images_give_two_digits():
+    one = record("ce", 0, 50.0, 10.0, dataset="cifar10")
+    assert "| 50.00 |" in comparison([one])
+    assert "| 51.00 ± 1.41 |" in comparison([one, record("ce", 1, 52.0, 10.0, dataset="cifar10")])
 
 
 def test_paired_gain_is_of_the_same_seed():
