@@ -1,8 +1,8 @@
 """The steps of a grid on Dask distributed: a cluster of this machine, or one that is running.
 
-A worker is a process with one thread for tasks. A task is one step; it is handed to one worker when
-the step that it needs is done and that worker is idle, so that no worker waits for another, and the
-death of a worker is laid to the one step that it was at.
+A worker is a process with one thread for tasks. A task is one step; it is handed out when the step
+that it needs is done and a worker is free, so that no worker waits for another, and the death of a
+worker is laid to the one step that it was at.
 """
 
 import logging
@@ -10,8 +10,7 @@ import tempfile
 import threading
 import time
 import traceback
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -30,7 +29,6 @@ log = logging.getLogger(__name__)
 
 ANSWER_SECONDS = 10  # for a scheduler to answer
 LOOK_SECONDS = 2.0  # between two looks for workers that have come
-ALONE_SECONDS = 60.0  # without any worker on this machine: Dask replaces one in a few
 DEATHS = 3  # of a worker in one step before the step is given up: Dask's own default
 
 
@@ -55,105 +53,29 @@ def execute(
         scheduler: address of a running cluster, instead of one on this machine.
 
     Raises:
-        GCLError: the scheduler does not answer or went away, a worker that is there at the start is
-            unfit, or on this machine no worker is left.
+        GCLError: the scheduler does not answer or went away, or a worker has another version.
     """
     waiting = {step.key: step for step in steps}
-    running: dict[Future[Any], tuple[Step, str]] = {}
-    deaths: Counter[str] = Counter()
+    running: dict[Future[Any], Step] = {}
+    known: set[str] = set()
     with _client(min(workers, len(steps)), scheduler) as client:
-        crew = _Crew(client, scheduler)
         while waiting or running:
             with _answering(scheduler):
-                tasks = crew.look()
-                lost = _lost(running, tasks)
-                deaths.update(step.key for step in lost)
-                waiting |= {step.key: step for step in lost if deaths[step.key] <= DEATHS}
-                taken = {address for _, address in running.values()}
-                idle = [each for each, its in tasks.items() if not its and each not in taken]
-                under_way = [step for step, _ in running.values()]
-                ready = [s for s in waiting.values() if _ready(s, [*waiting.values(), *under_way])]
-                for step, address in zip(ready, idle, strict=False):
+                present = client.nthreads()
+                free = max(0, sum(present.values()) - len(running))
+                for step in [s for s in waiting.values() if _ready(s, waiting, running)][:free]:
                     del waiting[step.key]
-                    call, key = (step, threads, accelerator), _key(step, deaths[step.key])
-                    future = client.submit(do, *call, key=key, pure=False, workers=[address])
-                    running[future] = step, address
+                    call = (step, threads, accelerator)
+                    running[client.submit(do, *call, key=_key(step), pure=False)] = step
                 ended = _ended(running)
-            for step in lost:
-                if step.key not in waiting and deaths[step.key] > DEATHS:
-                    ended.append((step, KilledWorker(step.key, None, deaths[step.key] - 1)))
+            if gone := known - present.keys():
+                log.info("%d workers went away; others go on with what they were at", len(gone))
+            known = set(present)
             for step, answer in ended:
                 failure = _failure(step, answer)
                 if failure is not None:
                     waiting = {k: s for k, s in waiting.items() if not _needs(s, step)}
-                finished(step, failure, max(1, len(tasks)))
-
-
-class _Crew:
-    """The workers that steps are given to: of a running cluster only those that are fit."""
-
-    def __init__(self, client: Client, scheduler: str | None) -> None:
-        self.client, self.scheduler = client, scheduler
-        self.fit: set[str] = set()
-        self.unfit: set[str] = set()
-        self.seen = time.monotonic()
-        if scheduler is None:
-            return
-        present = set(client.nthreads())
-        if not present:
-            log.info("the scheduler has no workers yet; waiting for them")
-        for reason in _unfit(client, present).values():
-            raise GCLError(reason)
-        self.fit = present
-
-    def look(self) -> dict[str, Sequence[Any]]:
-        """The fit workers that are there, and which tasks each of them has; tells who came or went.
-
-        Raises:
-            GCLError: on this machine none has been there for `ALONE_SECONDS`.
-        """
-        tasks: dict[str, Sequence[Any]] = self.client.processing()
-        if gone := self.fit - tasks.keys():
-            log.info("%d workers went away; others go on with what they were at", len(gone))
-        new = tasks.keys() - self.fit - self.unfit
-        if self.scheduler is not None and new:
-            reasons = _unfit(self.client, new)
-            for reason in reasons.values():
-                log.info("left out: %s", reason)
-            self.unfit |= reasons.keys()
-        self.fit = set(tasks) - self.unfit
-        if self.fit or self.scheduler is not None:
-            self.seen = time.monotonic()
-        elif time.monotonic() - self.seen > ALONE_SECONDS:
-            raise GCLError(
-                "no worker is left on this machine, and none is started again; "
-                "the same command continues after the last saved epochs"
-            )
-        return {address: each for address, each in tasks.items() if address in self.fit}
-
-
-def _unfit(client: Client, workers: Iterable[str]) -> dict[str, str]:
-    """Which of the workers cannot be used, and why: several tasks at once, or another gcl_core."""
-    threads = client.nthreads()
-    versions = client.run(results_version, workers=list(workers), on_error="return")
-    reasons = {}
-    for address, version in versions.items():
-        if threads.get(address, 1) != 1:
-            number = threads[address]
-            reasons[address] = (
-                f"worker {address} has {number} threads; start it with --nthreads 1"
-            )
-        elif isinstance(version, OSError):
-            continue  # it has gone again, which the next look shows
-        elif isinstance(version, Exception):  # whatever importing can end with there
-            line = _first_line(version)
-            reasons[address] = f"worker {address} cannot import gcl_core: {line}"
-        elif version != RESULTS_VERSION:
-            reasons[address] = (
-                f"worker {address} has results version {version}, not {RESULTS_VERSION}; "
-                "install the same gcl_core there"
-            )
-    return reasons
+                finished(step, failure, max(1, len(known)))
 
 
 def do(step: Step, threads: int, accelerator: str) -> str | None:
@@ -213,29 +135,19 @@ def _first_line(error: BaseException) -> str:
     return (str(error).splitlines() or [""])[0]
 
 
-def _key(step: Step, deaths: int) -> str:
-    # Another one after a death: Dask may still know the task that can go on nowhere.
-    again = f"-{deaths}" if deaths else ""
-    return f"gcl-{step.folder.path.parent}-{step.key}{again}"
+def _key(step: Step) -> str:
+    return f"gcl-{step.folder.path.parent}-{step.key}"
 
 
 def _needs(step: Step, other: Step) -> bool:
     return step.after is not None and step.after.key == other.key
 
 
-def _ready(step: Step, unfinished: Iterable[Step]) -> bool:
-    return not any(_needs(step, other) for other in unfinished)
+def _ready(step: Step, waiting: dict[str, Step], running: dict[Future[Any], Step]) -> bool:
+    return not any(_needs(step, other) for other in (*waiting.values(), *running.values()))
 
 
-def _lost(
-    running: dict[Future[Any], tuple[Step, str]], present: Iterable[str]
-) -> list[Step]:
-    """Steps whose worker is not there any more, taken out of `running`."""
-    gone = [f for f, (_, worker) in running.items() if worker not in present and f.status != "error"]
-    return [running.pop(future)[0] for future in gone]
-
-
-def _ended(running: dict[Future[Any], tuple[Step, str]]) -> list[tuple[Step, Any]]:
+def _ended(running: dict[Future[Any], Step]) -> list[tuple[Step, Any]]:
     """Steps that have ended, taken out of `running`, with what `do` returned or an exception.
 
     Waits for one, but not for long: workers may have come.
@@ -247,14 +159,7 @@ def _ended(running: dict[Future[Any], tuple[Step, str]]) -> list[tuple[Step, Any
         done = wait(list(running), LOOK_SECONDS, "FIRST_COMPLETED").done
     except TimeoutError:
         return []
-    ended = []
-    for future in done:
-        try:
-            answer = future.exception(LOOK_SECONDS) or future.result(LOOK_SECONDS)
-        except TimeoutError:  # its worker went away with the answer: `_lost` has it next
-            continue
-        ended.append((running.pop(future)[0], answer))
-    return ended
+    return [(running.pop(future), future.exception() or future.result()) for future in done]
 
 
 def _failure(step: Step, answer: Any) -> str | None:
@@ -289,6 +194,7 @@ def _client(workers: int, scheduler: str | None) -> Iterator[Client]:
                 {
                     "temporary-directory": folder,
                     "distributed.comm.timeouts.connect": ANSWER_SECONDS,
+                    "distributed.scheduler.allowed-failures": DEATHS,
                 }
             )
         )
@@ -318,7 +224,29 @@ def _client(workers: int, scheduler: str | None) -> Iterator[Client]:
                 "start one with: dask scheduler"
             ) from error
         stack.enter_context(client)
+        if scheduler is not None:
+            _check_workers(client)
         yield client
+
+
+def _check_workers(client: Client) -> None:
+    """Refuse workers that run several tasks at once, or another gcl_core."""
+    threads = client.nthreads()
+    if not threads:
+        log.info("the scheduler has no workers yet; waiting for them")
+    for address, number in threads.items():
+        if number != 1:
+            raise GCLError(f"worker {address} has {number} threads; start it with --nthreads 1")
+    try:
+        versions = client.run(results_version)
+    except Exception as error:  # whatever importing can end with there
+        raise GCLError(f"a worker cannot import gcl_core: {_first_line(error)}") from error
+    for address, version in versions.items():
+        if version != RESULTS_VERSION:
+            raise GCLError(
+                f"worker {address} has results version {version}, not {RESULTS_VERSION}; "
+                "install the same gcl_core there"
+            )
 
 
 def results_version() -> int:
