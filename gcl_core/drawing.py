@@ -43,8 +43,8 @@ def label_ends(axes: Axes, x: Sequence[float], lines: Sequence[Series], gap: flo
     for place, (_, i) in zip(placed, ends, strict=True):
         look = lines[i].look
         if pieces:
-            piece = {"color": look.colour, "ls": look.line, "transform": axes.transAxes}
-            axes.plot([1.015, 1.06], [place, place], clip_on=False, **piece)
+            piece = mpl.lines.Line2D([1.015, 1.06], [place, place], color=look.colour, ls=look.line)
+            axes.add_artist(piece).set(transform=axes.transAxes, clip_on=False)
         axes.annotate(
             look.label,
             (1.07 if pieces else 1.015, place),
