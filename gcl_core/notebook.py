@@ -210,7 +210,8 @@ def ablation_table(
             those of `records` on the same data stand beside ours.
         records: as `gcl_core.agreement.load_measured` returns them.
     """
-    header = [what, "here: top-1 (%)", "few-shot (%)", f"top-1 − ({reference})", "few-shot − same"]
+    header = [what, "here: top-1 (%)", "few-shot (%)", f"top-1 − ({reference})"]
+    header.append(f"few-shot − ({reference})")
     caption = f"Here: {protocol(trained[reference])}. Last two columns: difference seed by seed."
     others: dict[str, list[str]] = {name: [] for name in trained}
     if paper is not None:
