@@ -290,15 +290,18 @@ def test_tables_say_their_protocol_and_pair_by_seed(tmp_path):
     line = tools.protocol(runs)
     assert "304 training images in 10 classes (124 to 1 each)" in line
     assert "2 + 1 epochs, last epoch, 2 seeds" in line
-    other = [SimpleNamespace(result={"top1": r.result["top1"] + 2, "few": 1.0}) for r in runs]
+    other = [
+        SimpleNamespace(result={"top1": r.result["top1"] + 2, "few": r.result["few"] - 3})
+        for r in runs
+    ]
     trained = {"w/o RT": other, "CBEN + cRT": runs}
     text = tools.ablation_table("x", trained, reference="CBEN + cRT").data
     row = next(line for line in text.splitlines() if line.startswith("| w/o RT |"))
-    assert row.count("|") == 5
-    assert row.endswith("| 1.0 ± 0.0 | 2.0 ± 0.0 |")
+    assert row.count("|") == 6
+    assert row.endswith("| 2.0 ± 0.0 | -3.0 ± 0.0 |")
     records = [record_of("gcl", "short", seed=s, top1=x) for s, x in enumerate((70.0, 72.0))]
     made = tools.ablation_table("x", trained, paper=5, records=records, reference="CBEN + cRT").data
-    assert "| w/o RT | *80.52* | **71.0 ± 1.4** (2) |" in made
+    assert "| w/o RT | *80.52* | **71.00 ± 1.41** (2) |" in made
     assert "| CBEN + cRT | *82.68* | not measured |" in made
     assert "Recorded: CIFAR-10, JPEG re-encoded; 60 epochs in stage 1; preset official" in made
 
