@@ -33,6 +33,9 @@ from gcl_core.smoothing import LabelAwareSmoothing
 if typing.TYPE_CHECKING:
     from gcl_core.batches import TrainingImages
 
+# Settings see to it that GCL has cosines; re-balanced ones (LWS, DisAlign) rightly go beyond 1.
+_VETTED = {"check_range": False}
+
 
 class _Objective(Checked):
     """One whose fields are keywords of its criterion."""
@@ -42,6 +45,7 @@ class _Objective(Checked):
     criterion: ClassVar[type[nn.Module]]
     counts_first: ClassVar[bool] = True
     is_random: ClassVar[bool] = False
+    fixed: ClassVar[dict[str, Any]] = {}  # further keywords of the criterion, that are no settings
 
     def build(
         self, class_counts: Tensor, generator: torch.Generator, reduction: str = "mean"
@@ -53,7 +57,7 @@ class _Objective(Checked):
             generator: source of what the criterion draws.
             reduction: "mean" or "none".
         """
-        options = self.keywords()
+        options = self.keywords() | self.fixed
         if self.is_random:
             options["generator"] = generator
         counts = (class_counts,) if self.counts_first else ()
@@ -182,6 +186,7 @@ class GCL(_Objective):
     heads = ("cosine",)
     criterion = GCLLoss
     is_random = True
+    fixed = _VETTED
     scale: float = value(30.0, "s; 30 in stage 1, 20 in stage 2: published code", above=0)
     noise_multiplier: float = value(
         0.5, "factor of the cloud; 0.5: published code for CIFAR; 1: the paper's formula", low=0
@@ -209,6 +214,7 @@ class AngularGCL(_Objective):
     heads = ("cosine",)
     criterion = AngularGCLLoss
     is_random = True
+    fixed = _VETTED
     scale: float = value(30.0, "s; 30: the follow-up's code", above=0)
     noise_multiplier: float = value(
         0.5,

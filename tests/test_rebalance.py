@@ -2,11 +2,13 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from gcl_core import CosineClassifier
 from gcl_core.backbones import DigitsCNN
 from gcl_core.network import Network
+from gcl_core.objectives import GCL, AngularGCL
 from gcl_core.rebalance import CRT, LWS, DisAlign, Material, NearestMean, PostHoc, TauNorm
 from gcl_core.stage import parameter_groups
 from toys import seeded
@@ -140,6 +142,33 @@ def test_disalign_against_a_loop(head):
             a, b = calibrated.scale[j], calibrated.offset[j]
             torch.testing.assert_close(outputs[j], (1 + sure * a) * z + sure * b)
     assert unchanged(head, calibrated)
+
+
+@pytest.mark.parametrize("objective", [GCL(focal_gamma=1.0), AngularGCL()])
+@pytest.mark.parametrize("kind", [LWS, DisAlign])
+def test_gcl_trains_what_takes_cosines_beyond_one(kind, objective):
+    """On a CPU as on a GPU, where nothing is checked."""
+    head = kind().build(CosineClassifier(5, 3), material())
+    with torch.no_grad():
+        (head.scales if kind is LWS else head.scale).fill_(2)
+        head.head.weight[0] = FEATURES[0]  # a cosine of 1, and an output beyond
+    outputs = head(FEATURES)
+    assert outputs[0].abs().max() > 1.5
+    loss = objective.build(COUNTS, seeded())(outputs, torch.arange(6) % 3)
+    loss.backward()
+    for name in trained(head):
+        assert head.get_parameter(name).grad.isfinite().all()
+        assert head.get_parameter(name).grad.abs().max() > 0
+
+
+def test_gcl_of_scaled_cosines_is_cross_entropy_of_their_multiples():
+    """Without a cloud; DisAlign and LWS calibrate the logits s cos theta that way."""
+    head, target = LWS().build(CosineClassifier(5, 3), material()), torch.arange(6) % 3
+    with torch.no_grad():
+        head.scales.fill_(2)
+    criterion = GCL(noise_multiplier=0.0).build(COUNTS, seeded())
+    expected = F.cross_entropy(60 * head.head(FEATURES), target)
+    torch.testing.assert_close(criterion(head(FEATURES), target), expected)
 
 
 def test_lws_can_train_the_classifier_at_its_own_rate(head):
