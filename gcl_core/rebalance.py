@@ -2,8 +2,8 @@
 
 Most kinds turn the classifier of stage 1 into one that stage 2 trains on frozen features; one
 without trainable weights needs no training. Where the backbone changes too (`on_images`), stage 2
-trains, or at least runs, the whole network on images. A module may have `lr_factors`: factors of
-the learning rate, by the prefix of a weight's name.
+trains, or at least runs, the whole network on images. A module, or a part of it, may have
+`lr_factors`: factors of the learning rate, by the prefix of a weight's name in it.
 """
 
 import copy
