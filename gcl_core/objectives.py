@@ -19,7 +19,7 @@ from gcl_core.angular import AngularGCLLoss
 from gcl_core.batch import Batches, Paired
 from gcl_core.bbn import BilateralLoss
 from gcl_core.checked import Checked, value
-from gcl_core.clouds import STRATEGIES
+from gcl_core.clouds import STRATEGIES, check_strategy
 from gcl_core.contrastive import HybridPSCLoss, HybridSCLoss
 from gcl_core.equalization import EqualizationLoss
 from gcl_core.focal import FocalLoss
@@ -204,6 +204,10 @@ class GCL(_Objective):
     focal_gamma: float = value(
         0.0, "exponent of the focal factor; 0 in stage 1, 1 in stage 2: published code", low=0
     )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_strategy(self.strategy, self.exponent)
 
 
 @dataclass(frozen=True)

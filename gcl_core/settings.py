@@ -180,11 +180,16 @@ def to_dict(settings: Any) -> dict[str, Any]:
     return result
 
 
-def flat_settings(settings: Settings) -> dict[str, tuple[str, ...]]:
+def flat_settings(
+    settings: Settings, chosen: Mapping[str, Any] | None = None
+) -> dict[str, tuple[str, ...]]:
     """Every setting's flat name and the path to it, `{"scale": ("stage1", "objective", "scale")}`.
 
     Stage 2 has the prefix `stage2_`; own values of a sampler, of class weights and of a
     re-balancing have `sampler_`, `class_weights_` and `rebalance_`.
+
+    Args:
+        chosen: parts that come in kinds, by flat name, in place of those that are there.
     """
     names: dict[str, tuple[str, ...]] = {}
 
@@ -199,6 +204,7 @@ def flat_settings(settings: Settings) -> dict[str, tuple[str, ...]]:
             elif field.name in KINDS:
                 if inner is not None or field.name in OPTIONAL:
                     names[prefix + field.name] = here
+                inner = (chosen or {}).get(prefix + field.name, inner)
                 if inner is not None:
                     own = prefix if field.name == "objective" else f"{prefix}{field.name}_"
                     visit(inner, here, own)
@@ -228,45 +234,45 @@ def describe(settings: Settings, path: tuple[str, ...]) -> str:
 def override(settings: Settings, changes: Mapping[str, Any]) -> Settings:
     """The settings with some values changed by flat name; text is converted to the field's type.
 
+    Changes are made together, and only what they make is checked: none has to be right without the
+    others.
+
     Raises:
         GCLError: a name that these settings do not have, or a value that is refused.
     """
-    for name, given in sorted(changes.items(), key=_turn):
-        paths = flat_settings(settings)
+    paths = flat_settings(settings)
+    chosen = {
+        name: _part(name, given, get_setting(settings, paths[name]))
+        for name, given in changes.items()
+        if name in paths and paths[name][-1] in KINDS
+    }
+    paths = flat_settings(settings, chosen)
+    for name in changes:
         if name not in paths:
             close = difflib.get_close_matches(name, paths, 1)
             hint = f" (did you mean {close[0]}?)" if close else ""
             raise GCLError(f"unknown setting {name!r}{hint}; allowed: {', '.join(sorted(paths))}")
-        path = paths[name]
-        if path[-1] in KINDS:
-            kinds: dict[Any, Any] = dict(KINDS[path[-1]])
-            if path[-1] in OPTIONAL:
-                given = None if str(given).lower() == "none" else given
-                kinds[None] = lambda: None
-            if given not in kinds:
-                allowed = ", ".join("none" if kind is None else kind for kind in kinds)
-                raise GCLError(f"{name} {given!r} is unknown; allowed: {allowed}")
-            if getattr(get_setting(settings, path), "name", None) != given:
-                settings = _replaced(settings, path, kinds[given]())
-        else:
-            settings = _replaced(settings, path, given)
-    return settings
+    return _rebuilt(settings, (), {paths[name]: new for name, new in {**changes, **chosen}.items()})
 
 
-def _turn(change: tuple[str, Any]) -> int:
-    """Order of a change: kinds first, for the others may name settings that they bring.
+def _part(name: str, given: Any, current: Any) -> Any:
+    """The part of the kind that is named: the current one, if it is of that kind, or a new one."""
+    kind = name.removeprefix("stage2_")
+    kinds: dict[Any, Any] = dict(KINDS[kind])
+    if kind in OPTIONAL:
+        given = None if str(given).lower() == "none" else given
+        kinds[None] = lambda: None
+    if given not in kinds:
+        allowed = ", ".join("none" if kind is None else kind for kind in kinds)
+        raise GCLError(f"{name} {given!r} is unknown; allowed: {allowed}")
+    return current if getattr(current, "name", None) == given else kinds[given]()
 
-    The head comes after the objectives that work with any head and before those that need one.
-    """
-    name, given = change
-    if name == "head":
-        return 1
-    if name.removeprefix("stage2_") not in KINDS:
-        return 3
-    return 0 if given in OBJECTIVES and {"linear", "cosine"} <= set(OBJECTIVES[given].heads) else 2
 
-
-def _replaced(part: Any, path: tuple[str, ...], new: Any) -> Any:
-    if len(path) > 1:
-        new = _replaced(getattr(part, path[0]), path[1:], new)
-    return dataclasses.replace(part, **{path[0]: new})
+def _rebuilt(part: Any, path: tuple[str, ...], values: Mapping[tuple[str, ...], Any]) -> Any:
+    """The part with the values at these paths; each part of it is made, and checked, once."""
+    new = {}
+    for field in dataclasses.fields(part):
+        here = (*path, field.name)
+        inner = values.get(here, getattr(part, field.name))
+        new[field.name] = _rebuilt(inner, here, values) if isinstance(inner, Checked) else inner
+    return dataclasses.replace(part, **new)

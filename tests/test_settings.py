@@ -230,6 +230,11 @@ def test_every_limit_holds(part, field, limit):
         {"data": DataSettings(), "stage1": Stage(objective=GCL())} if part is Settings else {}
     )
 
+    # What the value has to go with: an exponent, its strategy; a and b of CBEN, a sum below 1.
+    required |= {"exponent": {"strategy": "power"}, "a": {"b": 0}, "b": {"a": 0}}.get(
+        field.name, {}
+    )
+
     def make(value):
         value = (value,) if field.name in ("class_counts", "milestones") else value
         return part(**required, **{field.name: value})
@@ -277,6 +282,41 @@ def test_wrong_changes_are_refused_by_name(changes, message):
     with pytest.raises(GCLError, match=message) as refusal:
         override(FULL, changes)
     assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"stage2_sampler_b": 0.1}, r"a \+ b must be in \[0, 1\), got a = 0.9999, b = 0.1"),
+        ({"stage2_sampler_a": 0, "stage2_sampler_b": -0.5}, "got a = 0.0, b = -0.5"),
+        ({"strategy": "power"}, r"'power' needs an exponent in \(0, 1\), got None"),
+        ({"stage2_strategy": "power"}, r"'power' needs an exponent in \(0, 1\), got None"),
+        ({"stage2_strategy": "power", "exponent": 0.25}, "exponent"),
+        ({"exponent": 0.25}, "exponent belongs to strategy 'power', not to 'log'"),
+        ({"stage2_exponent": 0.25, "stage2_strategy": "cosine"}, "'power', not to 'cosine'"),
+    ],
+)
+def test_values_that_do_not_go_together_are_refused_before_any_training(changes, message):
+    for preset in ("official", "paper"):
+        with pytest.raises(GCLError, match=message) as refusal:
+            resolve("cifar10", "gcl_crt", preset, **changes)
+        assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"strategy": "power", "exponent": 0.25},
+        {"stage2_exponent": 0.5, "stage2_strategy": "power"},
+        {"stage2_sampler_a": 0.5, "stage2_sampler_b": 0.4},
+        {"stage2_sampler_b": -0.9, "stage2_sampler_a": 0.9},
+    ],
+)
+def test_values_that_are_right_only_together_are_changed_together(changes):
+    for order in itertools.permutations(changes.items()):
+        changed = override(FULL, dict(order))
+        assert flat(changed) == flat(FULL) | changes
+        assert override(changed, {name: flat(FULL)[name] for name, _ in order}) == FULL
 
 
 def test_settings_are_frozen():
