@@ -41,6 +41,7 @@ class _Objective(Checked):
     """One whose fields are keywords of its criterion."""
 
     heads: ClassVar[tuple[str, ...]] = ("linear", "cosine")
+    scaled_for_logits: ClassVar[bool] = False  # its scale is 1 unless it is given: not for cosines
     own_outputs: ClassVar[bool] = False  # not (N, C) with (N,) targets: no mixup, no class weights
     criterion: ClassVar[type[nn.Module]]
     counts_first: ClassVar[bool] = True
@@ -101,7 +102,7 @@ class CrossEntropy(_Objective):
     """Softmax cross-entropy of the classifier's outputs (Eq. 1)."""
 
     name: ClassVar[str] = "cross_entropy"
-    heads = ("linear", "cosine", "multi_head")
+    heads = ("linear", "multi_head")  # it has no scale, which cosines need
     criterion = nn.CrossEntropyLoss
     counts_first = False
 
@@ -112,6 +113,7 @@ class Focal(_Objective):
 
     name: ClassVar[str] = "focal"
     criterion = FocalLoss
+    scaled_for_logits = True
     counts_first = False
     gamma: float = value(1.0, "exponent of the focal factor; 1: LDAM-DRW's code", low=0)
     scale: float = value(1.0, "s, factor of the outputs; 1 for logits", above=0)
@@ -150,6 +152,7 @@ class LogitAdjustment(_Objective):
 
     name: ClassVar[str] = "logit_adjustment"
     criterion = LogitAdjustedLoss
+    scaled_for_logits = True
     tau: float = value(1.0, "factor of log pi; 1: Menon et al. 2021, Ren et al. 2020", low=0)
     scale: float = value(1.0, "s, factor of the outputs; 1 for logits", above=0)
 

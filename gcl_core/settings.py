@@ -154,20 +154,32 @@ class Settings(Checked):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._fits(self.stage1.objective, "objective", self.head)
+        self._fits(self.stage1.objective, "objective", "", self.head)
         if self.stage2 is not None:
             head, rebalance = self.head, self.stage2.rebalance
             if rebalance is not None:
-                self._fits(rebalance, "re-balancing", head)
+                self._fits(rebalance, "re-balancing", "stage2_rebalance_", head)
                 head = rebalance.makes or head
-            self._fits(self.stage2.objective, "objective", head)
+            self._fits(self.stage2.objective, "objective", "stage2_", head)
 
     @staticmethod
-    def _fits(part: Objective | Rebalancing, what: str, head: str) -> None:
+    def _fits(part: Objective | Rebalancing, what: str, prefix: str, head: str) -> None:
         if head not in part.heads:
+            hint = ""
+            if head == "cosine" and isinstance(part, CrossEntropy):
+                hint = (
+                    f"; for cross-entropy of scaled cosines take {prefix}objective gcl (as method "
+                    f"gcl has) with {prefix}noise_multiplier 0"
+                )
             raise GCLError(
                 f"{what} {part.name!r} does not work with head {head!r}; "
-                f"allowed: {', '.join(part.heads)}"
+                f"allowed: {', '.join(part.heads)}{hint}"
+            )
+        # Logits in [-1, 1] cannot be sure of any class, and log pi outweighs them.
+        if head == "cosine" and part.scaled_for_logits and getattr(part, "scale", 1.0) <= 1:
+            raise GCLError(
+                f"{what} {part.name!r} does not work with bare cosines: with head 'cosine' "
+                f"{prefix}scale must be > 1, such as 30"
             )
 
 

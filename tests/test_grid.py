@@ -149,6 +149,14 @@ ENTRY = "cells: [{method: ce}]"
             "two cells have the same settings: 'ce, seed 0' and 'ce, lr 0.1'",
         ),
         (
+            "dataset: digits\ncells: [{method: ce, head: [linear, cosine]}]",
+            "entry 1: objective 'cross_entropy' does not work with head 'cosine'",
+        ),
+        (
+            "dataset: digits\ncells: [{method: gcl_crt, stage2_rebalance: [crt, post_hoc]}]",
+            "entry 1: re-balancing 'post_hoc' .*stage2_rebalance_scale must be > 1",
+        ),
+        (
             "dataset: digits\ncells: [{method: gcl_crt, stage2_sampler_b: 0.1}]",
             r"entry 1: a and a \+ b must be in \[0, 1\), got a = 0.9999, b = 0.1",
         ),

@@ -357,6 +357,9 @@ def test_kinds_have_distinct_names():
         assert all(name == kind.name for name, kind in kinds.items())
 
 
+COSINE = {"head": "cosine"}
+
+
 @pytest.mark.parametrize(
     ("method", "changes", "message"),
     [
@@ -373,8 +376,44 @@ def test_kinds_have_distinct_names():
         ("tde", {"stage2_rebalance": "crt"}, "'crt' does not work with head 'multi_head'"),
         ("gcl_crt", {"head": "bilateral"}, "'gcl' does not work with head 'bilateral'"),
         ("ce", {"head": "meta"}, "head 'meta' is unknown; allowed: cosine, linear, "),
+        ("ce", COSINE, "head 'cosine'; .* take objective gcl .* with noise_multiplier 0"),
+        ("ce_mixup_crt", COSINE, "'cross_entropy' does not work with head 'cosine'"),
+        ("label_aware", COSINE, "'label_aware' does not work with head 'cosine'; allowed: linear$"),
+        ("gcl", {"objective": "cross_entropy"}, "take objective gcl"),
+        (
+            "gcl_crt",
+            {"stage2_objective": "cross_entropy"},
+            "take stage2_objective gcl .* with stage2_noise_multiplier 0",
+        ),
+        ("focal", COSINE, "'focal' .* bare cosines: with head 'cosine' scale must be > 1"),
+        ("focal", COSINE | {"scale": 0.5}, "scale must be > 1, such as 30"),
+        ("logit_adjustment", COSINE, "'logit_adjustment' .* scale must be > 1"),
+        ("gcl_crt", {"stage2_objective": "focal"}, "stage2_scale must be > 1"),
+        (
+            "gcl_crt",
+            {"stage2_rebalance": "post_hoc"},
+            "re-balancing 'post_hoc' .* stage2_rebalance_scale must be > 1",
+        ),
     ],
 )
 def test_combinations_that_cannot_be(method, changes, message):
     with pytest.raises(GCLError, match=message):
         resolve("cifar10", method, **changes)
+
+
+@pytest.mark.parametrize(
+    ("method", "changes"),
+    [
+        ("focal", COSINE | {"scale": 30}),
+        ("gcl", {"objective": "logit_adjustment", "scale": 30}),
+        ("ce", COSINE | {"objective": "gcl", "noise_multiplier": 0}),
+        ("gcl_crt", {"stage2_rebalance": "post_hoc", "stage2_rebalance_scale": 30}),
+        ("gcl_crt", {"stage2_objective": "focal", "stage2_scale": 20}),
+        ("gcl_crt", {"stage2_rebalance": "tau_norm"}),
+        ("gcl_crt", {"stage2_rebalance": "ncm"}),
+        ("tde", {}),
+    ],
+)
+def test_cosines_with_a_scale_are_welcome(method, changes):
+    settings = resolve("cifar10", method, **changes)
+    assert override(resolve("cifar10", method), dict(reversed(changes.items()))) == settings
