@@ -29,10 +29,11 @@ class AngularGCLLoss(GCLLoss):
     cos(theta + m) = cos theta cos m - sin theta sin m with sin theta taken as at least 0.001.
     Without that bound its gradient, cos theta / sin theta, is infinite at |cos theta| = 1, as in
     the published code. The bound acts within 0.06 degrees of theta = 0 and pi, where it changes a
-    logit by at most 0.001 s.
+    logit by at most 0.001 s. An output beyond 1, which no angle has (see `check_range`), is treated
+    alike: it becomes c cos m - 0.001 sin m, so that a cloud lowers it too.
 
     Args:
-        class_counts, sigma, strategy, exponent, reduction, generator: see `GCLLoss`.
+        class_counts, sigma, strategy, exponent, reduction, generator, check_range: see `GCLLoss`.
         scale: s > 0. Default 30: published code for Places-LT, both stages.
         noise_multiplier: k >= 0. Default 0.5: published code for Places-LT.
         margin: m, an angle, added to the target's. Default 0: published code for Places-LT.
@@ -63,6 +64,7 @@ class AngularGCLLoss(GCLLoss):
         focal_gamma: float = 0.0,
         reduction: str = "mean",
         generator: torch.Generator | None = None,
+        check_range: bool = True,
     ) -> None:
         super().__init__(
             class_counts,
@@ -75,6 +77,7 @@ class AngularGCLLoss(GCLLoss):
             focal_gamma=focal_gamma,
             reduction=reduction,
             generator=generator,
+            check_range=check_range,
         )
         self.easy_margin = easy_margin
 

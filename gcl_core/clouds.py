@@ -49,20 +49,26 @@ def cloud_sizes(
         GCLError: an unknown strategy, an exponent out of range, a count that is not positive.
     """
     counts = checked_counts(class_counts)
-    if strategy not in STRATEGIES:
-        raise GCLError(f"strategy {strategy!r} is unknown; allowed: {', '.join(STRATEGIES)}")
-    if strategy == "power":
-        if exponent is None or not 0 < exponent < 1:
-            raise GCLError(f"strategy 'power' needs an exponent in (0, 1), got {exponent}")
+    check_strategy(strategy, exponent)
+    if exponent is not None:
         sizes = counts.max() ** exponent - counts**exponent
-    elif exponent is not None:
-        raise GCLError(f"exponent belongs to strategy 'power', not to {strategy!r}")
     elif strategy == "log":
         sizes = counts.max().log() - counts.log()
     else:
         sizes = torch.cos(math.pi / 2 * counts / counts.max())
     sizes = torch.where(counts == counts.max(), 0.0, sizes)  # cos(pi/2) is 6e-17
     return sizes / sizes.max() if bool(sizes.max() > 0) else sizes
+
+
+def check_strategy(strategy: str, exponent: float | None) -> None:
+    """Refuse an unknown strategy, `"power"` without its exponent, and another one with it."""
+    if strategy not in STRATEGIES:
+        raise GCLError(f"strategy {strategy!r} is unknown; allowed: {', '.join(STRATEGIES)}")
+    if strategy == "power":
+        if exponent is None or not 0 < exponent < 1:
+            raise GCLError(f"strategy 'power' needs an exponent in (0, 1), got {exponent}")
+    elif exponent is not None:
+        raise GCLError(f"exponent belongs to strategy 'power', not to {strategy!r}")
 
 
 def mean_cloud(sigma: float = 1 / 3) -> float:

@@ -45,6 +45,9 @@ class GCLLoss(nn.Module):
             2 of the published code: 1).
         reduction: "mean", "sum", or "none" for (N,) values.
         generator: source of eps, on the device of the cosines; None is torch's default generator.
+        check_range: whether (on a CPU) a first row that is not of cosines is refused. False is for
+            cosines that a trained factor or offset of each class takes beyond 1 (LWS, DisAlign):
+            the formula holds for them as it is.
 
     Shape:
         cosine: (N, C) in [-1, 1], such as a `CosineClassifier` gives; target: (N,) int64 in [0, C);
@@ -77,6 +80,7 @@ class GCLLoss(nn.Module):
         focal_gamma: float = 0.0,
         reduction: str = "mean",
         generator: torch.Generator | None = None,
+        check_range: bool = True,
     ) -> None:
         super().__init__()
         if not (math.isfinite(scale) and scale > 0):
@@ -91,7 +95,7 @@ class GCLLoss(nn.Module):
             raise GCLError(f"reduction {reduction!r} is unknown; allowed: {', '.join(REDUCTIONS)}")
         self.scale, self.noise_multiplier, self.sigma = scale, noise_multiplier, sigma
         self.margin, self.focal_gamma, self.reduction = margin, focal_gamma, reduction
-        self.generator = generator
+        self.generator, self.check_range = generator, check_range
         sizes = cloud_sizes(class_counts, strategy, exponent)
         self.cloud_sizes: Tensor
         self.register_buffer("cloud_sizes", sizes.float())
@@ -145,7 +149,7 @@ class GCLLoss(nn.Module):
             shapes = f"{tuple(cosine.shape)}, got {tuple(noise.shape)}"
             raise GCLError(f"noise must have the shape of cosine, {shapes}")
         # One row is enough to tell logits from cosines, and costs nothing with 8,142 classes.
-        if cosine.device.type == "cpu" and len(cosine):
+        if self.check_range and cosine.device.type == "cpu" and len(cosine):
             largest = float(cosine[0].detach().abs().max())
             if 1 + ROUNDING < largest < math.inf:
                 raise GCLError(

@@ -19,7 +19,7 @@ from gcl_core.angular import AngularGCLLoss
 from gcl_core.batch import Batches, Paired
 from gcl_core.bbn import BilateralLoss
 from gcl_core.checked import Checked, value
-from gcl_core.clouds import STRATEGIES
+from gcl_core.clouds import STRATEGIES, check_strategy
 from gcl_core.contrastive import HybridPSCLoss, HybridSCLoss
 from gcl_core.equalization import EqualizationLoss
 from gcl_core.focal import FocalLoss
@@ -33,15 +33,20 @@ from gcl_core.smoothing import LabelAwareSmoothing
 if typing.TYPE_CHECKING:
     from gcl_core.batches import TrainingImages
 
+# Settings see to it that GCL has cosines; re-balanced ones (LWS, DisAlign) rightly go beyond 1.
+_VETTED = {"check_range": False}
+
 
 class _Objective(Checked):
     """One whose fields are keywords of its criterion."""
 
     heads: ClassVar[tuple[str, ...]] = ("linear", "cosine")
+    scaled_for_logits: ClassVar[bool] = False  # its scale is 1 unless it is given: not for cosines
     own_outputs: ClassVar[bool] = False  # not (N, C) with (N,) targets: no mixup, no class weights
     criterion: ClassVar[type[nn.Module]]
     counts_first: ClassVar[bool] = True
     is_random: ClassVar[bool] = False
+    fixed: ClassVar[dict[str, Any]] = {}  # further keywords of the criterion, that are no settings
 
     def build(
         self, class_counts: Tensor, generator: torch.Generator, reduction: str = "mean"
@@ -53,7 +58,7 @@ class _Objective(Checked):
             generator: source of what the criterion draws.
             reduction: "mean" or "none".
         """
-        options = self.keywords()
+        options = self.keywords() | self.fixed
         if self.is_random:
             options["generator"] = generator
         counts = (class_counts,) if self.counts_first else ()
@@ -97,7 +102,7 @@ class CrossEntropy(_Objective):
     """Softmax cross-entropy of the classifier's outputs (Eq. 1)."""
 
     name: ClassVar[str] = "cross_entropy"
-    heads = ("linear", "cosine", "multi_head")
+    heads = ("linear", "multi_head")  # it has no scale, which cosines need
     criterion = nn.CrossEntropyLoss
     counts_first = False
 
@@ -108,6 +113,7 @@ class Focal(_Objective):
 
     name: ClassVar[str] = "focal"
     criterion = FocalLoss
+    scaled_for_logits = True
     counts_first = False
     gamma: float = value(1.0, "exponent of the focal factor; 1: LDAM-DRW's code", low=0)
     scale: float = value(1.0, "s, factor of the outputs; 1 for logits", above=0)
@@ -146,6 +152,7 @@ class LogitAdjustment(_Objective):
 
     name: ClassVar[str] = "logit_adjustment"
     criterion = LogitAdjustedLoss
+    scaled_for_logits = True
     tau: float = value(1.0, "factor of log pi; 1: Menon et al. 2021, Ren et al. 2020", low=0)
     scale: float = value(1.0, "s, factor of the outputs; 1 for logits", above=0)
 
@@ -182,6 +189,7 @@ class GCL(_Objective):
     heads = ("cosine",)
     criterion = GCLLoss
     is_random = True
+    fixed = _VETTED
     scale: float = value(30.0, "s; 30 in stage 1, 20 in stage 2: published code", above=0)
     noise_multiplier: float = value(
         0.5, "factor of the cloud; 0.5: published code for CIFAR; 1: the paper's formula", low=0
@@ -200,6 +208,10 @@ class GCL(_Objective):
         0.0, "exponent of the focal factor; 0 in stage 1, 1 in stage 2: published code", low=0
     )
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_strategy(self.strategy, self.exponent)
+
 
 @dataclass(frozen=True)
 class AngularGCL(_Objective):
@@ -209,6 +221,7 @@ class AngularGCL(_Objective):
     heads = ("cosine",)
     criterion = AngularGCLLoss
     is_random = True
+    fixed = _VETTED
     scale: float = value(30.0, "s; 30: the follow-up's code", above=0)
     noise_multiplier: float = value(
         0.5,

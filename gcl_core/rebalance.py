@@ -2,8 +2,8 @@
 
 Most kinds turn the classifier of stage 1 into one that stage 2 trains on frozen features; one
 without trainable weights needs no training. Where the backbone changes too (`on_images`), stage 2
-trains, or at least runs, the whole network on images. A module may have `lr_factors`: factors of
-the learning rate, by the prefix of a weight's name.
+trains, or at least runs, the whole network on images. A module, or a part of it, may have
+`lr_factors`: factors of the learning rate, by the prefix of a weight's name in it.
 """
 
 import copy
@@ -63,6 +63,7 @@ class _Rebalancing(Checked):
     """One that makes a new classifier, and leaves the backbone's weights alone."""
 
     heads: ClassVar[tuple[str, ...]] = ("linear", "cosine")  # of stage 1
+    scaled_for_logits: ClassVar[bool] = False  # its scale is 1 unless it is given: not for cosines
     makes: ClassVar[str | None] = None  # kind of its own outputs, for the objective; None: as heads
     trains: ClassVar[bool] = True  # whether its classifier has trainable weights
 
@@ -157,6 +158,7 @@ class PostHoc(_Rebalancing):
     """Post-hoc logit adjustment z_j - tau log pi_j, without training (Menon et al. 2021)."""
 
     name: ClassVar[str] = "post_hoc"
+    scaled_for_logits = True
     trains = False
     tau: float = value(1.0, "factor of log pi; 1: Menon et al. 2021, their code", low=0)
     scale: float = value(1.0, "of the outputs before; 1 for logits, s for cosines", above=0)

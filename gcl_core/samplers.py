@@ -153,6 +153,12 @@ class EffectiveNumberSampler(_BalancedSampler):
         return effective_weights(counts, self.beta)
 
 
+def check_cben(a: float, b: float) -> None:
+    """Refuse an a, or an a + b, that is no beta: see `CBENSampler`."""
+    if not (0 <= a < 1 and 0 <= a + b < 1):
+        raise GCLError(f"a and a + b must be in [0, 1), got a = {a}, b = {b}")
+
+
 class CBENSampler(_BalancedSampler):
     """Class-based effective number (Eq. 13 and 14): beta grows with the cloud size of the class.
 
@@ -178,8 +184,7 @@ class CBENSampler(_BalancedSampler):
         num_samples: int | None = None,
         generator: torch.Generator | None = None,
     ) -> None:
-        if not (0 <= a < 1 and 0 <= a + b < 1):
-            raise GCLError(f"a and a + b must be in [0, 1), got a = {a}, b = {b}")
+        check_cben(a, b)
         self.a, self.b = a, b
         super().__init__(labels, num_samples=num_samples, generator=generator)
 

@@ -55,6 +55,10 @@ class CBEN(_Sampling):
     a: float = value(0.9999, "beta of the head; 0.9999: published code", low=0, below=1)
     b: float = value(1e-5, "range of beta; 1e-5: published code", below=1)
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        samplers.check_cben(self.a, self.b)
+
 
 @dataclass(frozen=True)
 class SquareRoot(_Sampling):

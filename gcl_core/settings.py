@@ -154,20 +154,32 @@ class Settings(Checked):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._fits(self.stage1.objective, "objective", self.head)
+        self._fits(self.stage1.objective, "objective", "", self.head)
         if self.stage2 is not None:
             head, rebalance = self.head, self.stage2.rebalance
             if rebalance is not None:
-                self._fits(rebalance, "re-balancing", head)
+                self._fits(rebalance, "re-balancing", "stage2_rebalance_", head)
                 head = rebalance.makes or head
-            self._fits(self.stage2.objective, "objective", head)
+            self._fits(self.stage2.objective, "objective", "stage2_", head)
 
     @staticmethod
-    def _fits(part: Objective | Rebalancing, what: str, head: str) -> None:
+    def _fits(part: Objective | Rebalancing, what: str, prefix: str, head: str) -> None:
         if head not in part.heads:
+            hint = ""
+            if head == "cosine" and isinstance(part, CrossEntropy):
+                hint = (
+                    f"; for cross-entropy of scaled cosines take {prefix}objective gcl (as method "
+                    f"gcl has) with {prefix}noise_multiplier 0"
+                )
             raise GCLError(
                 f"{what} {part.name!r} does not work with head {head!r}; "
-                f"allowed: {', '.join(part.heads)}"
+                f"allowed: {', '.join(part.heads)}{hint}"
+            )
+        # Logits in [-1, 1] cannot be sure of any class, and log pi outweighs them.
+        if head == "cosine" and part.scaled_for_logits and getattr(part, "scale", 1.0) <= 1:
+            raise GCLError(
+                f"{what} {part.name!r} does not work with bare cosines: with head 'cosine' "
+                f"{prefix}scale must be > 1, such as 30"
             )
 
 
@@ -180,11 +192,16 @@ def to_dict(settings: Any) -> dict[str, Any]:
     return result
 
 
-def flat_settings(settings: Settings) -> dict[str, tuple[str, ...]]:
+def flat_settings(
+    settings: Settings, chosen: Mapping[str, Any] | None = None
+) -> dict[str, tuple[str, ...]]:
     """Every setting's flat name and the path to it, `{"scale": ("stage1", "objective", "scale")}`.
 
     Stage 2 has the prefix `stage2_`; own values of a sampler, of class weights and of a
     re-balancing have `sampler_`, `class_weights_` and `rebalance_`.
+
+    Args:
+        chosen: parts that come in kinds, by flat name, in place of those that are there.
     """
     names: dict[str, tuple[str, ...]] = {}
 
@@ -199,6 +216,7 @@ def flat_settings(settings: Settings) -> dict[str, tuple[str, ...]]:
             elif field.name in KINDS:
                 if inner is not None or field.name in OPTIONAL:
                     names[prefix + field.name] = here
+                inner = (chosen or {}).get(prefix + field.name, inner)
                 if inner is not None:
                     own = prefix if field.name == "objective" else f"{prefix}{field.name}_"
                     visit(inner, here, own)
@@ -228,45 +246,45 @@ def describe(settings: Settings, path: tuple[str, ...]) -> str:
 def override(settings: Settings, changes: Mapping[str, Any]) -> Settings:
     """The settings with some values changed by flat name; text is converted to the field's type.
 
+    Changes are made together, and only what they make is checked: none has to be right without the
+    others.
+
     Raises:
         GCLError: a name that these settings do not have, or a value that is refused.
     """
-    for name, given in sorted(changes.items(), key=_turn):
-        paths = flat_settings(settings)
+    paths = flat_settings(settings)
+    chosen = {
+        name: _part(name, given, get_setting(settings, paths[name]))
+        for name, given in changes.items()
+        if name in paths and paths[name][-1] in KINDS
+    }
+    paths = flat_settings(settings, chosen)
+    for name in changes:
         if name not in paths:
             close = difflib.get_close_matches(name, paths, 1)
             hint = f" (did you mean {close[0]}?)" if close else ""
             raise GCLError(f"unknown setting {name!r}{hint}; allowed: {', '.join(sorted(paths))}")
-        path = paths[name]
-        if path[-1] in KINDS:
-            kinds: dict[Any, Any] = dict(KINDS[path[-1]])
-            if path[-1] in OPTIONAL:
-                given = None if str(given).lower() == "none" else given
-                kinds[None] = lambda: None
-            if given not in kinds:
-                allowed = ", ".join("none" if kind is None else kind for kind in kinds)
-                raise GCLError(f"{name} {given!r} is unknown; allowed: {allowed}")
-            if getattr(get_setting(settings, path), "name", None) != given:
-                settings = _replaced(settings, path, kinds[given]())
-        else:
-            settings = _replaced(settings, path, given)
-    return settings
+    return _rebuilt(settings, (), {paths[name]: new for name, new in {**changes, **chosen}.items()})
 
 
-def _turn(change: tuple[str, Any]) -> int:
-    """Order of a change: kinds first, for the others may name settings that they bring.
+def _part(name: str, given: Any, current: Any) -> Any:
+    """The part of the kind that is named: the current one, if it is of that kind, or a new one."""
+    kind = name.removeprefix("stage2_")
+    kinds: dict[Any, Any] = dict(KINDS[kind])
+    if kind in OPTIONAL:
+        given = None if str(given).lower() == "none" else given
+        kinds[None] = lambda: None
+    if given not in kinds:
+        allowed = ", ".join("none" if kind is None else kind for kind in kinds)
+        raise GCLError(f"{name} {given!r} is unknown; allowed: {allowed}")
+    return current if getattr(current, "name", None) == given else kinds[given]()
 
-    The head comes after the objectives that work with any head and before those that need one.
-    """
-    name, given = change
-    if name == "head":
-        return 1
-    if name.removeprefix("stage2_") not in KINDS:
-        return 3
-    return 0 if given in OBJECTIVES and {"linear", "cosine"} <= set(OBJECTIVES[given].heads) else 2
 
-
-def _replaced(part: Any, path: tuple[str, ...], new: Any) -> Any:
-    if len(path) > 1:
-        new = _replaced(getattr(part, path[0]), path[1:], new)
-    return dataclasses.replace(part, **{path[0]: new})
+def _rebuilt(part: Any, path: tuple[str, ...], values: Mapping[tuple[str, ...], Any]) -> Any:
+    """The part with the values at these paths; each part of it is made, and checked, once."""
+    new = {}
+    for field in dataclasses.fields(part):
+        here = (*path, field.name)
+        inner = values.get(here, getattr(part, field.name))
+        new[field.name] = _rebuilt(inner, here, values) if isinstance(inner, Checked) else inner
+    return dataclasses.replace(part, **new)

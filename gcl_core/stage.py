@@ -133,8 +133,15 @@ def _checkpoint_seconds() -> float:
 
 
 def parameter_groups(module: nn.Module) -> list[dict[str, Any]]:
-    """Trainable weights by the factor of their learning rate: `module.lr_factors`, by prefix."""
-    factors: dict[str, float] = getattr(module, "lr_factors", {})
+    """Trainable weights by the factor of their learning rate: `lr_factors`, by prefix.
+
+    Those of the module and of every part of it; where several name a weight, the outermost counts.
+    """
+    factors = {
+        f"{path}.{prefix}" if path else prefix: factor
+        for path, part in module.named_modules()
+        for prefix, factor in getattr(part, "lr_factors", {}).items()
+    }
     groups: dict[float, list[nn.Parameter]] = {}
     for name, parameter in module.named_parameters():
         if parameter.requires_grad:

@@ -186,6 +186,23 @@ def test_widths_of_drawn_clouds():
     torch.testing.assert_close(widths, expected, rtol=0.02, atol=1e-6)
 
 
+@pytest.mark.parametrize("easy_margin", [True, False])
+def test_a_cloud_lowers_an_output_beyond_one(easy_margin):
+    """It goes on from c = 1, has a gradient, and is refused unless it is asked for."""
+    outputs = torch.tensor([[1.5] * 4, [1.0] * 4], requires_grad=True)
+    noise = torch.full((2, 4), 0.8)
+    options = {"scale": 1.0, "easy_margin": easy_margin}
+    logits = AngularGCLLoss(COUNTS, check_range=False, **options).logits(outputs, noise)
+    angles = math.pi / 2 * 0.5 * cloud_sizes(COUNTS).float() * 0.8
+    torch.testing.assert_close(
+        logits, outputs.detach() * angles.cos() - 0.001 * angles.sin(), rtol=1e-6, atol=1e-6
+    )
+    logits.sum().backward()
+    torch.testing.assert_close(outputs.grad, angles.cos().expand(2, 4))
+    with pytest.raises(GCLError, match="cosine must be in"):
+        AngularGCLLoss(COUNTS, **options).logits(outputs, noise)
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [

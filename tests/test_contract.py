@@ -89,7 +89,10 @@ def test_it_refuses_what_it_cannot_do(method):
     parts = [stage.rebalance for stage in stages if stage.rebalance]
     parts += [s.objective for s in stages if not (s.rebalance and s.rebalance.makes)]
     for head in HEADS:
-        if all(head in part.heads for part in parts):
+        if head == "cosine" and any(part.scaled_for_logits for part in parts):
+            with pytest.raises(GCLError, match="with (bare cosines|head 'cosine')"):
+                settings_of(method, head=head)
+        elif all(head in part.heads for part in parts):
             assert settings_of(method, head=head).head == head
         else:
             with pytest.raises(GCLError, match=f"does not work with head '{head}'"):

@@ -148,6 +148,35 @@ ENTRY = "cells: [{method: ce}]"
             "dataset: digits\ncells: [{method: ce, seed: [0, 1]}, {method: ce, lr: 0.1}]",
             "two cells have the same settings: 'ce, seed 0' and 'ce, lr 0.1'",
         ),
+        (
+            "dataset: digits\ncells: [{method: ce, head: [linear, cosine]}]",
+            "entry 1: objective 'cross_entropy' does not work with head 'cosine'",
+        ),
+        (
+            "dataset: digits\ncells: [{method: gcl_crt, stage2_rebalance: [crt, post_hoc]}]",
+            "entry 1: re-balancing 'post_hoc' .*stage2_rebalance_scale must be > 1",
+        ),
+        (
+            "dataset: digits\ncells: [{method: gcl_crt, stage2_sampler_b: 0.1}]",
+            r"entry 1: a and a \+ b must be in \[0, 1\), got a = 0.9999, b = 0.1",
+        ),
+        (
+            "dataset: digits\ncells: [{method: gcl_crt, stage2_sampler_a: 0, "
+            "stage2_sampler_b: -0.5}]",
+            "got a = 0.0, b = -0.5",
+        ),
+        (
+            "dataset: digits\ncells: [{method: gcl_crt, strategy: [log, power]}]",
+            "strategy 'power' needs an exponent",
+        ),
+        (
+            "dataset: digits\ncells: [{method: gcl_crt, stage2_strategy: power}]",
+            "strategy 'power' needs an exponent",
+        ),
+        (
+            "dataset: digits\ncells: [{method: gcl, exponent: 0.25}]",
+            "exponent belongs to strategy 'power', not to 'log'",
+        ),
         ("dataset: digits\ncells: [{notebook: none.ipynb}]", "there is no notebook .*none.ipynb"),
     ],
 )

@@ -354,6 +354,15 @@ def test_logits_and_scaled_cosines_are_refused(train):
             criterion.logits(factor * cosine)
 
 
+def test_without_the_check_the_formula_holds_beyond_one():
+    cosine, target, noise = example(40)
+    settings = {"scale": 7.0, "margin": 0.1, "focal_gamma": 1.0}
+    criterion = GCLLoss(COUNTS, reduction="none", check_range=False, **settings)
+    expected = loop(2 * cosine, target, noise, COUNTS, **settings)[1]
+    assert float((2 * cosine[0]).abs().max()) > 1.01
+    torch.testing.assert_close(criterion(2 * cosine, target, noise), expected)
+
+
 def test_rounding_of_a_cosine_is_not_a_logit():
     features = torch.randn(8, 5, generator=seeded())
     classifier = CosineClassifier(5, 4)

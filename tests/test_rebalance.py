@@ -2,12 +2,23 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from gcl_core import CosineClassifier
 from gcl_core.backbones import DigitsCNN
 from gcl_core.network import Network
-from gcl_core.rebalance import CRT, LWS, DisAlign, Material, NearestMean, PostHoc, TauNorm
+from gcl_core.objectives import GCL, AngularGCL
+from gcl_core.rebalance import (
+    CRT,
+    LWS,
+    DisAlign,
+    Material,
+    MetaEmbed,
+    NearestMean,
+    PostHoc,
+    TauNorm,
+)
 from gcl_core.stage import parameter_groups
 from toys import seeded
 
@@ -142,12 +153,70 @@ def test_disalign_against_a_loop(head):
     assert unchanged(head, calibrated)
 
 
+@pytest.mark.parametrize("objective", [GCL(focal_gamma=1.0), AngularGCL()])
+@pytest.mark.parametrize("kind", [LWS, DisAlign])
+def test_gcl_trains_what_takes_cosines_beyond_one(kind, objective):
+    """On a CPU as on a GPU, where nothing is checked."""
+    head = kind().build(CosineClassifier(5, 3), material())
+    with torch.no_grad():
+        (head.scales if kind is LWS else head.scale).fill_(2)
+        head.head.weight[0] = FEATURES[0]  # a cosine of 1, and an output beyond
+    outputs = head(FEATURES)
+    assert outputs[0].abs().max() > 1.5
+    loss = objective.build(COUNTS, seeded())(outputs, torch.arange(6) % 3)
+    loss.backward()
+    for name in trained(head):
+        assert head.get_parameter(name).grad.isfinite().all()
+        assert head.get_parameter(name).grad.abs().max() > 0
+
+
+def test_gcl_of_scaled_cosines_is_cross_entropy_of_their_multiples():
+    """Without a cloud; DisAlign and LWS calibrate the logits s cos theta that way."""
+    head, target = LWS().build(CosineClassifier(5, 3), material()), torch.arange(6) % 3
+    with torch.no_grad():
+        head.scales.fill_(2)
+    criterion = GCL(noise_multiplier=0.0).build(COUNTS, seeded())
+    expected = F.cross_entropy(60 * head.head(FEATURES), target)
+    torch.testing.assert_close(criterion(head(FEATURES), target), expected)
+
+
 def test_lws_can_train_the_classifier_at_its_own_rate(head):
     scaled = LWS(head_lr_factor=0.5).build(head, material())
     groups = parameter_groups(scaled)
     sizes = {g["lr_factor"]: sum(p.numel() for p in g["params"]) for g in groups}
     assert sizes == {1.0: 3, 0.5: sum(p.numel() for p in head.parameters())}
     assert unchanged(head, scaled)
+
+
+@pytest.mark.parametrize("factor", [0.5, 0.0])
+@pytest.mark.parametrize("batch_norm", ["frozen", "shifted"])
+def test_lws_has_its_rates_in_the_whole_network_too(batch_norm, factor):
+    """With shifted statistics it is the network that is trained, not the classifier alone."""
+    kind = LWS(factor, batch_norm)
+    network = kind.network(Network(DigitsCNN(3), nn.Linear(64, 3)), material())
+    groups = parameter_groups(network if kind.on_images else network.head)
+    sizes = {g["lr_factor"]: sum(p.numel() for p in g["params"]) for g in groups}
+    assert sizes == ({1.0: 3, 0.5: 64 * 3 + 3} if factor else {1.0: 3})
+
+
+def test_oltr_keeps_its_slow_parts():
+    network = MetaEmbed(0.1).network(
+        Network(DigitsCNN(3), nn.Linear(64, 3)),
+        Material(COUNTS, lambda: torch.randn(9, 64, generator=seeded()), LABELS, seeded()),
+    )
+    factor = {id(p): g["lr_factor"] for g in parameter_groups(network) for p in g["params"]}
+    for name, parameter in network.named_parameters():
+        slow = name.startswith("backbone.") or name == "head.centroids"
+        assert factor[id(parameter)] == (0.1 if slow else 1.0)
+
+
+def test_the_outermost_factor_counts():
+    inner, outer = nn.Sequential(nn.Linear(2, 2)), nn.Sequential()
+    inner.lr_factors = {"0.": 0.5}
+    outer.append(inner)
+    assert [g["lr_factor"] for g in parameter_groups(outer)] == [0.5]
+    outer.lr_factors = {"0.": 0.1}
+    assert [g["lr_factor"] for g in parameter_groups(outer)] == [0.1]
 
 
 @pytest.mark.parametrize("kind", [CRT, LWS])

@@ -230,6 +230,11 @@ def test_every_limit_holds(part, field, limit):
         {"data": DataSettings(), "stage1": Stage(objective=GCL())} if part is Settings else {}
     )
 
+    # What the value has to go with: an exponent, its strategy; a and b of CBEN, a sum below 1.
+    required |= {"exponent": {"strategy": "power"}, "a": {"b": 0}, "b": {"a": 0}}.get(
+        field.name, {}
+    )
+
     def make(value):
         value = (value,) if field.name in ("class_counts", "milestones") else value
         return part(**required, **{field.name: value})
@@ -279,6 +284,41 @@ def test_wrong_changes_are_refused_by_name(changes, message):
     assert "\n" not in str(refusal.value)
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"stage2_sampler_b": 0.1}, r"a \+ b must be in \[0, 1\), got a = 0.9999, b = 0.1"),
+        ({"stage2_sampler_a": 0, "stage2_sampler_b": -0.5}, "got a = 0.0, b = -0.5"),
+        ({"strategy": "power"}, r"'power' needs an exponent in \(0, 1\), got None"),
+        ({"stage2_strategy": "power"}, r"'power' needs an exponent in \(0, 1\), got None"),
+        ({"stage2_strategy": "power", "exponent": 0.25}, "exponent"),
+        ({"exponent": 0.25}, "exponent belongs to strategy 'power', not to 'log'"),
+        ({"stage2_exponent": 0.25, "stage2_strategy": "cosine"}, "'power', not to 'cosine'"),
+    ],
+)
+def test_values_that_do_not_go_together_are_refused_before_any_training(changes, message):
+    for preset in ("official", "paper"):
+        with pytest.raises(GCLError, match=message) as refusal:
+            resolve("cifar10", "gcl_crt", preset, **changes)
+        assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"strategy": "power", "exponent": 0.25},
+        {"stage2_exponent": 0.5, "stage2_strategy": "power"},
+        {"stage2_sampler_a": 0.5, "stage2_sampler_b": 0.4},
+        {"stage2_sampler_b": -0.9, "stage2_sampler_a": 0.9},
+    ],
+)
+def test_values_that_are_right_only_together_are_changed_together(changes):
+    for order in itertools.permutations(changes.items()):
+        changed = override(FULL, dict(order))
+        assert flat(changed) == flat(FULL) | changes
+        assert override(changed, {name: flat(FULL)[name] for name, _ in order}) == FULL
+
+
 def test_settings_are_frozen():
     with pytest.raises(dataclasses.FrozenInstanceError):
         FULL.seed = 3
@@ -317,6 +357,9 @@ def test_kinds_have_distinct_names():
         assert all(name == kind.name for name, kind in kinds.items())
 
 
+COSINE = {"head": "cosine"}
+
+
 @pytest.mark.parametrize(
     ("method", "changes", "message"),
     [
@@ -333,8 +376,44 @@ def test_kinds_have_distinct_names():
         ("tde", {"stage2_rebalance": "crt"}, "'crt' does not work with head 'multi_head'"),
         ("gcl_crt", {"head": "bilateral"}, "'gcl' does not work with head 'bilateral'"),
         ("ce", {"head": "meta"}, "head 'meta' is unknown; allowed: cosine, linear, "),
+        ("ce", COSINE, "head 'cosine'; .* take objective gcl .* with noise_multiplier 0"),
+        ("ce_mixup_crt", COSINE, "'cross_entropy' does not work with head 'cosine'"),
+        ("label_aware", COSINE, "'label_aware' does not work with head 'cosine'; allowed: linear$"),
+        ("gcl", {"objective": "cross_entropy"}, "take objective gcl"),
+        (
+            "gcl_crt",
+            {"stage2_objective": "cross_entropy"},
+            "take stage2_objective gcl .* with stage2_noise_multiplier 0",
+        ),
+        ("focal", COSINE, "'focal' .* bare cosines: with head 'cosine' scale must be > 1"),
+        ("focal", COSINE | {"scale": 0.5}, "scale must be > 1, such as 30"),
+        ("logit_adjustment", COSINE, "'logit_adjustment' .* scale must be > 1"),
+        ("gcl_crt", {"stage2_objective": "focal"}, "stage2_scale must be > 1"),
+        (
+            "gcl_crt",
+            {"stage2_rebalance": "post_hoc"},
+            "re-balancing 'post_hoc' .* stage2_rebalance_scale must be > 1",
+        ),
     ],
 )
 def test_combinations_that_cannot_be(method, changes, message):
     with pytest.raises(GCLError, match=message):
         resolve("cifar10", method, **changes)
+
+
+@pytest.mark.parametrize(
+    ("method", "changes"),
+    [
+        ("focal", COSINE | {"scale": 30}),
+        ("gcl", {"objective": "logit_adjustment", "scale": 30}),
+        ("ce", COSINE | {"objective": "gcl", "noise_multiplier": 0}),
+        ("gcl_crt", {"stage2_rebalance": "post_hoc", "stage2_rebalance_scale": 30}),
+        ("gcl_crt", {"stage2_objective": "focal", "stage2_scale": 20}),
+        ("gcl_crt", {"stage2_rebalance": "tau_norm"}),
+        ("gcl_crt", {"stage2_rebalance": "ncm"}),
+        ("tde", {}),
+    ],
+)
+def test_cosines_with_a_scale_are_welcome(method, changes):
+    settings = resolve("cifar10", method, **changes)
+    assert override(resolve("cifar10", method), dict(reversed(changes.items()))) == settings
