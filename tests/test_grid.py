@@ -264,6 +264,12 @@ def test_looking_at_a_grid_writes_nothing(tmp_path, capsys):
     assert not (tmp_path / "runs").exists()
 
 
+def time_of(folder, epoch, seconds):
+    """Have an epoch of a run taken so long."""
+    row = {"epoch": epoch, "train_seconds": seconds}
+    folder.save_checkpoint({"history": []}, [row])
+
+
 def test_time_is_predicted_from_runs_like_it(tmp_path, capsys):
     entries = "  - {method: [ce, gcl], epochs: 40, n_max: [20, 40], imbalance_ratio: 1}"
     jobs = jobs_of(cells(tmp_path, entries), tmp_path / "runs")
@@ -271,7 +277,7 @@ def test_time_is_predicted_from_runs_like_it(tmp_path, capsys):
     assert predicted(left, Rates(tmp_path / "runs"), 1) == (0.0, 4)
     with jobs[0].folders[0].opened():  # 200 images, 30 of 40 epochs
         for epoch, seconds in enumerate((9.0, 2.0, 2.0)):
-            jobs[0].folders[0].add_timing(epoch=epoch, train_seconds=seconds)
+            time_of(jobs[0].folders[0], epoch, seconds)
         jobs[0].folders[0].write_metrics([{"epoch": e} for e in range(30)])
     rates = Rates(tmp_path / "runs")
     assert [rates.seconds(job.steps[0]) for job in jobs] == pytest.approx([20, 160, 80, 160])
@@ -279,7 +285,7 @@ def test_time_is_predicted_from_runs_like_it(tmp_path, capsys):
     assert predicted(left, rates, 2) == (pytest.approx(210), 0)
     assert predicted(left, rates, 9) == (pytest.approx(160), 0)
     with jobs[2].folders[0].opened():  # of the objective itself
-        jobs[2].folders[0].add_timing(epoch=1, train_seconds=4.0)
+        time_of(jobs[2].folders[0], 1, 4.0)
     rates = Rates(tmp_path / "runs")
     assert rates.seconds(jobs[3].steps[0]) == pytest.approx(320)
     assert rates.seconds(jobs[1].steps[0]) == pytest.approx(160)
@@ -298,7 +304,7 @@ def test_a_chain_of_two_stages_is_not_shorter_than_both(tmp_path):
     (job,) = jobs_of(cells(tmp_path, "  - {method: gcl_crt}"), tmp_path / "runs")
     for step, seconds in zip(job.steps, (8.0, 2.0), strict=True):
         with step.folder.opened():
-            step.folder.add_timing(epoch=1, train_seconds=seconds)
+            time_of(step.folder, 1, seconds)
     assert predicted(steps_left([job]), Rates(tmp_path / "runs"), 2) == (pytest.approx(18), 0)
 
 
