@@ -172,7 +172,8 @@ def belongs(record: Mapping[str, Any], row: PaperRow) -> bool:
     """Whether a record's settings are those of a row, under the preset and epochs of the record.
 
     Classifier, backbone and every value of both stages are compared, but no name: a run of
-    `gcl_crt` is a row of Tables 1, 3, 4 and 5. Data, seed and precision are not compared.
+    `gcl_crt` is a row of Tables 1, 3, 4 and 5. Data, seed and precision are not compared. A stage
+    that trained nothing has 0 epochs in the record; its settings have those of the preset.
 
     A record may be older than a setting. A value that it lacks is taken to agree only where the
     setting's default leaves things as they were before there was the setting (`OFF`) and the row
@@ -193,7 +194,7 @@ def _parts(
     settings = resolve(dataset, method, preset, **dict(changes))
     parts: dict[str, Any] = {"head": settings.head, "network": settings.network}
     for number, stage in enumerate((settings.stage1, settings.stage2)):
-        if stage is not None and number < len(epochs):
+        if stage is not None and number < len(epochs) and epochs[number]:
             stage = dataclasses.replace(stage, epochs=epochs[number])
         parts[f"stage{number + 1}"] = stage
     return parts

@@ -38,7 +38,10 @@ def record_of(method, preset="official", ratio=100.0, seed=0, top1=70.0, **chang
                 "dataset": settings.data.dataset,
                 "imbalance_ratio": ratio,
                 "seed": seed,
-                "epochs": [stage.epochs for stage in stages],
+                "epochs": [
+                    stage.epochs if stage.rebalance is None or stage.rebalance.trains else 0
+                    for stage in stages
+                ],
                 "run": f"{method} {preset} {ratio} {seed} {sorted(changes.items())}",
                 "top1": top1,
                 "best_on_test": {"top1": top1 + 1},
