@@ -38,7 +38,7 @@ from gcl_core.rebalance import (
     Rebalancing,
     TauNorm,
 )
-from gcl_core.reweight import EffectiveNumberWeights, PowerWeights
+from gcl_core.reweight import EffectiveNumberByImages, EffectiveNumberWeights, PowerWeights
 from gcl_core.sampling import CBEN, ClassBalanced
 from gcl_core.settings import DataSettings, Settings, Stage, override
 
@@ -191,16 +191,17 @@ FOCAL = replace(
 CLASS_BALANCED = replace(
     CE,
     summary="cross-entropy weighted by the effective number of each class",
-    source="Cui et al. 2019, softmax form, beta 0.9999; their decay is 0.01",
-    stage1=Stage(class_weights=EffectiveNumberWeights()),
+    source="Cui et al. 2019, softmax form, beta 0.9999, divided by the number of images as in "
+    "their code; their decay is 0.01",
+    stage1=Stage(class_weights=EffectiveNumberByImages()),
 )
 
 CLASS_BALANCED_FOCAL = replace(
     CE,
     summary="focal loss weighted by the effective number of each class",
-    source="Cui et al. 2019, beta 0.9999, gamma 1; softmax form (theirs is a sigmoid for each "
-    "class); their decay is 0.01",
-    stage1=Stage(objective=Focal(), class_weights=EffectiveNumberWeights()),
+    source="Cui et al. 2019, beta 0.9999, gamma 1, divided by the number of images as in their "
+    "code; softmax form (theirs is a sigmoid for each class); their decay is 0.01",
+    stage1=Stage(objective=Focal(), class_weights=EffectiveNumberByImages()),
 )
 
 EQUALIZATION = replace(
