@@ -15,7 +15,7 @@ from typing import Any
 from scipy.stats import kendalltau
 
 from gcl_core.paper import DATA, Column, PaperRow, belongs, column_of, paper_rows, records_of
-from gcl_core.records import load_records
+from gcl_core.records import epochs_text, load_records
 
 Record = Mapping[str, Any]
 
@@ -138,7 +138,7 @@ def under(protocol: Protocol, records: Iterable[Record]) -> list[Record]:
 def measure(row: PaperRow, column: Column, records: Iterable[Record]) -> Measured:
     """The runs of a row on the data of a column; of two with the same seed the later counts."""
     found = records_of(row, column, records)
-    epochs = dict.fromkeys(" + ".join(map(str, record["epochs"])) for record in found)
+    epochs = dict.fromkeys(epochs_text(record["epochs"]) for record in found)
     best = {r["seed"]: r["best_on_test"]["top1"] for r in found if r["best_on_test"]}
     return Measured({r["seed"]: r["top1"] for r in found}, best, " / ".join(epochs))
 

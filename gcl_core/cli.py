@@ -322,9 +322,11 @@ def _methods(options: argparse.Namespace, rest: Sequence[str]) -> None:
             json.dumps({k: {"summary": m.summary, "source": m.source} for k, m in METHODS.items()})
         )
         return
+    width = max(map(len, METHODS))
+    margin = " " * (width + 1)
     for name, method in METHODS.items():
-        print(f"{name:14} {method.summary}")
-        print(textwrap.fill(method.source, 96, initial_indent=" " * 15, subsequent_indent=" " * 15))
+        print(f"{name:{width}} {method.summary}")
+        print(textwrap.fill(method.source, 96, initial_indent=margin, subsequent_indent=margin))
 
 
 def _datasets(options: argparse.Namespace, rest: Sequence[str]) -> None:

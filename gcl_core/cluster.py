@@ -1,8 +1,8 @@
 """The steps of a grid on Dask distributed: a cluster of this machine, or one that is running.
 
-A worker is a process with one thread for tasks. A task is one step; it is handed out when the step
-that it needs is done and a worker is free, so that no worker waits for another, and the death of a
-worker is laid to the one step that it was at.
+A worker is a process with one thread for tasks. A task is one step; it is handed to one worker when
+the step that it needs is done and that worker is idle, so that no worker waits for another, and the
+death of a worker is laid to the one step that it was at.
 """
 
 import logging
@@ -10,7 +10,8 @@ import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -29,6 +30,7 @@ log = logging.getLogger(__name__)
 
 ANSWER_SECONDS = 10  # for a scheduler to answer
 LOOK_SECONDS = 2.0  # between two looks for workers that have come
+ALONE_SECONDS = 60.0  # without any worker on this machine: Dask replaces one in a few
 DEATHS = 3  # of a worker in one step before the step is given up: Dask's own default
 
 
@@ -53,29 +55,106 @@ def execute(
         scheduler: address of a running cluster, instead of one on this machine.
 
     Raises:
-        GCLError: the scheduler does not answer or went away, or a worker has another version.
+        GCLError: the scheduler does not answer or went away, a worker that is there at the start is
+            unfit, or on this machine no worker is left.
     """
     waiting = {step.key: step for step in steps}
-    running: dict[Future[Any], Step] = {}
-    known: set[str] = set()
+    running: dict[Future[Any], tuple[Step, str]] = {}
+    deaths: Counter[str] = Counter()
     with _client(min(workers, len(steps)), scheduler) as client:
+        crew = _Crew(client, scheduler)
         while waiting or running:
             with _answering(scheduler):
-                present = client.nthreads()
-                free = max(0, sum(present.values()) - len(running))
-                for step in [s for s in waiting.values() if _ready(s, waiting, running)][:free]:
+                tasks = crew.look()
+                lost = _lost(running, tasks)
+                deaths.update(step.key for step in lost)
+                waiting |= {step.key: step for step in lost if deaths[step.key] <= DEATHS}
+                taken = {address for _, address in running.values()}
+                idle = [each for each, its in tasks.items() if not its and each not in taken]
+                under_way = [*waiting.values(), *lost, *(step for step, _ in running.values())]
+                ready = [step for step in waiting.values() if _ready(step, under_way)]
+                for step, address in zip(ready, idle, strict=False):
                     del waiting[step.key]
-                    call = (step, threads, accelerator)
-                    running[client.submit(do, *call, key=_key(step), pure=False)] = step
+                    call, key = (step, threads, accelerator), _key(step, deaths[step.key])
+                    future = client.submit(do, *call, key=key, pure=False, workers=[address])
+                    running[future] = step, address
                 ended = _ended(running)
-            if gone := known - present.keys():
-                log.info("%d workers went away; others go on with what they were at", len(gone))
-            known = set(present)
+            ended += [(s, deaths[s.key]) for s in lost if deaths[s.key] > DEATHS]
             for step, answer in ended:
                 failure = _failure(step, answer)
                 if failure is not None:
                     waiting = {k: s for k, s in waiting.items() if not _needs(s, step)}
-                finished(step, failure, max(1, len(known)))
+                finished(step, failure, max(1, len(tasks)))
+
+
+class _Crew:
+    """The workers that steps are given to: of a running cluster only those that are fit."""
+
+    def __init__(self, client: Client, scheduler: str | None) -> None:
+        self.client, self.scheduler = client, scheduler
+        self.fit: set[str] = set()
+        self.unfit: set[str] = set()
+        self.seen = time.monotonic()
+        if scheduler is None:
+            return
+        present = client.nthreads()
+        if not present:
+            log.info("the scheduler has no workers yet; waiting for them")
+        checked = _checked(client, present)
+        for reason in filter(None, checked.values()):
+            raise GCLError(reason)
+        self.fit = set(checked)
+
+    def look(self) -> dict[str, Sequence[Any]]:
+        """The fit workers that are there, and which tasks each of them has; tells who came or went.
+
+        Raises:
+            GCLError: on this machine none has been there for `ALONE_SECONDS`.
+        """
+        tasks: dict[str, Sequence[Any]] = self.client.processing()
+        if gone := self.fit - tasks.keys():
+            log.info("%d workers went away; others go on with what they were at", len(gone))
+        self.fit &= tasks.keys()
+        self.unfit &= tasks.keys()
+        new = tasks.keys() - self.fit - self.unfit
+        own = self.scheduler is None or not new
+        checked = dict.fromkeys(new) if own else _checked(self.client, new)
+        for address, reason in checked.items():
+            (self.fit if reason is None else self.unfit).add(address)
+            if reason is not None:
+                log.info("left out: %s", reason)
+        if self.fit or self.scheduler is not None:
+            self.seen = time.monotonic()
+        elif time.monotonic() - self.seen > ALONE_SECONDS:
+            raise GCLError(
+                "no worker is left on this machine, and none is started again; "
+                "the same command continues after the last saved epochs"
+            )
+        return {address: each for address, each in tasks.items() if address in self.fit}
+
+
+def _checked(client: Client, workers: Iterable[str]) -> dict[str, str | None]:
+    """Why workers of a running cluster cannot be used, None if they can; of those that answer."""
+    threads = client.nthreads()
+    versions = client.run(results_version, workers=list(workers), on_error="return")
+    found: dict[str, str | None] = {}
+    for address, version in versions.items():
+        number = threads.get(address, 1)
+        if isinstance(version, OSError):
+            continue  # it has gone again; the next look tells
+        if number != 1:
+            found[address] = f"worker {address} has {number} threads; start it with --nthreads 1"
+        elif isinstance(version, Exception):  # whatever importing can end with there
+            line = _first_line(version)
+            found[address] = f"worker {address} cannot import gcl_core: {line}"
+        elif version != RESULTS_VERSION:
+            found[address] = (
+                f"worker {address} has results version {version}, not {RESULTS_VERSION}; "
+                "install the same gcl_core there"
+            )
+        else:
+            found[address] = None
+    return found
 
 
 def do(step: Step, threads: int, accelerator: str) -> str | None:
@@ -135,19 +214,29 @@ def _first_line(error: BaseException) -> str:
     return (str(error).splitlines() or [""])[0]
 
 
-def _key(step: Step) -> str:
-    return f"gcl-{step.folder.path.parent}-{step.key}"
+def _key(step: Step, deaths: int) -> str:
+    # Another one after a death: Dask may still know the task that can go on nowhere.
+    again = f"-{deaths}" if deaths else ""
+    return f"gcl-{step.folder.path.parent}-{step.key}{again}"
 
 
 def _needs(step: Step, other: Step) -> bool:
     return step.after is not None and step.after.key == other.key
 
 
-def _ready(step: Step, waiting: dict[str, Step], running: dict[Future[Any], Step]) -> bool:
-    return not any(_needs(step, other) for other in (*waiting.values(), *running.values()))
+def _ready(step: Step, unfinished: Iterable[Step]) -> bool:
+    return not any(_needs(step, other) for other in unfinished)
 
 
-def _ended(running: dict[Future[Any], Step]) -> list[tuple[Step, Any]]:
+def _lost(running: dict[Future[Any], tuple[Step, str]], present: Iterable[str]) -> list[Step]:
+    """Steps whose worker is not there any more, taken out of `running`."""
+    gone = [
+        f for f, (_, worker) in running.items() if worker not in present and f.status != "error"
+    ]
+    return [running.pop(future)[0] for future in gone]
+
+
+def _ended(running: dict[Future[Any], tuple[Step, str]]) -> list[tuple[Step, Any]]:
     """Steps that have ended, taken out of `running`, with what `do` returned or an exception.
 
     Waits for one, but not for long: workers may have come.
@@ -159,16 +248,29 @@ def _ended(running: dict[Future[Any], Step]) -> list[tuple[Step, Any]]:
         done = wait(list(running), LOOK_SECONDS, "FIRST_COMPLETED").done
     except TimeoutError:
         return []
-    return [(running.pop(future), future.exception() or future.result()) for future in done]
+    ended = []
+    for future in done:
+        try:
+            answer = future.exception(LOOK_SECONDS) or future.result(LOOK_SECONDS)
+        except TimeoutError:  # its worker went away with the answer: `_lost` has it next
+            continue
+        ended.append((running.pop(future)[0], answer))
+    return ended
 
 
 def _failure(step: Step, answer: Any) -> str | None:
-    """What a step failed with; kept here if the worker did not live to do it."""
-    if not isinstance(answer, BaseException):
+    """What a step failed with; kept here if the worker did not live to do it.
+
+    Args:
+        answer: what `do` returned, an exception, or how many workers died at the step.
+    """
+    died = answer.allowed_failures + 1 if isinstance(answer, KilledWorker) else answer
+    if isinstance(died, int):
+        kind, line = "KilledWorker", f"{died} workers died at it"
+    elif isinstance(answer, BaseException):
+        kind, line = type(answer).__name__, _first_line(answer)
+    else:
         return answer
-    kind, line = type(answer).__name__, _first_line(answer)
-    if isinstance(answer, KilledWorker):
-        line = f"{answer.allowed_failures + 1} workers died at it"
     step.folder.fail(kind, line, "")
     return f"{kind}: {line}"
 
@@ -194,7 +296,6 @@ def _client(workers: int, scheduler: str | None) -> Iterator[Client]:
                 {
                     "temporary-directory": folder,
                     "distributed.comm.timeouts.connect": ANSWER_SECONDS,
-                    "distributed.scheduler.allowed-failures": DEATHS,
                 }
             )
         )
@@ -224,29 +325,7 @@ def _client(workers: int, scheduler: str | None) -> Iterator[Client]:
                 "start one with: dask scheduler"
             ) from error
         stack.enter_context(client)
-        if scheduler is not None:
-            _check_workers(client)
         yield client
-
-
-def _check_workers(client: Client) -> None:
-    """Refuse workers that run several tasks at once, or another gcl_core."""
-    threads = client.nthreads()
-    if not threads:
-        log.info("the scheduler has no workers yet; waiting for them")
-    for address, number in threads.items():
-        if number != 1:
-            raise GCLError(f"worker {address} has {number} threads; start it with --nthreads 1")
-    try:
-        versions = client.run(results_version)
-    except Exception as error:  # whatever importing can end with there
-        raise GCLError(f"a worker cannot import gcl_core: {_first_line(error)}") from error
-    for address, version in versions.items():
-        if version != RESULTS_VERSION:
-            raise GCLError(
-                f"worker {address} has results version {version}, not {RESULTS_VERSION}; "
-                "install the same gcl_core there"
-            )
 
 
 def results_version() -> int:

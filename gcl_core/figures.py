@@ -54,7 +54,7 @@ def record_curves(records: Sequence[Mapping[str, Any]]) -> Figure:
 
     methods = list(dict.fromkeys(record["method"] for record in records))
     panels = {title: [line(method, key) for method in methods] for key, title in titles.items()}
-    two = [r["epochs"][0] for r in records if len(r["epochs"]) > 1]
+    two = [r["epochs"][0] for r in records if any(r["epochs"][1:])]
     return training_curves(panels, stage2_starts=two[0] if two else None)
 
 

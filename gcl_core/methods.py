@@ -38,7 +38,7 @@ from gcl_core.rebalance import (
     Rebalancing,
     TauNorm,
 )
-from gcl_core.reweight import EffectiveNumberWeights, PowerWeights
+from gcl_core.reweight import EffectiveNumberByImages, EffectiveNumberWeights, PowerWeights
 from gcl_core.sampling import CBEN, ClassBalanced
 from gcl_core.settings import DataSettings, Settings, Stage, override
 
@@ -108,8 +108,9 @@ CE_MIXUP_CRT = _rebalanced(
     CE_MIXUP,
     CRT(fresh_head=True),
     "mixup, then the classifier re-trained from new weights on balanced classes",
-    "Kang et al. 2020; epochs, rates and decay of BagofTricks-LT's CIFAR recipe; "
-    "departure: batch normalisation stays as stage 1 left it",
+    "Kang et al. 2020; epochs, rates and decay of BagofTricks-LT's CIFAR recipe; departures: batch "
+    "normalisation stays as stage 1 left it, and classes are drawn with replacement, where Kang et "
+    "al. go round each class's images",
 )
 
 CE_CRT = _rebalanced(
@@ -123,7 +124,8 @@ CE_LWS = _rebalanced(
     CE,
     LWS(),
     "cross-entropy, then one learned scale for each class",
-    "Kang et al. 2020, LWS; recipe of BagofTricks-LT for CIFAR; batch normalisation as in cRT",
+    "Kang et al. 2020, LWS; recipe of BagofTricks-LT for CIFAR; batch normalisation and drawing of "
+    "classes as in cRT",
 )
 
 CE_TAU_NORM = _rebalanced(
@@ -168,8 +170,12 @@ MISLAS = replace(
     CE_MIXUP,
     summary="mixup, then label-aware smoothing and learned scales on balanced classes",
     source="Zhong et al. 2021; 10 epochs, cosine from 0.1, classifier at half that rate, smoothing "
-    "0.3 to 0, batch normalisation not shifted: their configuration of CIFAR-10 at ratio 100 (for "
-    "other data: --stage2-rebalance-batch-norm shifted); batch 64 for equal terms",
+    "0.3 to 0, batch normalisation not shifted: their configuration of CIFAR-10 at ratio 100 only. "
+    "Theirs of others, by smoothing of head and tail and the classifier's factor "
+    "(--stage2-smooth-head, --stage2-smooth-tail, --stage2-rebalance-head-lr-factor): CIFAR-10 at "
+    "50 0.2, 0, 0.2; CIFAR-100 at 100 0.4, 0.1, 0.2, at 50 0.3, 0, 0.1, at 10 0.2, 0, 0.1, there "
+    "with --stage2-rebalance-batch-norm shifted; none at 200. Batch 64 for equal terms (theirs: "
+    "128); classes are drawn with replacement",
     stage2=Stage(
         objective=LabelAware(),
         sampler=ClassBalanced(),
@@ -191,22 +197,25 @@ FOCAL = replace(
 CLASS_BALANCED = replace(
     CE,
     summary="cross-entropy weighted by the effective number of each class",
-    source="Cui et al. 2019, softmax form, beta 0.9999; their decay is 0.01",
-    stage1=Stage(class_weights=EffectiveNumberWeights()),
+    source="Cui et al. 2019, softmax form, beta 0.9999, divided by the number of images as in "
+    "their code; their decay is 0.01",
+    stage1=Stage(class_weights=EffectiveNumberByImages()),
 )
 
 CLASS_BALANCED_FOCAL = replace(
     CE,
     summary="focal loss weighted by the effective number of each class",
-    source="Cui et al. 2019, beta 0.9999, gamma 1; softmax form (theirs is a sigmoid for each "
-    "class); their decay is 0.01",
-    stage1=Stage(objective=Focal(), class_weights=EffectiveNumberWeights()),
+    source="Cui et al. 2019, beta 0.9999, gamma 1, divided by the number of images as in their "
+    "code; softmax form (theirs is a sigmoid for each class); their decay is 0.01",
+    stage1=Stage(objective=Focal(), class_weights=EffectiveNumberByImages()),
 )
 
 EQUALIZATION = replace(
     CE,
     summary="rare classes are spared as negatives of others",
-    source="Tan et al. 2020, softmax form; threshold 0.05, gamma 0.9: BagofTricks-LT for CIFAR-10",
+    source="Tan et al. 2020, softmax form; threshold 0.05, gamma 0.9: BagofTricks-LT for CIFAR-10 "
+    "only. On CIFAR-100-LT every class has less than a share of 0.05 and would count as rare: give "
+    "a --threshold there (that code's default is 0.005)",
     stage1=Stage(objective=Equalization()),
 )
 
@@ -259,22 +268,25 @@ BALANCED_SOFTMAX = replace(
 LADE_METHOD = replace(
     CE,
     summary="balanced softmax and a regulariser that frees the logits of the label prior",
-    source="Hong et al. 2021; weight 0.1, lambda 0.1; their CIFAR runs have rate 0.2, batch 256, "
-    "weight decay 5e-4",
+    source="Hong et al. 2021; weight 0.1, lambda 0.1; their CIFAR-100 runs have rate 0.2, batch "
+    "256, weight decay 5e-4, decay 0.01 at 120 and 160 of 200 epochs. A class that a batch lacks "
+    "has no term in the regulariser; their code takes its mean as 0",
     stage1=Stage(objective=LADE()),
 )
 
 LABEL_AWARE = replace(
     CE,
     summary="label smoothing that is strongest for the head",
-    source="the loss of MiSLAS (Zhong et al. 2021) alone, 0.3 to 0, from the start",
+    source="the loss of MiSLAS (Zhong et al. 2021) alone, from the start; 0.3 to 0: theirs for "
+    "CIFAR-10 at ratio 100 only (others: see mislas)",
     stage1=Stage(objective=LabelAware()),
 )
 
 BBN_METHOD = Method(
     summary="two branches, one on reversed samples, that take turns from one to the other",
     source="Zhou et al. 2020; alpha = 1 - (epoch / epochs)^2 with epochs from 0; last block twice; "
-    "their batch is 128, their decay 0.01 at 120 and 160 of 200 epochs",
+    "their configurations are of ratio 50, with batch 128 and decay 0.01 at 120 and 160 of 200 "
+    "epochs",
     head="bilateral",
     stage1=Stage(objective=BBN()),
     paper=CAO,
@@ -283,7 +295,8 @@ BBN_METHOD = Method(
 HYBRID_SC = Method(
     summary="supervised contrast of two views beside cross-entropy on balanced classes",
     source="Wang et al. 2021, as far as known (no code is published): temperature 0.1, parabolic "
-    "weight; theirs has batch 512, rate 0.5, weight decay 1e-4; two linear layers project to 128",
+    "weight; theirs has batch 512, rate 0.5, weight decay 1e-4 and decay at 120 and 160 of 200 "
+    "epochs; two linear layers project to 128",
     head="contrastive",
     stage1=Stage(objective=HybridSC()),
     paper=CAO,
@@ -300,7 +313,8 @@ HYBRID_PSC = replace(
 TDE_METHOD = Method(
     summary="cross-entropy on a multi-head classifier, then without the mean feature's direction",
     source="Tang et al. 2020; two heads, scale 16, gamma 1/32, momentum 0.9, alpha 1: their code "
-    "for CIFAR-10; theirs has BBN's trunk, rate 0.2, batch 256, weight decay 5e-4 and rescales "
+    "for CIFAR-10 (alpha for CIFAR-100: --stage2-rebalance-alpha 1.5); theirs has BBN's trunk, "
+    "rate 0.2, batch 256, weight decay 5e-4, decay 0.01 at 120 and 160 of 200 epochs, and rescales "
     "the mean when the rate changes",
     head="multi_head",
     stage1=Stage(objective=CrossEntropy()),
@@ -311,8 +325,10 @@ TDE_METHOD = Method(
 OLTR_METHOD = replace(
     CE,
     summary="cross-entropy, then attention and a memory of class centroids, all trained on",
-    source="Liu et al. 2019; rates, weight decay and steps of their ImageNet-LT configuration, 30 "
-    "epochs (theirs: 60), batch 64 for equal terms; no fully connected layer before the embedding",
+    source="Liu et al. 2019; rates, weight decay and steps of their ImageNet-LT configuration, as "
+    "none for CIFAR is published; 30 epochs (theirs: 60), batch 64 for equal terms (theirs: 256); "
+    "centroids are attracted as in their code, outside of the loss's weight; no fully connected "
+    "layer before the embedding; classes are drawn with replacement",
     stage2=Stage(
         objective=OLTR(),
         sampler=ClassBalanced(),

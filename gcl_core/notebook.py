@@ -18,6 +18,7 @@ from gcl_core.figures import save_figure
 from gcl_core.looks import style
 from gcl_core.methods import resolve
 from gcl_core.paper import ABLATION, CIFAR, LARGE, Column, paper_rows
+from gcl_core.records import epochs_text, trained_epochs
 from gcl_core.settings import Settings
 from gcl_core.side_by_side import run_many
 from gcl_core.tables import markdown_table, mean_and_spread
@@ -165,11 +166,11 @@ def protocol(runs: Sequence[Run]) -> str:
     """The line that stands under every number: data, ratio, epochs, runs and which epoch counts."""
     first = runs[0]
     seeds = len({run.settings.seed for run in runs})
-    stages = [s.epochs for s in (first.settings.stage1, first.settings.stage2) if s is not None]
+    epochs = epochs_text(trained_epochs(folder) for folder in first.folders)
     counts = first.dataset.class_counts
     return (
         f"{first.dataset.name}, {sum(counts)} training images in {len(counts)} classes "
-        f"({max(counts)} to {min(counts)} each), {' + '.join(map(str, stages))} epochs, "
+        f"({max(counts)} to {min(counts)} each), {epochs} epochs, "
         f"last epoch, {seeds} {'seed' if seeds == 1 else 'seeds'}"
         + (", mean ± standard deviation over seeds" if seeds > 1 else "")
     )

@@ -38,6 +38,8 @@ class PaperRow:
         values: top-1 in percent by column; a column that the row has a dash in is not there.
         changes: flat settings by which the row differs from the method.
         quoted: whether the paper quotes the numbers from another paper.
+        official: by column, flat settings of the method's own published configuration where they
+            are not the method's defaults.
     """
 
     table: int
@@ -46,11 +48,32 @@ class PaperRow:
     values: Mapping[Column, float]
     changes: Mapping[str, Any] = field(default_factory=dict)
     quoted: bool = False
+    official: Mapping[Column, Mapping[str, Any]] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
         """The label without the number and the year of its reference."""
         return re.sub(r" \[\d+\]| \(\d{4}\)", "", self.label)
+
+
+def _mislas(head: float, tail: float, factor: float, batch_norm: str) -> dict[str, Any]:
+    return {
+        "stage2_smooth_head": head,
+        "stage2_smooth_tail": tail,
+        "stage2_rebalance_head_lr_factor": factor,
+        "stage2_rebalance_batch_norm": batch_norm,
+    }
+
+
+# What the methods' own code has for data other than CIFAR-10 at ratio 100; none for ratio 200.
+OFFICIAL: dict[str, dict[Column, dict[str, Any]]] = {
+    "mislas": {
+        ("CIFAR-10-LT", 50.0): _mislas(0.2, 0.0, 0.2, "frozen"),
+        ("CIFAR-100-LT", 100.0): _mislas(0.4, 0.1, 0.2, "shifted"),
+        ("CIFAR-100-LT", 50.0): _mislas(0.3, 0.0, 0.1, "shifted"),
+    },
+    "tde": {("CIFAR-100-LT", ratio): {"stage2_rebalance_alpha": 1.5} for ratio in (100.0, 50.0)},
+}
 
 
 def _row(
@@ -67,7 +90,8 @@ def _row(
 
 
 def _first(label: str, method: str, *numbers: float | None, quoted: bool = False) -> PaperRow:
-    return _row(1, CIFAR, label, method, *numbers, quoted=quoted)
+    row = _row(1, CIFAR, label, method, *numbers, quoted=quoted)
+    return dataclasses.replace(row, official=OFFICIAL.get(method, {}))
 
 
 def _second(
@@ -172,7 +196,8 @@ def belongs(record: Mapping[str, Any], row: PaperRow) -> bool:
     """Whether a record's settings are those of a row, under the preset and epochs of the record.
 
     Classifier, backbone and every value of both stages are compared, but no name: a run of
-    `gcl_crt` is a row of Tables 1, 3, 4 and 5. Data, seed and precision are not compared.
+    `gcl_crt` is a row of Tables 1, 3, 4 and 5. Data, seed and precision are not compared. A stage
+    that trained nothing has 0 epochs in the record; its settings have those of the preset.
 
     A record may be older than a setting. A value that it lacks is taken to agree only where the
     setting's default leaves things as they were before there was the setting (`OFF`) and the row
@@ -180,7 +205,8 @@ def belongs(record: Mapping[str, Any], row: PaperRow) -> bool:
     """
     if row.method not in METHODS:
         return False
-    changes = tuple(row.changes.items())
+    column = column_of(record)
+    changes = (*row.changes.items(), *(row.official.get(column, {}).items() if column else ()))
     parts = _parts(record["dataset"], row.method, record["preset"], changes, *record["epochs"])
     return all(_agrees(part, record["identity"].get(name)) for name, part in parts.items())
 
@@ -193,7 +219,7 @@ def _parts(
     settings = resolve(dataset, method, preset, **dict(changes))
     parts: dict[str, Any] = {"head": settings.head, "network": settings.network}
     for number, stage in enumerate((settings.stage1, settings.stage2)):
-        if stage is not None and number < len(epochs):
+        if stage is not None and number < len(epochs) and epochs[number]:
             stage = dataclasses.replace(stage, epochs=epochs[number])
         parts[f"stage{number + 1}"] = stage
     return parts

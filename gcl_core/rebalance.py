@@ -210,6 +210,11 @@ class MetaEmbed(_Rebalancing):
         "ImageNet-LT",
         low=0,
     )
+    reach: float = value(
+        10.0,
+        "numerator of the factor 10 / distance to the nearest centroid; 10: OLTR's code",
+        above=0,
+    )
 
     @property
     def on_images(self) -> bool:
@@ -219,7 +224,7 @@ class MetaEmbed(_Rebalancing):
         """The backbone with attention, and a meta-embedding from mean features and classifier."""
         head, backbone = copy.deepcopy(network.head), network.backbone
         assert isinstance(head, nn.Linear) and isinstance(backbone, Backbone)
-        embedding = MetaEmbedding(head, material.class_means(material.features()))
+        embedding = MetaEmbedding(head, material.class_means(material.features()), self.reach)
         modulated = ModulatedBackbone(backbone)
         for new in (modulated.attention, embedding.selector, embedding.classifier):
             initialise(new, material.generator)

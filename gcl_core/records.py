@@ -1,6 +1,6 @@
 """Run records: what is kept of a run when its folder is gone. Small, readable, committed."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,6 @@ def record_of(
     last = folders[-1]
     result = last.result
     assert result is not None
-    stages = [stage for stage in (settings.stage1, settings.stage2) if stage is not None]
     kept = {
         "method": method,
         "preset": preset,
@@ -51,7 +50,7 @@ def record_of(
         "seed": settings.seed,
         "data_seed": settings.data.data_seed,
         "changes": changes_of(settings, method, preset),
-        "epochs": [stage.epochs for stage in stages],
+        "epochs": [trained_epochs(folder) for folder in folders],
         "run": last.path.name,
         **{key: result[key] for key in (*ACCURACIES, "per_class")},
         "best_on_test": result.get("best_on_test"),
@@ -60,6 +59,17 @@ def record_of(
     if history:
         kept["history"] = [folder.metrics for folder in folders]
     return kept
+
+
+def trained_epochs(folder: RunFolder) -> int:
+    """Epochs that the finished stage in a folder trained; 0 where it had no weights to train."""
+    assert folder.result is not None
+    return int(folder.result["epochs"])
+
+
+def epochs_text(epochs: Iterable[int]) -> str:
+    """`200 + 30`: the epochs of the stages, without those that trained nothing."""
+    return " + ".join(str(number) for number in epochs if number)
 
 
 def plain_settings(settings: Settings) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from gcl_core.errors import GCLError
 from gcl_core.figures import record_curves, save_figure
 from gcl_core.files import load_json
 from gcl_core.methods import METHODS
-from gcl_core.records import ACCURACIES, load_records
+from gcl_core.records import ACCURACIES, epochs_text, load_records
 
 CURVES = ("ce", "ce_mixup_crt", "gcl_crt")  # a few methods, so that none hides another
 HEADINGS = ("top-1", "many", "medium", "few")
@@ -49,7 +49,7 @@ def comparison(records: Sequence[dict[str, Any]]) -> str:
         digits = 1 if group[0]["dataset"] == "digits" else 2  # 500 or 10,000 test images
         cells = [mean_and_spread([r[key] for r in group], digits) for key in ACCURACIES]
         best = mean_and_spread([(r["best_on_test"] or {}).get("top1") for r in group], digits)
-        epochs = " + ".join(str(n) for n in group[0]["epochs"])
+        epochs = epochs_text(group[0]["epochs"])
         rows.append([method, f"{ratio:g}", *cells, best, epochs, str(len(group))])
     last = ["best on test (optimistic)", "epochs", "runs"]
     return markdown_table(["method", "ratio", *HEADINGS, *last], rows)

@@ -270,8 +270,9 @@ def _parts(
 
     def criterion(weights: ClassWeights | None) -> nn.Module:
         built = stage.objective.build(counts, streams.noise, "none" if weights else "mean")
-        whole = Reweighted(built, weights.weights(counts)) if weights else built
-        return whole.to(fabric.device)
+        if weights:
+            built = Reweighted(built, weights.weights(counts), by_images=weights.by_images)
+        return built.to(fabric.device)
 
     images = TrainingImages(
         dataset,

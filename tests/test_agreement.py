@@ -176,6 +176,13 @@ def test_a_record_fills_its_row_in_every_table():
         assert {cells(text, other)["ours"] for other in others} == {"not measured"}
 
 
+def test_a_row_whose_stage_2_trains_nothing_shows_the_epochs_of_stage_1():
+    made = record_of("gcl_crt", "short", stage2_rebalance="tau_norm")
+    assert made["epochs"] == [60, 0]
+    found = cells(rows_table(5, ABLATION, [made]), "CBEN + τ-nor.")
+    assert (found["ours"], found["epochs"]) == ("70.00", "60")
+
+
 def test_runs_of_other_epochs_or_values_are_kept_apart():
     made = [
         record_of("ce", top1=60.0, epochs=60),

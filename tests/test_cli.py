@@ -78,6 +78,9 @@ def test_a_folder_of_images_from_the_command_line(tmp_path):
 def test_methods_and_datasets_are_listed(capsys):
     assert main("methods") == 0
     listing = capsys.readouterr().out
+    width = max(map(len, METHODS)) + 1  # all texts begin in one column
+    for line in listing.splitlines():
+        assert line[width - 1] == " " and line[width : width + 1].strip()
     assert main("methods", "--json") == 0
     parsed = json.loads(capsys.readouterr().out)
     assert list(parsed) == list(METHODS)

@@ -13,12 +13,14 @@ import threading
 
 import nbformat
 import pytest
+from distributed import Client, LocalCluster
 from nbformat.v4 import new_code_cell, new_notebook
 
 from bits import checkpoints, equal, tree
 from gcl_core import cli, cluster
 from gcl_core.cluster import do
 from gcl_core.grid import cells_of
+from gcl_core.runs import RESULTS_VERSION
 from gcl_core.steps import jobs_of, state_of, steps_left
 from gcl_core.training import run
 from processes import wait_until
@@ -284,6 +286,109 @@ def test_a_running_cluster_is_used_checked_and_missed_when_it_goes(
     assert f"gcl: the scheduler {address} went away" in err
     assert "Traceback" not in err
     assert main("run", file, "--runs", runs, "--workers", 1) == 0  # on this machine instead
+    assert_same_as_alone(file, runs, tmp_path)
+
+
+def test_a_late_worker_that_is_unfit_is_left_out(tmp_path, scheduler, caplog, monkeypatch):
+    caplog.set_level(logging.INFO)
+    address, _, start = scheduler
+    file, runs = grid(tmp_path, PAIR), tmp_path / "runs"
+    given = []
+
+    class Watched(Client):
+        def submit(self, *args, workers=None, **kwargs):
+            given.append(workers)
+            return super().submit(*args, workers=workers, **kwargs)
+
+    monkeypatch.setattr(cluster, "Client", Watched)
+
+    def come():
+        wait_until(lambda: "waiting for them" in caplog.text)
+        start(*WORKER, "2")
+        wait_until(lambda: "has 2 threads" in caplog.text, 30)
+        start(*WORKER, "1")
+
+    thread = threading.Thread(target=come)
+    thread.start()
+    assert main("run", file, "--runs", runs, "--scheduler", address) == 0
+    thread.join()
+    (line,) = [message for message in caplog.messages if message.startswith("left out")]
+    assert line.endswith("has 2 threads; start it with --nthreads 1")
+    wide = line.split()[3]
+    assert len(given) == 3  # one worker each, and never that one
+    assert {len(each) for each in given} == {1}
+    assert [wide] not in given
+
+
+def test_a_late_worker_with_another_version_is_left_out(tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    client = Workers({"tcp://a": (1, RESULTS_VERSION)})
+    crew = cluster._Crew(client, "tcp://scheduler")
+    client.there |= {
+        "tcp://b": (1, RESULTS_VERSION - 1),
+        "tcp://c": (1, ImportError("no gcl_core")),
+        "tcp://d": (1, OSError("gone again")),
+        "tcp://e": (1, RESULTS_VERSION),
+    }
+    for _ in range(2):
+        assert list(crew.look()) == ["tcp://a", "tcp://e"]
+    assert caplog.messages == [
+        f"left out: worker tcp://b has results version {RESULTS_VERSION - 1}, not "
+        f"{RESULTS_VERSION}; install the same gcl_core there",
+        "left out: worker tcp://c cannot import gcl_core: no gcl_core",
+    ]
+    del client.there["tcp://b"]
+    client.there["tcp://d"] = (1, RESULTS_VERSION)
+    assert list(crew.look()) == ["tcp://a", "tcp://d", "tcp://e"]
+    client.there["tcp://b"] = (1, RESULTS_VERSION)  # put right
+    assert list(crew.look()) == ["tcp://a", "tcp://b", "tcp://d", "tcp://e"]
+
+
+class Workers:
+    """A client of a scheduler whose workers have so many threads and such an answer."""
+
+    def __init__(self, there):
+        self.there = there
+
+    def processing(self):
+        return dict.fromkeys(sorted(self.there), ())
+
+    def nthreads(self):
+        return {address: threads for address, (threads, _) in self.there.items()}
+
+    def run(self, function, workers, on_error):
+        assert (function, on_error) == (cluster.results_version, "return")
+        return {address: self.there[address][1] for address in sorted(workers)}
+
+
+def test_without_any_worker_left_it_is_told_in_one_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(cluster, "ALONE_SECONDS", 0.5)
+    clusters = []
+
+    class Watched(LocalCluster):
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **kwargs)
+            clusters.append(self)
+
+    monkeypatch.setattr(cluster, "LocalCluster", Watched)
+    file, runs = grid(tmp_path, LONG), tmp_path / "runs"
+
+    def end():
+        """What is left when a worker dies while it is started: Dask does not try again."""
+        wait_until(lambda: any(len(e) > 3 for e in timed_epochs(runs).values()))
+        clusters[0].sync(clusters[0].workers[0].close)
+
+    thread = threading.Thread(target=end)
+    thread.start()
+    assert main("run", file, "--runs", runs, "--workers", 1) == 1
+    thread.join()
+    err = capsys.readouterr().err
+    assert err.splitlines()[-1] == (
+        "gcl: no worker is left on this machine, and none is started again; "
+        "the same command continues after the last saved epochs"
+    )
+    assert "Traceback" not in err
+    assert main("run", file, "--runs", runs, "--workers", 1) == 0
     assert_same_as_alone(file, runs, tmp_path)
 
 

@@ -236,6 +236,11 @@ def test_recorded_curves_join_both_stages():
     assert top1.lines[1].get_xdata() == [2.5, 2.5]  # where stage 2 starts
 
 
+def test_recorded_curves_have_no_line_where_stage_2_trained_nothing():
+    _, top1, _ = figures.record_curves([record("ce_tau_norm", [2, 0], [4.0, 6.0])]).axes
+    assert len(top1.lines) == 1
+
+
 def test_recorded_curves_are_the_mean_of_a_methods_records():
     _, top1, _ = figures.record_curves(
         [record("ce", [2], [3.0, 5.0]), record("ce", [2], [5, 9])]

@@ -13,10 +13,13 @@ from gcl_core import (
 )
 from gcl_core.hardware import best_precision
 from gcl_core.methods import METHODS, PRESETS, resolve
-from gcl_core.objectives import GCL, CrossEntropy
-from gcl_core.rebalance import CRT
+from gcl_core.objectives import GCL, OLTR, CrossEntropy, HybridPSC, HybridSC, LabelAware
+from gcl_core.oltr import CosNormClassifier, OLTRLoss
+from gcl_core.rebalance import CRT, LWS, TDE, DisAlign, MetaEmbed
+from gcl_core.reweight import PowerWeights
 from gcl_core.sampling import CBEN, ClassBalanced, InstanceBalanced
 from gcl_core.settings import DataSettings
+from gcl_core.tde import MultiHeadClassifier
 
 
 def official(method):
@@ -69,6 +72,52 @@ def test_stage2_of_crt():
     assert (stage.sampler, stage.rebalance) == (ClassBalanced(), CRT(fresh_head=True))
     assert (stage.epochs, stage.lr, stage.weight_decay, stage.mixup_alpha) == (30, 0.1, 5e-4, 0.0)
     assert (stage.schedule, stage.milestones, stage.decay) == ("multistep", (1 / 3, 2 / 3), 0.1)
+
+
+def test_stage2_of_mislas():
+    """Its published configuration of CIFAR-10 at ratio 100."""
+    chosen = official("mislas")
+    assert (chosen.head, chosen.stage1) == ("linear", official("ce_mixup").stage1)
+    stage = chosen.stage2
+    assert stage.objective == LabelAware(smooth_head=0.3, smooth_tail=0.0)
+    assert stage.sampler == ClassBalanced()
+    assert stage.rebalance == LWS(head_lr_factor=0.5, batch_norm="frozen")
+    assert (stage.epochs, stage.lr, stage.schedule, stage.warmup) == (10, 0.1, "cosine", 0.0)
+    assert (stage.weight_decay, stage.mixup_alpha) == (2e-4, 0.0)
+
+
+def test_stage2_of_disalign():
+    """Its published configuration of ImageNet-LT; batch 64 instead of 256."""
+    chosen = official("disalign")
+    assert chosen.stage1 == official("ce").stage1
+    stage = chosen.stage2
+    assert (stage.objective, stage.class_weights) == (CrossEntropy(), PowerWeights(rho=1.2))
+    assert (stage.sampler, stage.rebalance) == (InstanceBalanced(), DisAlign())
+    assert (stage.epochs, stage.lr, stage.schedule, stage.warmup) == (10, 0.1, "cosine", 0.0)
+    assert (stage.weight_decay, stage.batch_size, stage.mixup_alpha) == (5e-4, 64, 0.0)
+
+
+def test_stage2_of_oltr():
+    """Its published configuration of ImageNet-LT; 30 epochs instead of 60, batch 64 of 256."""
+    chosen = official("oltr")
+    assert chosen.stage1 == official("ce").stage1
+    stage = chosen.stage2
+    assert stage.objective == OLTR(weight=0.01)
+    assert stage.sampler == ClassBalanced()
+    assert stage.rebalance == MetaEmbed(slow_factor=0.1, reach=10.0)
+    assert (stage.epochs, stage.batch_size, stage.lr, stage.weight_decay) == (30, 64, 0.1, 5e-4)
+    assert (stage.schedule, stage.milestones, stage.decay) == ("multistep", (1 / 3, 2 / 3), 0.1)
+    assert stage.warmup == 0.0
+    assert (OLTRLoss.repel, OLTRLoss.margin, CosNormClassifier.scale) == (0.01, 10.0, 16.0)
+
+
+def test_values_of_tde_and_of_the_hybrids():
+    assert official("tde").stage2.rebalance == TDE(alpha=1.0)
+    assert official("tde").stage1.objective == CrossEntropy()
+    head = MultiHeadClassifier
+    assert (head.groups, head.scale, head.gamma, head.momentum) == (2, 16.0, 1 / 32, 0.9)
+    assert official("hybrid_sc").stage1.objective == HybridSC(temperature=0.1)
+    assert official("hybrid_psc").stage1.objective == HybridPSC(temperature=0.1)
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -8,7 +8,7 @@ from torch import nn
 
 from gcl_core.backbones import DigitsCNN
 from gcl_core.network import Network
-from gcl_core.oltr import MetaEmbedding, ModulatedAttention, OLTRLoss
+from gcl_core.oltr import Attraction, MetaEmbedding, ModulatedAttention, OLTRLoss
 from gcl_core.rebalance import Material, MetaEmbed
 from gcl_core.stage import parameter_groups
 from losses import is_close, logit_batch, softmax
@@ -50,6 +50,21 @@ def test_a_feature_on_a_centroid_has_finite_outputs_and_gradients():
     assert head.centroids.grad is None  # a constant here
 
 
+def test_a_small_distance_to_a_centroid_is_exact():
+    """With more than 25 rows cdist would take a matrix product, and lose most of its digits."""
+    centroids = 30 * torch.randn(40, 16, generator=seeded(2))
+    features = centroids.roll(3, 0) + 0.003 * torch.randn(40, 16, generator=seeded(3))
+    head = MetaEmbedding(nn.Linear(16, 40), centroids, reach=7.0)
+    head.classifier, head.selector = nn.Identity(), nn.Identity()  # x_meta itself,
+    nn.init.zeros_(head.hallucinator.weight)
+    nn.init.zeros_(head.hallucinator.bias)  # with the mean centroid as memory
+    memory = centroids.double().mean(0)
+    for x, meta in zip(features.double(), head(features).double(), strict=True):
+        nearest = min(math.dist(x.tolist(), c) for c in centroids.tolist())
+        expected = 7 / nearest * (x + x.tanh() * memory)
+        torch.testing.assert_close(meta, expected, rtol=1e-4, atol=1e-2)
+
+
 def naive_attention(layer, maps):
     """Of one image: maps (D, positions)."""
     columns = maps.T.tolist()
@@ -66,7 +81,8 @@ def naive_attention(layer, maps):
         mixed = [
             sum(w * v[c] for w, v in zip(weights, value, strict=True)) for c in range(len(query[i]))
         ]
-        out = product(layer.out.weight.flatten(1), layer.out.bias, mixed)
+        assert layer.out.bias is None
+        out = product(layer.out.weight.flatten(1), torch.zeros(len(x)), mixed)
         result.append([a + where[i] * b for a, b in zip(x, out, strict=True)])
     return torch.tensor(result).T
 
@@ -98,6 +114,36 @@ def test_loss_against_a_loop(spread):
     assert (repel > 0) == (spread < 1)
     expected = entropy + 0.3 * (attract + 0.01 * repel)
     is_close(OLTRLoss(0.3)((logits, features, centroids), target), expected)
+
+
+@pytest.mark.parametrize("weight", [0.01, 1.0])
+def test_centroids_move_as_in_the_published_code(weight):
+    """sum_{i in j} (c_j - x_i) / (1 + n_j) / N: the weight of the loss is not in it."""
+    features = torch.randn(7, 4, generator=seeded(4), dtype=torch.float64).requires_grad_()
+    centroids = torch.randn(3, 4, generator=seeded(5), dtype=torch.float64).requires_grad_()
+    target = torch.tensor([0, 0, 0, 0, 2, 2, 0])  # none of class 1
+    (weight * Attraction.apply(features, centroids, target)).backward()
+    moved = torch.zeros(3, 4, dtype=torch.float64)
+    for j, count in ((0, 5), (2, 2)):
+        for x, y in zip(features.detach(), target, strict=True):
+            if y == j:
+                moved[j] += (centroids.detach()[j] - x) / (1 + count) / 7
+    torch.testing.assert_close(centroids.grad, moved)
+    for x, y, own in zip(features.detach(), target, features.grad, strict=True):
+        torch.testing.assert_close(own, weight * (x - centroids.detach()[y]) / 7)
+
+
+def test_the_loss_moves_centroids_by_attraction_and_repulsion():
+    logits = torch.zeros(7, 3, dtype=torch.float64)
+    features = 0.1 * torch.randn(7, 4, generator=seeded(4), dtype=torch.float64)
+    centroids = (0.1 * torch.randn(3, 4, generator=seeded(5), dtype=torch.float64)).requires_grad_()
+    target = torch.tensor([0, 0, 0, 0, 2, 2, 0])
+    OLTRLoss(0.5)((logits, features, centroids), target).backward()
+    for j, c in enumerate(centroids.detach()):
+        own = features[target == j]
+        attract = (c - own).sum(0) / (1 + len(own)) / 7
+        repel = -0.5 * 0.01 * 2 * (c - features[target != j]).sum(0) / (7 * 3)
+        torch.testing.assert_close(centroids.grad[j], attract + repel)
 
 
 def test_stage_2_begins_where_stage_1_ended():

@@ -38,7 +38,10 @@ def record_of(method, preset="official", ratio=100.0, seed=0, top1=70.0, **chang
                 "dataset": settings.data.dataset,
                 "imbalance_ratio": ratio,
                 "seed": seed,
-                "epochs": [stage.epochs for stage in stages],
+                "epochs": [
+                    stage.epochs if stage.rebalance is None or stage.rebalance.trains else 0
+                    for stage in stages
+                ],
                 "run": f"{method} {preset} {ratio} {seed} {sorted(changes.items())}",
                 "top1": top1,
                 "best_on_test": {"top1": top1 + 1},
@@ -115,6 +118,35 @@ def test_footnotes_and_methods():
 def test_a_run_of_a_row_belongs_to_it_and_to_no_other_of_its_table(row, preset, epochs, seed):
     made = record_of(row.method, preset, seed=seed, epochs=epochs, **row.changes)
     assert [other for other in paper_rows(row.table) if belongs(made, other)] == [row]
+
+
+def test_a_row_has_the_official_values_of_its_column():
+    (row,) = [row for row in paper_rows(1) if row.method == "mislas"]
+    column = ("CIFAR-10-LT", 50.0)
+    official = {"stage2_smooth_head": 0.2, "stage2_rebalance_head_lr_factor": 0.2}
+    declared, made = record_of("mislas", ratio=50.0), record_of("mislas", ratio=50.0, **official)
+    assert records_of(row, column, [declared, made]) == [made]
+    assert not belongs(record_of("mislas", **official), row)  # at ratio 100
+    assert belongs(record_of("mislas", ratio=200.0), row)  # no configuration is published
+
+
+def test_the_official_grid_has_the_official_values_of_mislas():
+    from gcl_core.grid import cells_of
+
+    cells = cells_of(ROOT / "grids" / "cifar10-official.yaml")
+    found = {}
+    for cell in cells:
+        if cell.method == "mislas":
+            stage = cell.settings.stage2
+            values = stage.objective.smooth_head, stage.objective.smooth_tail
+            factor = stage.rebalance.head_lr_factor
+            found[cell.settings.data.imbalance_ratio] = (
+                *values,
+                factor,
+                stage.rebalance.batch_norm,
+            )
+    usual = (0.3, 0.0, 0.5, "frozen")
+    assert found == {100.0: usual, 200.0: usual, 50.0: (0.2, 0.0, 0.2, "frozen")}
 
 
 def leaves(tree, path=()):

@@ -180,6 +180,28 @@ def test_gcl_of_scaled_cosines_is_cross_entropy_of_their_multiples():
     torch.testing.assert_close(criterion(head(FEATURES), target), expected)
 
 
+def test_disalign_without_scale_and_offset_is_the_frozen_classifier(head):
+    calibrated = DisAlign().build(head, material())
+    with torch.no_grad():
+        calibrated.scale.zero_()
+        calibrated.offset.zero_()
+        calibrated.confidence.bias.fill_(3.0)  # whatever the confidence
+    assert torch.equal(calibrated(FEATURES), head(FEATURES))
+
+
+@pytest.mark.parametrize("transform", ["none", "l2n", "cl2n"])
+def test_a_feature_on_a_class_mean_is_of_that_class(head, transform):
+    labels = torch.arange(3).repeat_interleave(20)
+    places = torch.tensor([[9.0, 0, 0, 0, 1], [0, 9, 0, 0, 1], [0, 0, -9, 0, 1]])
+    features = places[labels] + torch.randn(60, 5, generator=seeded(3))
+    given = Material(torch.bincount(labels), lambda: features, labels, seeded())
+    means = torch.stack([features[labels == j].mean(0) for j in range(3)])
+    outputs = NearestMean(transform).build(head, given)(means)
+    assert outputs.argmax(1).tolist() == [0, 1, 2]
+    if transform == "none":
+        torch.testing.assert_close(outputs.diagonal(), torch.zeros(3), atol=1e-5, rtol=0)
+
+
 def test_lws_can_train_the_classifier_at_its_own_rate(head):
     scaled = LWS(head_lr_factor=0.5).build(head, material())
     groups = parameter_groups(scaled)

@@ -1,5 +1,7 @@
 """Class weights: their formulas, the weighted mean, and from which epoch on they count."""
 
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -8,7 +10,12 @@ from torch import nn
 from gcl_core import training
 from gcl_core.batches import Streams
 from gcl_core.methods import METHODS, resolve
-from gcl_core.reweight import EffectiveNumberWeights, PowerWeights, Reweighted
+from gcl_core.reweight import (
+    EffectiveNumberByImages,
+    EffectiveNumberWeights,
+    PowerWeights,
+    Reweighted,
+)
 from toys import seeded, toy_dataset
 
 COUNTS = torch.tensor([500, 40, 7, 1])
@@ -46,6 +53,36 @@ def test_the_weighted_mean_is_that_of_cross_entropy():
     torch.testing.assert_close(criterion(outputs, target), expected)
 
 
+def test_the_class_balanced_loss_is_that_of_its_paper():
+    """Cui et al. 2019: sum_i w(y_i) CE_i / N with weights that add up to C (cifar_main.py)."""
+    dataset = toy_dataset((40, 8, 4))
+    criterion = parts_of("class_balanced")(0)[1]
+    outputs = torch.randn(12, 3, generator=seeded(1))
+    target = torch.randint(3, (12,), generator=seeded(2))
+    beta = 0.9999
+    plain = [(1 - beta) / (1 - beta**n) for n in dataset.class_counts]
+    expected = 0.0
+    for row, y in zip(outputs.tolist(), target.tolist(), strict=True):
+        weight = 3 * plain[y] / sum(plain)
+        expected += weight * (math.log(sum(map(math.exp, row))) - row[y]) / 12
+    assert criterion(outputs, target).item() == pytest.approx(expected, rel=1e-5)
+    # Cao et al. 2019 divide by the weights' sum instead: the weighted mean of PyTorch.
+    deferred = parts_of("ce_drw")(9)[1]
+    weights = torch.tensor(plain, dtype=torch.float32)
+    torch.testing.assert_close(deferred(outputs, target), F.cross_entropy(outputs, target, weights))
+
+
+@pytest.mark.parametrize("method", ["class_balanced", "class_balanced_focal"])
+def test_both_class_balanced_losses_are_divided_by_the_number_of_images(method):
+    assert METHODS[method].stage1.class_weights == EffectiveNumberByImages(0.9999)
+    criterion = parts_of(method)(0)[1]
+    outputs, target = torch.zeros(5, 3), torch.tensor([0, 0, 0, 0, 2])
+    focal = 2 / 3 if "focal" in method else 1.0  # (1 - p)^1 at p = 1/3
+    weights = EffectiveNumberWeights().weights(torch.tensor([40, 8, 4]))
+    expected = float(4 * weights[0] + weights[2]) / 5 * focal * math.log(3)
+    assert criterion(outputs, target).item() == pytest.approx(expected)
+
+
 def parts_of(method, **changes):
     settings = resolve("folder:toy", method, epochs=10, batch_size=8, **changes)
     fabric = training.make_fabric(settings, "cpu")
@@ -81,4 +118,3 @@ def test_class_weights_can_be_given_and_taken_away():
     given = resolve("digits", "ce", class_weights="power", class_weights_rho="0.5")
     assert given.stage1.class_weights == PowerWeights(0.5)
     assert resolve("digits", "class_balanced", class_weights="none") == resolve("digits", "ce")
-    assert METHODS["class_balanced"].stage1.class_weights == EffectiveNumberWeights(0.9999)

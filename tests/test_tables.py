@@ -77,6 +77,11 @@ def test_lengths_of_training_are_kept_apart():
     assert [row.split(" | ")[-2] for row in rows] == ["200", "200 + 30", "60"]
 
 
+def test_a_stage_that_trained_nothing_has_no_epochs_in_the_table():
+    rows = comparison([record("ce_tau_norm", 0, 60.0, 10.0) | {"epochs": [200, 0]}]).splitlines()
+    assert rows[-1].endswith("| 200 | 1 |")
+
+
 def test_variants_are_left_out_and_methods_in_their_order():
     records = [{**r, "changes": {}} for r in reversed(RECORDS)]
     variant = {**RECORDS[2], "changes": {"stage2_sampler": "class"}}

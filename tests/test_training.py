@@ -19,6 +19,7 @@ from gcl_core.models import build_network
 from gcl_core.network import initialise
 from gcl_core.progress import Progress
 from gcl_core.rebalance import CRT
+from gcl_core.records import record
 from gcl_core.settings import DataSettings, learning_rate
 from gcl_core.tde import MultiHeadClassifier
 from toys import seeded, toy_dataset
@@ -253,6 +254,7 @@ def test_everything_that_decides_the_result_is_in_the_name(tmp_path):
 def test_other_kinds_of_rebalancing_run(tmp_path, kind, epochs):
     done = run(tmp_path, "ce_mixup_crt", stage2_rebalance=kind)
     assert done.result["epochs"] == epochs
+    assert record(done, "ce_mixup_crt", "smoke")["epochs"] == [3, epochs]
     first = done.folders[0].load_checkpoint()["module"]
     images = torch.randn(4, 1, 8, 8, generator=seeded())
     features = done.network.features(images)
