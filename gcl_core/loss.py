@@ -99,8 +99,6 @@ class GCLLoss(nn.Module):
         sizes = cloud_sizes(class_counts, strategy, exponent)
         self.cloud_sizes: Tensor
         self.register_buffer("cloud_sizes", sizes.float())
-        # Without a cloud nothing is drawn; known here, so that no GPU has to be asked.
-        self._clouded = bool(sizes.max() * noise_multiplier * sigma > 0)
 
     def logits(self, cosine: Tensor, noise: Tensor | None = None) -> Tensor:
         """Clouded logits s (cos theta_j - k delta_j |eps_j|), (N, C); eval mode: s cos theta_j."""
