@@ -34,7 +34,7 @@
 # notebooks/01_softmax_saturation.ipynb out.ipynb -p imbalance_ratio 50`; an unknown name or a wrong
 # type stops the notebook before it trains. Finished runs are found again in `runs`.
 #
-# By itself and from nothing this notebook takes 43 seconds and 2.2 GB of memory on two cores.
+# By itself and from nothing this notebook takes 45 seconds and 2.1 GB of memory on two cores.
 
 # %% tags=["parameters"]
 dataset: str = "digits"  # digits, cifar10, cifar100 (or cifar10:PATH), or folder:PATH

@@ -29,7 +29,7 @@
 # %% [markdown]
 # ## Parameters
 #
-# By itself and from nothing this notebook takes 48 seconds and 1.9 GB of memory on two cores.
+# By itself and from nothing this notebook takes 50 seconds and 1.9 GB of memory on two cores.
 # Every number is of the last epoch.
 
 # %% tags=["parameters"]

@@ -37,7 +37,7 @@
 # %% [markdown]
 # ## Parameters
 #
-# By itself and from nothing this notebook takes 100 seconds and 2.0 GB of memory on two cores.
+# By itself and from nothing this notebook takes 95 seconds and 2.0 GB of memory on two cores.
 #
 # `seed` is the run that is drawn; the numbers are over `seeds` runs. With the defaults most runs
 # are those of notebook 3, and are only read if they are there. `points` bounds the images in a map:

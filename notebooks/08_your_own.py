@@ -40,7 +40,7 @@
 #
 # with ResNet-32 unless `network` says otherwise.
 #
-# By itself and from nothing this notebook takes 103 seconds and 3.4 GB of memory on two cores.
+# By itself and from nothing this notebook takes 100 seconds and 3.4 GB of memory on two cores.
 # Most of that is training that is reused when the notebook is run again.
 
 # %% tags=["parameters"]
