@@ -215,6 +215,8 @@ measured = {
     for name in networks
     for cloud in (False, True)
 }
+
+# %%
 panels = {
     "Mean gradient $1 - p_y$, clean": ("mean", False),
     "Mean gradient, with the clouds of training": ("mean", True),

@@ -554,6 +554,8 @@ ours = results[results["method"] == "gcl_crt"]
 best = ours.groupby(["scale", "noise_multiplier"])["mean of classes"].mean().idxmax()
 chosen = dict(zip(("scale", "noise_multiplier"), map(float, best), strict=True))
 final = run_variants(p, {"chosen": ("gcl_crt", own | chosen)})["chosen"]
+
+# %%
 rows = [
     [
         name,
