@@ -65,7 +65,7 @@ folder = project_path(p.figures)
 
 # %% [markdown]
 # The cell above checks the parameters: a name that is not in the list, a wrong type or a value out
-# of range stops everything here. The first group of imports below is what a loop of your own needs,
+# of range stops everything here. The first cell of imports below is what a loop of your own needs,
 # and the second what this notebook needs to show it.
 
 # %%
@@ -81,6 +81,8 @@ from torch.utils.data import DataLoader, TensorDataset
 from torchvision import datasets, transforms
 
 from gcl_core import CBENSampler, CosineClassifier, GCLError, GCLLoss
+
+# %%
 from gcl_core.dataset import load_dataset
 from gcl_core.evaluation import accuracies, confusion_matrix
 from gcl_core.figures import about_runs, dots
