@@ -218,20 +218,16 @@ measured = {
 
 # %%
 panels = {
-    "Mean gradient $1 - p_y$, clean": ("mean", False),
-    "Mean gradient, with the clouds of training": ("mean", True),
-    f"Share of images above {p.threshold:g} (%), with the clouds": ("active", True),
+    "Mean gradient $1 - p_y$, clean": ("mean", False, 1),
+    "Mean gradient, with the clouds of training": ("mean", True, 1),
+    f"Share of images above {p.threshold:g} (%), with the clouds": ("active", True, 100),
 }
 lines = {
     title: [
-        over_seeds(
-            networks[n][0],
-            [((100 if what == "active" else 1) * getattr(m, what)).tolist() for m in at_seeds],
-        )
+        over_seeds(networks[n][0], [(unit * getattr(m, what)).tolist() for m in measured[n, cloud]])
         for n in networks
-        for at_seeds in (measured[n, cloud],)
     ]
-    for title, (what, cloud) in panels.items()
+    for title, (what, cloud, unit) in panels.items()
 }
 show(
     values_by_class(data, lines, floor=dict.fromkeys(list(panels)[:2], 1e-5)),
