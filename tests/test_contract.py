@@ -5,6 +5,7 @@ import itertools
 import pytest
 import torch
 
+from gcl_core.dataset import load_dataset
 from gcl_core.errors import GCLError
 from gcl_core.files import load_tensors
 from gcl_core.methods import METHODS, resolve
@@ -18,13 +19,13 @@ every_method = pytest.mark.parametrize("method", METHODS)
 SHIFTED = {"stage2_rebalance_batch_norm": "shifted"}
 
 
-def settings_of(method, **changes):
+def settings_of(method, data="folder:toy", **changes):
     """Small ones, with every part of the method in force at least once (deferred ones in half)."""
     deferred = {"deferred": 0.5} if METHODS[method].stage1.deferred else {}
     small = {"epochs": 2, "batch_size": 8, "network": "digits_cnn", "precision": "float32"}
     if METHODS[method].stage2 is not None:
         small |= {"stage2_epochs": 2, "stage2_batch_size": 8}
-    return resolve("folder:toy", method, "official", **small | deferred | changes)
+    return resolve(data, method, "official", **small | deferred | changes)
 
 
 def trained(runs, method, dataset, **changes):
@@ -58,10 +59,12 @@ def test_it_trains_and_evaluates(tmp_path, method, counts, precision):
 @pytest.mark.parametrize(
     ("method", "changes"), [*((name, {}) for name in METHODS), ("mislas", SHIFTED)]
 )
-def test_interrupted_after_every_epoch_it_ends_with_the_same_bits(
-    tmp_path, method, changes, monkeypatch
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_interrupted_after_every_epoch_on_digits_it_ends_with_the_same_bits(
+    tmp_path, method, changes, precision, monkeypatch
 ):
-    dataset = toy_dataset()
+    changes = changes | {"data": "digits", "imbalance_ratio": 100, "precision": precision}
+    dataset = load_dataset(settings_of(method, **changes).data)
     whole = trained(tmp_path / "whole", method, dataset, **changes)
     done = Progress.epoch
 
