@@ -263,9 +263,10 @@ ablation_table("stage 2", extra2, reference=published)
 # $z_j^\delta = s\,(\cos\theta_j - k\,\delta_j\,|\varepsilon|)$ has two knobs that the paper's text
 # leaves open. The noise multiplier $k$ is 0.5 in the code and 1 in the formula without it (exercise
 # 4 compares these two); without a cloud ($k = 0$) there is only a cosine classifier with mixup, and
-# stage 2 keeps its margin and sampler. The scale $s$ (30, and 20 in stage 2) multiplies the cosines and the cloud alike: it is
-# an inverse temperature of the softmax. A user of the published code with two classes reports that
-# a smaller one made it work (issue 3 of its repository). Here it is doubled.
+# stage 2 keeps its margin and sampler. The scale $s$ (30, and 20 in stage 2) multiplies the cosines
+# and the cloud alike: it is an inverse temperature of the softmax. A user of the published code
+# with two classes reports that a smaller one made it work (issue 3 of its repository). Here it is
+# doubled.
 
 # %%
 cloud = {

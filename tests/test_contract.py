@@ -1,6 +1,7 @@
 """What every method promises: it trains, resumes to the same bits, evaluates alike, refuses."""
 
 import itertools
+import math
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from gcl_core.files import load_tensors
 from gcl_core.methods import METHODS, resolve
 from gcl_core.models import HEADS
 from gcl_core.progress import Progress
+from gcl_core.settings import flat_settings, get_setting
 from gcl_core.training import run
 from test_resume import equal
 from toys import toy_dataset
@@ -100,6 +102,22 @@ def test_it_refuses_what_it_cannot_do(method):
         else:
             with pytest.raises(GCLError, match=f"does not work with head '{head}'"):
                 settings_of(method, head=head)
+
+
+@every_method
+def test_each_of_its_numbers_is_refused_out_of_range(method):
+    settings = settings_of(method)
+    shared = flat_settings(settings_of("ce")) if method != "ce" else {}
+    for name, path in flat_settings(settings).items():
+        given = get_setting(settings, path)
+        if name in shared or isinstance(given, bool) or not isinstance(given, int | float):
+            continue
+        wrong = [-1] if isinstance(given, int) else [-1.0, math.nan, math.inf]
+        for value in wrong:
+            if name.endswith("margin") and value == -1:
+                continue  # a margin may be negative
+            with pytest.raises(GCLError, match=str(value)):
+                settings_of(method, **{name: value})
 
 
 @every_method
