@@ -34,6 +34,7 @@ from gcl_core.runs import versions
 from gcl_core.samplers import ClassBalancedSampler, InstanceBalancedSampler
 from gcl_core.sources import CIFAR_MEAN, CIFAR_STD
 from gcl_core.stage import train_epoch
+from gcl_core.training import make_fabric
 
 COUNTS = tuple(long_tailed_counts(5000, 10, 100))
 BATCH = 64
@@ -196,8 +197,7 @@ class _Workers:
 def _serve(job: str, threads: int, accelerator: str, steps: int, connection: Connection) -> None:
     torch.set_num_threads(threads)
     fast = job in ("stage 1", "stage 2", "data")
-    precision = "bf16-mixed" if fast and best_precision(accelerator) == "bfloat16" else "32-true"
-    fabric = Fabric(accelerator=accelerator, devices=1, precision=precision)  # type: ignore[arg-type]
+    fabric = make_fabric(accelerator, best_precision(accelerator) if fast else "float32")
     work: Callable[[], Any]
     if job in JOBS:
         work = JOBS[job](fabric, steps * BATCH)

@@ -227,8 +227,11 @@ def _circle(axes: Axes, reach: float) -> None:
             lw=0,
         )
     lowest = -np.inf  # of the next label, so that none lies on another
-    named = [(clean, "clean boundary", "-"), (at_mean, "at mean $|ε|$", "--")]
-    named.append((full, "full cloud", ":"))
+    named = [
+        (clean, "clean boundary", "-"),
+        (at_mean, "at mean $|ε|$", "--"),
+        (full, "full cloud", ":"),
+    ]
     for value, text, line in named if reach else named[:1]:
         if np.isnan(value):
             continue

@@ -126,9 +126,9 @@ def legend_below(figure: Figure, lines: Sequence[Series]) -> None:
     figure.legend(handles, labels, loc="outside lower center", ncols=len(lines), frameon=False)
 
 
-def short(name: str) -> str:
-    """A class's name in at most six characters."""
-    return name if len(name) <= 6 else name[:5] + "."
+def short(name: str, room: int = 6) -> str:
+    """A class's name in at most `room` characters."""
+    return name if len(name) <= room else name[: room - 1] + "."
 
 
 def draw_counts(axes: Axes, counts: Sequence[int], groups: Mapping[str, Sequence[int]]) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from gcl_core.dataset import LongTailedDataset
-from gcl_core.drawing import draw_counts, draw_lines, group_key, group_strip, label_ends
+from gcl_core.drawing import draw_counts, draw_lines, group_key, group_strip, label_ends, short
 from gcl_core.looks import style
 from gcl_core.series import Series
 
@@ -94,5 +94,4 @@ def _shown(dataset: LongTailedDataset) -> list[int]:
 def _names(dataset: LongTailedDataset, order: Sequence[int]) -> list[str]:
     """Class names, cut to the room that there is for each."""
     room = max(6, 72 // len(order))
-    names = [dataset.class_names[j] for j in order]
-    return [name if len(name) <= room else name[: room - 1] + "." for name in names]
+    return [short(dataset.class_names[j], room) for j in order]

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.plugins.environments import LightningEnvironment
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 
@@ -101,7 +102,9 @@ def run(
         OSError: a folder that cannot be written.
     """
     dataset = load_dataset(settings.data) if dataset is None else dataset
-    fabric = make_fabric(settings, accelerator)
+    fabric = make_fabric(accelerator, settings.precision, settings.devices)
+    if fabric.device.type == "cpu":
+        keep_freed_memory()
     for epoch in keep:
         if not 0 <= epoch <= settings.stage1.epochs:
             raise GCLError(f"keep must be epochs from 0 to {settings.stage1.epochs}, got {epoch}")
@@ -116,28 +119,29 @@ def run(
     return Run(settings, dataset, network.cpu().eval(), result, tuple(folders))
 
 
-def make_fabric(settings: Settings, accelerator: str) -> Fabric:
-    """Device, precision and processes, started.
+def make_fabric(accelerator: str, precision: str, devices: int = 1) -> Fabric:
+    """Device, precision ("float32" or "bfloat16") and processes, started.
 
     Raises:
         GCLError: there is no such device, or not as many.
     """
-    # Fabric announces precision and processes in lines of its own; settings.json has them.
+    # Fabric announces precision and processes in lines of its own; a run's settings have them.
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     try:
         fabric = Fabric(
             accelerator=accelerator,
-            devices=settings.devices,
-            strategy="ddp" if settings.devices > 1 else "auto",
-            precision="bf16-mixed" if settings.precision == "bfloat16" else "32-true",
+            devices=devices,
+            strategy="ddp" if devices > 1 else "auto",
+            precision="bf16-mixed" if precision == "bfloat16" else "32-true",
+            # A run starts its processes itself. Fabric would else want SLURM's srun for them, refuse
+            # to work in a job of several tasks, and warn wherever srun is installed.
+            plugins=LightningEnvironment(),
         )
     except (MisconfigurationException, RuntimeError, ValueError) as error:
         raise GCLError(
-            f"accelerator {accelerator!r} with devices {settings.devices} is not here: {error}"
+            f"accelerator {accelerator!r} with devices {devices} is not here: {error}"
         ) from error
     fabric.launch()
-    if fabric.device.type == "cpu":
-        keep_freed_memory()
     return fabric
 
 

@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 
 from gcl_core import digits_cnn, resnet32
 from gcl_core.evaluation import accuracies, confusion_matrix, frozen, outputs_of
-from gcl_core.methods import resolve
 from gcl_core.training import make_fabric
 from toys import seeded, toy_dataset
 
@@ -16,7 +15,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(scope="module", params=["float32", "bfloat16"])
 def fabric(request):
-    return make_fabric(resolve(precision=request.param), "cpu")
+    return make_fabric("cpu", request.param)
 
 
 def lived(network, channels):

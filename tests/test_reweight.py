@@ -85,7 +85,7 @@ def test_both_class_balanced_losses_are_divided_by_the_number_of_images(method):
 
 def parts_of(method, **changes):
     settings = resolve("folder:toy", method, epochs=10, batch_size=8, **changes)
-    fabric = training.make_fabric(settings, "cpu")
+    fabric = training.make_fabric("cpu", settings.precision)
     streams = Streams.seeded(0, 1, 0, fabric.device)
     return training._parts(fabric, settings.stage1, toy_dataset((40, 8, 4)), streams)
 

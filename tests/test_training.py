@@ -314,6 +314,17 @@ def test_a_result_without_its_weights_is_refused(tmp_path):
         run(tmp_path)
 
 
+@pytest.mark.parametrize("job", [{}, {"SLURM_NTASKS": "2", "SLURM_JOB_NAME": "dask-worker"}])
+def test_a_run_does_not_mind_slurm(tmp_path, monkeypatch, job):
+    srun = tmp_path / "srun"
+    srun.write_text("#!/bin/sh\n")
+    srun.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    for name, value in job.items():
+        monkeypatch.setenv(name, value)
+    assert run(tmp_path / "runs", "ce", epochs=1).result["top1"] > 0
+
+
 def test_an_accelerator_that_is_not_there_is_refused(tmp_path):
     if torch.cuda.is_available():
         pytest.skip("there is a GPU")
