@@ -133,8 +133,8 @@ def make_fabric(accelerator: str, precision: str, devices: int = 1) -> Fabric:
             devices=devices,
             strategy="ddp" if devices > 1 else "auto",
             precision="bf16-mixed" if precision == "bfloat16" else "32-true",
-            # A run starts its processes itself. Fabric would else want SLURM's srun for them, refuse
-            # to work in a job of several tasks, and warn wherever srun is installed.
+            # A run starts its processes itself. Fabric would else want SLURM's srun for them: it
+            # refuses to work in a job of several tasks, and warns wherever srun is installed.
             plugins=LightningEnvironment(),
         )
     except (MisconfigurationException, RuntimeError, ValueError) as error:
