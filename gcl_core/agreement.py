@@ -14,14 +14,23 @@ from typing import Any
 
 from scipy.stats import kendalltau
 
-from gcl_core.paper import DATA, Column, PaperRow, belongs, column_of, paper_rows, records_of
+from gcl_core.paper import (
+    BEYOND,
+    DATA,
+    Column,
+    PaperRow,
+    belongs,
+    column_of,
+    paper_rows,
+    records_of,
+)
 from gcl_core.records import epochs_text, load_records
 
 Record = Mapping[str, Any]
 
 NOTHING = "not measured"
 RECORD_FILES = "cifar*.json"  # those of data that the paper has
-REFERENCES = {1: "CE loss", 3: "log. diff.", 4: "CBEN + cRT", 5: "w/o RT"}
+REFERENCES = {1: "CE loss", 3: "log. diff.", 4: "CBEN + cRT", 5: "w/o RT", BEYOND: "cloud"}
 # Besides each row against the table's reference: what stage 2 adds, and what GCL adds to rivals.
 MORE_GAPS = {
     1: (
@@ -30,6 +39,7 @@ MORE_GAPS = {
         ("GCL", "MisLAS"),
     ),
     5: (("CBEN + cRT", "CBEN + LWS"), ("CBEN + cRT", "CBEN + τ-nor.")),
+    BEYOND: (("margin, stage 2", "cloud, stage 2"),),
 }
 
 

@@ -17,7 +17,7 @@ from gcl_core.errors import GCLError
 from gcl_core.figures import save_figure
 from gcl_core.looks import style
 from gcl_core.methods import resolve
-from gcl_core.paper import ABLATION, CIFAR, LARGE, Column, paper_rows
+from gcl_core.paper import ABLATION, BEYOND, CIFAR, LARGE, Column, paper_rows
 from gcl_core.records import epochs_text, trained_epochs
 from gcl_core.settings import Settings
 from gcl_core.side_by_side import run_many
@@ -208,7 +208,7 @@ def ablation_table(
         trained: runs by variant, in the same order of seeds.
         reference: the variant that the others are compared with.
         paper: number of the paper's table with the same rows, 3 to 5: its numbers, quoted, and
-            those of `records` on the same data stand beside ours.
+            those of `records` on the same data stand beside ours. `BEYOND` has records only.
         records: as `gcl_core.agreement.load_measured` returns them.
     """
     header = [what, "here: top-1 (%)", "few-shot (%)", f"top-1 − ({reference})"]
@@ -216,14 +216,15 @@ def ablation_table(
     caption = f"Here: {protocol(trained[reference])}. Last two columns: difference seed by seed."
     others: dict[str, list[str]] = {name: [] for name in trained}
     if paper is not None:
-        header[1:1] = ["paper: CIFAR-10-LT, ratio 100 (quoted)", "recorded"]
         rows_of = {row.name: row for row in paper_rows(paper)}
+        quoted = paper != BEYOND
+        header[1:1] = ["paper: CIFAR-10-LT, ratio 100 (quoted)"] * quoted + ["recorded"]
         found = protocols(paper, ABLATION, records)[:1]
         same = under(found[0], records) if found else []
         for name in trained:
             row = rows_of[name]
-            cell = measured_cell(measure(row, ABLATION, same))
-            others[name] = [f"*{row.values[ABLATION]:.2f}*", cell]
+            others[name] = [f"*{row.values[ABLATION]:.2f}*"] if quoted else []
+            others[name].append(measured_cell(measure(row, ABLATION, same)))
         about = f"{found[0]}, ratio 100, seeds in brackets" if found else "nothing yet"
         caption += f" Recorded: {about}."
     rows = []

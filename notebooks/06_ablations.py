@@ -77,6 +77,7 @@ from gcl_core.agreement import load_measured
 from gcl_core.clouds import matched_tau
 from gcl_core.figures import about_runs, dots, sampling_shares
 from gcl_core.notebook import ablation_table, run_variants, show, table, table_variants
+from gcl_core.paper import BEYOND
 from gcl_core.samplers import cben_departure, cben_shares
 
 recorded = load_measured(project_path(p.records))
@@ -303,12 +304,12 @@ margin = {"objective": "logit_adjustment", "scale": 30.0, "tau": tau}
 pair = {"cloud": ("gcl", {}), "margin": ("gcl", margin)}
 extra4 = run_variants(p, pair, seeds=p.more_seeds)
 print(f"tau = {tau:.3f}")
-ablation_table("stage 1 alone", extra4, reference="cloud")
+ablation_table("stage 1 alone", extra4, paper=BEYOND, records=recorded, reference="cloud")
 
 # %%
-pair = {"cloud": ("gcl_crt", {}), "margin": ("gcl_crt", margin)}
+pair = {"cloud, stage 2": ("gcl_crt", {}), "margin, stage 2": ("gcl_crt", margin)}
 extra5 = run_variants(p, pair, seeds=p.more_seeds)
-ablation_table("stage 1, then the same stage 2", extra5, reference="cloud")
+ablation_table("both", extra5, paper=BEYOND, records=recorded, reference="cloud, stage 2")
 
 # %% [markdown]
 # **What to notice.** Without any randomness stage 1 is a point better on average than with it, just

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from gcl_core import agreement
 from gcl_core.agreement import Gap, Measured, Protocol
 from gcl_core.errors import GCLError
-from gcl_core.paper import ABLATION, ROWS, PaperRow, paper_rows
+from gcl_core.paper import ABLATION, BEYOND, ROWS, PaperRow, paper_rows
 from gcl_core.results_page import (
     page_blocks,
     rows_table,
@@ -183,6 +183,18 @@ def test_a_row_whose_stage_2_trains_nothing_shows_the_epochs_of_stage_1():
     assert (found["ours"], found["epochs"]) == ("70.00", "60")
 
 
+def test_rows_that_the_paper_has_not():
+    margin = {"objective": "logit_adjustment", "scale": 30.0, "tau": 0.865}
+    made = [record_of("gcl", top1=70.0), record_of("gcl", top1=71.5, **margin)]
+    text = rows_table(BEYOND, ABLATION, made)
+    found = cells(text, "margin")
+    assert (found["paper"], found["ours"], found["ours − paper"]) == ("-", "71.50", "-")
+    assert cells(text, "margin, stage 2")["ours"] == "not measured"
+    text = table_block(BEYOND, made)
+    assert "| margin − cloud | - | +1.50 | - (one seed) | the paper has none |" in text
+    assert "Kendall" not in text
+
+
 def test_runs_of_other_epochs_or_values_are_kept_apart():
     made = [
         record_of("ce", top1=60.0, epochs=60),
@@ -213,7 +225,7 @@ def test_a_repeated_seed_counts_once():
 
 
 def test_every_gap_has_two_rows_of_its_table():
-    for table in TABLES:
+    for table in (*TABLES, BEYOND):
         names = {row.name for row in ROWS if row.table == table}
         found = agreement.gaps(table, ABLATION, [])
         assert {name for pair in found for name in pair} == names
