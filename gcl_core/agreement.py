@@ -39,7 +39,7 @@ MORE_GAPS = {
         ("GCL", "MisLAS"),
     ),
     5: (("CBEN + cRT", "CBEN + LWS"), ("CBEN + cRT", "CBEN + τ-nor.")),
-    BEYOND: (("margin, stage 2", "cloud, stage 2"),),
+    BEYOND: (("margin + stage 2", "cloud + stage 2"),),
 }
 
 

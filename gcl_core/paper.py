@@ -161,8 +161,8 @@ ROWS: tuple[PaperRow, ...] = (
     _ablation(5, "CBEN + cRT", 82.68, "gcl_crt", stage2_rebalance="crt"),
     PaperRow(BEYOND, "cloud", "gcl", {}),
     PaperRow(BEYOND, "margin", "gcl", {}, _MARGIN),
-    PaperRow(BEYOND, "cloud, stage 2", "gcl_crt", {}),
-    PaperRow(BEYOND, "margin, stage 2", "gcl_crt", {}, _MARGIN),
+    PaperRow(BEYOND, "cloud + stage 2", "gcl_crt", {}),
+    PaperRow(BEYOND, "margin + stage 2", "gcl_crt", {}, _MARGIN),
 )
 
 # What the records call the data, in the paper's words and in ours.

@@ -100,7 +100,7 @@ def execute_notebook(source: Path, target: Path, parameters: dict[str, Any]) -> 
         raise GCLError(
             f"{source.name} has no parameter {unknown[0]!r}; allowed: {', '.join(known)}"
         )
-    stamp = _fingerprint(source, parameters)
+    stamp = _fingerprint(source, parameters, with_records="records" in known)
     if target.exists() and nbformat.read(target, 4).metadata.get("gcl", {}).get("made_of") == stamp:
         return False
     # Progress bars would fill the saved notebook; the variable is tqdm's own.
@@ -145,11 +145,12 @@ def _accepted(source: Path, parameters: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in parameters.items() if name in known}
 
 
-def _fingerprint(source: Path, parameters: dict[str, Any]) -> str:
-    """Hash of what the outputs depend on: cells, parameters, the package, the run records."""
+def _fingerprint(source: Path, parameters: dict[str, Any], with_records: bool) -> str:
+    """Hash of what the outputs depend on: cells, parameters, the package, and maybe run records."""
     cells = [(cell.cell_type, cell.source) for cell in nbformat.read(source, 4).cells]
     digest = hashlib.sha256(json.dumps([cells, parameters], sort_keys=True).encode())
-    records = (source.parent.parent / "results").glob(RECORD_FILES)
+    results = source.parent.parent / "results"
+    records = results.glob(RECORD_FILES) if with_records else ()
     for file in (*sorted(Path(__file__).parent.glob("*.py")), *sorted(records)):
         digest.update(file.read_bytes())
     return digest.hexdigest()[:16]

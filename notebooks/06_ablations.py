@@ -130,8 +130,8 @@ ablation_table("cloud size", table3, paper=3, records=recorded, reference="log. 
 # few-shot classes have most under the logarithm, visibly more than under the powers here (six to
 # seven points), though with the other noise it was less than two. The recorded runs on CIFAR-10-LT
 # stand in the paper's order, closer together: on the seed that all four share the powers are 0.2
-# and 0.3 points below the logarithm and the cosine 1.1, where another seed alone moves the
-# logarithm by 0.6. The paper's gap between `log. diff.` and `e:1/4` is 0.37 points, from numbers
+# and 0.3 points below the logarithm and the cosine 1.1, where other seeds alone move the logarithm
+# by up to 0.6. The paper's gap between `log. diff.` and `e:1/4` is 0.37 points, from numbers
 # without a spread. The logarithm is a fine choice here; that it is the best one is not shown.
 #
 # ## Table 4: how stage 2 samples
@@ -307,9 +307,9 @@ print(f"tau = {tau:.3f}")
 ablation_table("stage 1 alone", extra4, paper=BEYOND, records=recorded, reference="cloud")
 
 # %%
-pair = {"cloud, stage 2": ("gcl_crt", {}), "margin, stage 2": ("gcl_crt", margin)}
+pair = {"cloud + stage 2": ("gcl_crt", {}), "margin + stage 2": ("gcl_crt", margin)}
 extra5 = run_variants(p, pair, seeds=p.more_seeds)
-ablation_table("both", extra5, paper=BEYOND, records=recorded, reference="cloud, stage 2")
+ablation_table("both", extra5, paper=BEYOND, records=recorded, reference="cloud + stage 2")
 
 # %% [markdown]
 # **What to notice.** Without any randomness stage 1 is a point better on average than with it, just

@@ -42,14 +42,19 @@ def test_a_notebook_is_executed_once_for_one_source_and_parameters(notebook, tmp
     assert "papermill" not in target.read_text()
 
 
-def test_new_run_records_are_a_reason_to_execute_again(notebook, tmp_path):
+@pytest.mark.parametrize("reads", [True, False])
+def test_new_run_records_are_a_reason_to_execute_what_reads_them_again(
+    notebook, tmp_path, monkeypatch, reads
+):
+    own = PARAMETERS + ("\nrecords: str = 'results'  # folder of records" if reads else "")
+    monkeypatch.setattr(f"{__name__}.PARAMETERS", own)
     source, target = notebook("print(1)"), tmp_path / "out.ipynb"
     assert study.execute_notebook(source, target, {})
     (tmp_path / "results").mkdir()
     (tmp_path / "results" / "bench.json").write_text("{}")
     assert not study.execute_notebook(source, target, {})
     (tmp_path / "results" / "cifar10-jpeg.json").write_text("{}")
-    assert study.execute_notebook(source, target, {})
+    assert study.execute_notebook(source, target, {}) == reads
     assert not study.execute_notebook(source, target, {})
 
 
