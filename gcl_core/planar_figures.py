@@ -97,10 +97,11 @@ def _plane(axes: Axes, data: FewDigits, trained: Trained, colours: Sequence[str]
             zorder=4,
         )
         text = f"{data.class_names[j]}: {accuracies[j]:.0f} %"
-        # Straight below and above the text is in the middle, beside the circle it starts there.
-        side = "center" if abs(x) < 0.5 else "left" if x > 0 else "right"
         look = {"color": colours[j], "weight": "bold", "va": "center"}
-        axes.text(1.05 * RIM * x, 1.22 * RIM * y, text, look, ha=side)
+        if abs(y) > 0.7:  # above or below the circle
+            axes.text(1.05 * RIM * x, np.copysign(1.22 * RIM, y), text, look, ha="center")
+        else:
+            axes.text(1.07 * RIM * x, 1.07 * RIM * y, text, look, ha="left" if x > 0 else "right")
     axes.set(xlim=(-2.3, 3.4), ylim=(-2.7, 2.7), aspect="equal", xticks=[], yticks=[])
     axes.grid(visible=False)
     for spine in axes.spines.values():
