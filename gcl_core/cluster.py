@@ -113,7 +113,7 @@ class _Crew:
         """
         tasks: dict[str, Sequence[Any]] = self.client.processing()
         if gone := self.fit - tasks.keys():
-            log.info("%d workers went away; others go on with what they were at", len(gone))
+            log.info("workers that went away: %d; others go on with what they were at", len(gone))
         self.fit &= tasks.keys()
         self.unfit &= tasks.keys()
         new = tasks.keys() - self.fit - self.unfit
