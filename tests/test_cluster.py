@@ -143,7 +143,7 @@ def test_a_worker_killed_in_a_run_is_replaced_and_the_bits_are_the_same(tmp_path
     assert main("run", file, "--runs", runs, "--workers", 1) == 0
     thread.join()
     assert len(killed) == 2
-    assert caplog.text.count("1 workers went away; others go on") == 2
+    assert caplog.text.count("workers that went away: 1; others go on") == 2
     epochs = max(timed_epochs(runs).values(), key=len)
     assert epochs[0] == "1" and epochs[-1] == "60"
     assert len(epochs) < 60 + 2 + 1  # it went on, and did not begin anew
