@@ -387,7 +387,7 @@ show(
             for name in ("CE", "GCL")
             for epoch in chosen
         },
-        size=2.6,
+        size=2.5,
     ),
     "05_plane_by_epoch",
     "The same embeddings at three epochs, CE above and GCL below: the head is separated first,"

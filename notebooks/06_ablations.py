@@ -35,7 +35,7 @@
 # %% [markdown]
 # ## Parameters
 #
-# By itself and from nothing this notebook takes 100 seconds and 2.0 GB of memory on two cores. To
+# By itself and from nothing this notebook takes 105 seconds and 2.0 GB of memory on two cores. To
 # that end the variants beyond the paper have fewer seeds (`more_seeds`). A number in italics is
 # quoted from the paper and never recomputed: other images, another network, one run. A number in
 # bold is from a recorded run on re-encoded CIFAR-10 images.
