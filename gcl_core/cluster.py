@@ -296,6 +296,8 @@ def _client(workers: int, scheduler: str | None) -> Iterator[Client]:
                 {
                     "temporary-directory": folder,
                     "distributed.comm.timeouts.connect": ANSWER_SECONDS,
+                    # Dask gives a worker up that is not back by then, however slow its start.
+                    "distributed.deploy.lost-worker-timeout": ALONE_SECONDS,
                 }
             )
         )
