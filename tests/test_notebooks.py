@@ -84,6 +84,7 @@ def test_time_and_memory_are_stated_and_those_of_the_readme(path):
         r"takes (\d+) seconds and (\d\.\d) GB of memory on two cores", " ".join(section.split())
     )
     assert stated is not None
+    assert int(stated[1]) <= 120
     row = re.search(rf"notebooks/{path.name}\).*\| (\d+) \| (\d\.\d) \|", README)
     assert row is not None
     assert stated.groups() == row.groups()

@@ -7,9 +7,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gcl_core.clouds import matched_tau
 from gcl_core.imbalance import long_tailed_counts
 from gcl_core.methods import METHODS, resolve
-from gcl_core.paper import ABLATION, CIFAR, LARGE, ROWS, belongs, column_of, paper_rows, records_of
+from gcl_core.paper import (
+    ABLATION,
+    BEYOND,
+    CIFAR,
+    LARGE,
+    ROWS,
+    belongs,
+    column_of,
+    paper_rows,
+    records_of,
+)
 from gcl_core.records import load_records
 from gcl_core.settings import to_dict
 from tests.test_readme import ROOT
@@ -104,6 +115,13 @@ def test_footnotes_and_methods():
     ]
     assert {row.method for row in OURS} <= METHODS.keys()
     assert [row.name for row in ROWS if row.method is None] == ["Decoupling"]
+
+
+def test_the_margin_has_the_mean_of_the_cloud():
+    (row,) = [row for row in paper_rows(BEYOND) if row.name == "margin"]
+    assert row.changes["tau"] == pytest.approx(
+        matched_tau(long_tailed_counts(5000, 10, 100)), abs=5e-4
+    )
 
 
 # Which record belongs to which row.
