@@ -69,36 +69,3 @@ def check_strategy(strategy: str, exponent: float | None) -> None:
             raise GCLError(f"strategy 'power' needs an exponent in (0, 1), got {exponent}")
     elif exponent is not None:
         raise GCLError(f"exponent belongs to strategy 'power', not to {strategy!r}")
-
-
-def mean_cloud(sigma: float = 1 / 3) -> float:
-    """E|eps| of eps ~ N(0, sigma^2) clamped to [-1, 1]; 0.26571 at the paper's sigma of 1/3."""
-    inside = sigma * math.sqrt(2 / math.pi) * -math.expm1(-0.5 / sigma**2)
-    return inside + math.erfc(1 / (sigma * math.sqrt(2)))
-
-
-def matched_tau(
-    class_counts: Sequence[int] | Tensor,
-    scale: float = 30.0,
-    noise_multiplier: float = 0.5,
-    sigma: float = 1 / 3,
-) -> float:
-    """The tau at which logit adjustment shifts each logit as the clouds of `"log"` do on average.
-
-        tau = scale * noise_multiplier * E|eps| / log(n_max / n_min)
-
-    Then scale cos theta_j + tau log pi_j is the mean clouded logit, but for a constant: the same
-    margins without the randomness. Equal in expectation of the logits, not of the loss.
-
-    Args:
-        class_counts: (C,) training images of each class, all positive and not all equal.
-        scale, noise_multiplier, sigma: those of the clouds; defaults: published code, stage 1.
-
-    Raises:
-        GCLError: counts that are all equal, and what `cloud_sizes` refuses.
-    """
-    counts = checked_counts(class_counts)
-    if counts.max() == counts.min():
-        raise GCLError("equal class_counts have no clouds to match")
-    depth = float((counts.max() / counts.min()).log())
-    return scale * noise_multiplier * mean_cloud(sigma) / depth

@@ -50,7 +50,7 @@ class Method:
     Attributes:
         summary: one line.
         source: where its settings come from.
-        head: "linear" or "cosine".
+        head: the classifier, and what belongs to it: a key of `gcl_core.models.HEADS`.
         stage1, stage2: official settings.
         paper: what the paper's text says otherwise, by flat setting name.
     """

@@ -17,7 +17,7 @@ from gcl_core.errors import GCLError
 from gcl_core.figures import save_figure
 from gcl_core.looks import style
 from gcl_core.methods import resolve
-from gcl_core.paper import ABLATION, BEYOND, CIFAR, LARGE, Column, paper_rows
+from gcl_core.paper import ABLATION, CIFAR, LARGE, Column, paper_rows
 from gcl_core.records import epochs_text, trained_epochs
 from gcl_core.settings import Settings
 from gcl_core.side_by_side import run_many
@@ -208,7 +208,7 @@ def ablation_table(
         trained: runs by variant, in the same order of seeds.
         reference: the variant that the others are compared with.
         paper: number of the paper's table with the same rows, 3 to 5: its numbers, quoted, and
-            those of `records` on the same data stand beside ours. `BEYOND` has records only.
+            those of `records` on the same data stand beside ours. A table of ours has records only.
         records: as `gcl_core.agreement.load_measured` returns them.
     """
     header = [what, "here: top-1 (%)", "few-shot (%)", f"top-1 − ({reference})"]
@@ -217,7 +217,7 @@ def ablation_table(
     others: dict[str, list[str]] = {name: [] for name in trained}
     if paper is not None:
         rows_of = {row.name: row for row in paper_rows(paper)}
-        quoted = paper != BEYOND
+        quoted = any(ABLATION in row.values for row in rows_of.values())
         header[1:1] = ["paper: CIFAR-10-LT, ratio 100 (quoted)"] * quoted + ["recorded"]
         found = protocols(paper, ABLATION, records)[:1]
         same = under(found[0], records) if found else []

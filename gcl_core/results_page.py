@@ -94,6 +94,7 @@ def table_block(table: int, records: Sequence[Record]) -> str:
     """All of one table on the results page: each column under each protocol that has records."""
     parts = []
     for column in COLUMNS[table]:
+        printed = any(column in row.values for row in paper_rows(table))
         found = protocols(table, column, records)
         under_each = {str(protocol): under(protocol, records) for protocol in found}
         for protocol, runs in (under_each or {NOTHING: []}).items():
@@ -101,7 +102,7 @@ def table_block(table: int, records: Sequence[Record]) -> str:
                 f"**{column[0]}, ratio {column[1]:g}.** Ours: {protocol}.",
                 rows_table(table, column, runs),
                 *([gaps_table(table, column, runs)] if runs else []),
-                *([order_sentence(table, column, runs)] if table != BEYOND else []),
+                *([order_sentence(table, column, runs)] if printed else []),
             ]
     return "\n\n".join(parts)
 

@@ -74,8 +74,8 @@ from gcl_core import (
     long_tailed_counts,
 )
 from gcl_core.agreement import load_measured
-from gcl_core.clouds import matched_tau
 from gcl_core.figures import about_runs, dots, sampling_shares
+from gcl_core.gaussian import matched_tau
 from gcl_core.notebook import ablation_table, run_variants, show, table, table_variants
 from gcl_core.paper import BEYOND
 from gcl_core.samplers import cben_departure, cben_shares

@@ -8,8 +8,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gcl_core import GCLError, cloud_sizes, long_tailed_counts
-from gcl_core.clouds import matched_tau, mean_cloud
-from gcl_core.priors import logit_adjustment
 
 COUNTS = st.lists(st.integers(1, 10**6), min_size=2, max_size=30)
 FORMS = [("log", None), ("power", 1 / 3), ("power", 0.25), ("cosine", None)]
@@ -108,37 +106,3 @@ def test_strategies_are_ordered(counts):
 def test_sizes_refuse(arguments, message):
     with pytest.raises(GCLError, match=message):
         cloud_sizes(*arguments)
-
-
-@pytest.mark.parametrize("sigma", [0.05, 1 / 3, 1.0, 4.0])
-def test_the_mean_cloud_is_the_integral(sigma):
-    grid = torch.linspace(-12, 12, 400_001, dtype=torch.float64)
-    density = torch.exp(-(grid**2) / 2) / math.sqrt(2 * math.pi)
-    expected = torch.trapezoid((sigma * grid).clamp(-1, 1).abs() * density, grid)
-    assert mean_cloud(sigma) == pytest.approx(float(expected), abs=1e-8)
-
-
-def test_the_mean_cloud_and_tau_of_the_published_code():
-    assert round(mean_cloud(), 5) == 0.26571
-    taus = {ratio: matched_tau(long_tailed_counts(5000, 10, ratio)) for ratio in (50, 100, 200)}
-    assert {ratio: round(tau, 3) for ratio, tau in taus.items()} == {
-        50: 1.019, 100: 0.865, 200: 0.752,
-    }  # fmt: skip
-    assert round(matched_tau(long_tailed_counts(500, 100, 200)), 3) == 0.722  # its ratio is 250
-    assert round(matched_tau(long_tailed_counts(5000, 10, 100), scale=20.0), 3) == 0.577
-
-
-@given(
-    counts=COUNTS.filter(lambda counts: len(set(counts)) > 1),
-    scale=st.floats(1, 60),
-    k=st.floats(0.1, 2),
-)
-def test_at_the_matched_tau_logit_adjustment_is_the_mean_cloud(counts, scale, k):
-    shift = logit_adjustment(counts, matched_tau(counts, scale, k))
-    mean = -scale * k * mean_cloud() * cloud_sizes(counts)
-    assert torch.allclose(shift - shift.max(), mean, atol=1e-9)
-
-
-def test_equal_counts_have_nothing_to_match():
-    with pytest.raises(GCLError, match="equal class_counts"):
-        matched_tau([3, 3])

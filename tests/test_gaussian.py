@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import integrate, stats
 
-from gcl_core import GCLLoss, gaussian
+from gcl_core import GCLLoss, gaussian, long_tailed_counts
 from gcl_core.errors import GCLError
 from gcl_core.priors import LogitAdjustedLoss
 from gcl_core.saturation import cloud_quadrature, expected_target_gradient
@@ -103,17 +103,18 @@ def test_moments_at_the_papers_sigma_and_in_the_limits():
 
 
 @pytest.mark.parametrize(
-    ("head", "tail", "scale", "multiplier", "tau"),
+    ("n_max", "classes", "ratio", "scale", "tau"),
     [  # derived from the published settings
-        (5000, 100, 30, 0.5, 1.02),
-        (5000, 50, 30, 0.5, 0.865),
-        (5000, 25, 30, 0.5, 0.752),
-        (5000, 50, 20, 0.5, 0.577),
+        (5000, 10, 50, 30, 1.019),
+        (5000, 10, 100, 30, 0.865),
+        (5000, 10, 200, 30, 0.752),
+        (5000, 10, 100, 20, 0.577),
+        (500, 100, 200, 30, 0.722),  # 500 to 2 images: after rounding down the ratio is 250
     ],
 )
-def test_matched_tau_of_the_published_settings(head, tail, scale, multiplier, tau):
-    result = gaussian.matched_tau([head, 700, tail], scale, multiplier)
-    assert result == pytest.approx(tau, abs=6e-4 if tau < 1 else 6e-3)
+def test_matched_tau_of_the_published_settings(n_max, classes, ratio, scale, tau):
+    result = gaussian.matched_tau(long_tailed_counts(n_max, classes, ratio), scale)
+    assert round(result, 3) == tau
 
 
 @given(

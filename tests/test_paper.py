@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gcl_core.clouds import matched_tau
+from gcl_core.gaussian import matched_tau
 from gcl_core.imbalance import long_tailed_counts
 from gcl_core.methods import METHODS, resolve
 from gcl_core.paper import (
