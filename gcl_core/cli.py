@@ -12,13 +12,13 @@ from typing import Any, NoReturn
 
 import torch
 
+from gcl_core.data.sources import DATASETS
 from gcl_core.errors import GCLError
 from gcl_core.files import atomic_json, project_root
-from gcl_core.grid_cli import add_grid
-from gcl_core.methods import METHODS, PRESETS, default_preset, resolve
-from gcl_core.progress import KINDS as PROGRESS_KINDS
-from gcl_core.settings import describe, flat_settings, get_setting
-from gcl_core.sources import DATASETS
+from gcl_core.grid.commands import add_grid
+from gcl_core.methods.declared import METHODS, PRESETS, default_preset, resolve
+from gcl_core.methods.settings import describe, flat_settings, get_setting
+from gcl_core.training.progress import KINDS as PROGRESS_KINDS
 
 INTERRUPTED = 130
 BROKEN_PIPE = 141
@@ -199,9 +199,9 @@ def overrides(rest: Sequence[str]) -> dict[str, str]:
 
 
 def _train(options: argparse.Namespace, rest: Sequence[str]) -> None:
-    from gcl_core.dataset import load_dataset
-    from gcl_core.records import add_record, record
-    from gcl_core.training import run
+    from gcl_core.data.dataset import load_dataset
+    from gcl_core.results.records import add_record, record
+    from gcl_core.training.two_stages import run
 
     settings = resolve(
         options.dataset,
@@ -236,7 +236,7 @@ def _train(options: argparse.Namespace, rest: Sequence[str]) -> None:
 
 
 def _bench(options: argparse.Namespace, rest: Sequence[str]) -> None:
-    from gcl_core.bench import bench_table, benchmark
+    from gcl_core.training.bench import bench_table, benchmark
 
     if options.out:  # before minutes of measuring
         options.out.parent.mkdir(parents=True, exist_ok=True)
@@ -249,8 +249,8 @@ def _bench(options: argparse.Namespace, rest: Sequence[str]) -> None:
 
 
 def _compare(options: argparse.Namespace, rest: Sequence[str]) -> None:
-    from gcl_core.plain import plain_accuracy, same_accuracy
-    from gcl_core.training import run
+    from gcl_core.training.plain import plain_accuracy, same_accuracy
+    from gcl_core.training.two_stages import run
 
     settings = [
         resolve(
@@ -277,15 +277,15 @@ def _compare(options: argparse.Namespace, rest: Sequence[str]) -> None:
 
 
 def _study(options: argparse.Namespace, rest: Sequence[str]) -> None:
-    from gcl_core.study import study
+    from gcl_core.course.study import study
 
     print(study(project_root(), options.out, options.runs, workers=options.workers))
 
 
 def _notebooks(options: argparse.Namespace, rest: Sequence[str]) -> None:
-    from gcl_core.results_page import update_results
-    from gcl_core.study import study, synchronise
-    from gcl_core.tables import update_readme
+    from gcl_core.course.study import study, synchronise
+    from gcl_core.results.page import update_results
+    from gcl_core.results.tables import update_readme
 
     root = project_root()
     synchronise(root / "notebooks")
@@ -295,15 +295,15 @@ def _notebooks(options: argparse.Namespace, rest: Sequence[str]) -> None:
 
 
 def _students(options: argparse.Namespace, rest: Sequence[str]) -> None:
-    from gcl_core.students import write_student_copies
+    from gcl_core.course.students import write_student_copies
 
     for file in write_student_copies(project_root() / "notebooks", options.out):
         print(file)
 
 
 def _tables(options: argparse.Namespace, rest: Sequence[str]) -> int:
-    from gcl_core.results_page import draw_table1, update_results
-    from gcl_core.tables import draw_records, update_readme
+    from gcl_core.results.page import draw_table1, update_results
+    from gcl_core.results.tables import draw_records, update_readme
 
     root = project_root()
     pages = {"README.md": update_readme, "results/README.md": update_results}

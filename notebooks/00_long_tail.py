@@ -48,7 +48,7 @@ figures: str = ""  # folder to save the figures in; empty: show them only
 workers: int = 0  # runs at a time; 0: one for each core
 
 # %%
-from gcl_core.notebook import checked_parameters, numbers_in, project_path
+from gcl_core.course.notebook import checked_parameters, numbers_in, project_path
 
 p = checked_parameters(
     globals(), minimum={"seeds": 1, "imbalance_ratio": 1, "workers": 0, "points": 10}
@@ -64,14 +64,20 @@ compared = sorted({*numbers_in("ratios", p.ratios, low=1), p.imbalance_ratio})
 # %%
 import torch
 
-from gcl_core import embedding
-from gcl_core.evaluation import destinations, weighted_accuracy
-from gcl_core.figures import about_runs, confusion_maps, embedding_maps, sweeps, values_by_class
-from gcl_core.interaction import Choice, explore
-from gcl_core.notebook import protocol, run_variants, show, table
-from gcl_core.series import over_seeds
-from gcl_core.tables import mean_and_spread
-from gcl_core.tail_figures import count_bars, destination_bars, ratio_looks
+from gcl_core.analysis import embedding
+from gcl_core.course.interaction import Choice, explore
+from gcl_core.course.notebook import protocol, run_variants, show, table
+from gcl_core.figures.series import over_seeds
+from gcl_core.figures.study import (
+    about_runs,
+    confusion_maps,
+    embedding_maps,
+    sweeps,
+    values_by_class,
+)
+from gcl_core.figures.tail import count_bars, destination_bars, ratio_looks
+from gcl_core.results.tables import mean_and_spread
+from gcl_core.training.evaluation import destinations, weighted_accuracy
 
 # %% [markdown]
 # ## A long tail, made on purpose

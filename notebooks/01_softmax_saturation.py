@@ -47,7 +47,7 @@ figures: str = ""  # folder to save the figures in; empty: show them only
 workers: int = 0  # runs at a time; 0: one for each core
 
 # %%
-from gcl_core.notebook import checked_parameters, project_path
+from gcl_core.course.notebook import checked_parameters, project_path
 
 p = checked_parameters(globals(), minimum={"seeds": 1, "imbalance_ratio": 0, "workers": 0})
 folder = project_path(p.figures)
@@ -60,19 +60,19 @@ folder = project_path(p.figures)
 # %%
 import torch
 
-from gcl_core.cloud_figures import gradient_at
-from gcl_core.figures import about_runs, gradient_curves, sweeps, values_by_class
-from gcl_core.interaction import Slider, explore
-from gcl_core.looks import GROUP_COLOURS, GROUP_LOOKS, METHOD_LOOKS, Look
-from gcl_core.notebook import (
+from gcl_core.analysis.saturation import binary_gradient, expected_binary_gradient, saturation
+from gcl_core.course.interaction import Slider, explore
+from gcl_core.course.notebook import (
     protocol,
     run_variants,
     show,
     table,
 )
-from gcl_core.saturation import binary_gradient, expected_binary_gradient, saturation
-from gcl_core.series import Series, over_seeds
-from gcl_core.tables import mean_and_spread
+from gcl_core.figures.cloud import gradient_at
+from gcl_core.figures.looks import GROUP_COLOURS, GROUP_LOOKS, METHOD_LOOKS, Look
+from gcl_core.figures.series import Series, over_seeds
+from gcl_core.figures.study import about_runs, gradient_curves, sweeps, values_by_class
+from gcl_core.results.tables import mean_and_spread
 
 # %% [markdown]
 # ## The gradient of the softmax

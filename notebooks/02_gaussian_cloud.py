@@ -47,7 +47,7 @@ figures: str = ""  # folder to save the figures in; empty: show them only
 workers: int = 0  # runs at a time; 0: one for each core
 
 # %%
-from gcl_core.notebook import checked_parameters, project_path
+from gcl_core.course.notebook import checked_parameters, project_path
 
 p = checked_parameters(
     globals(), minimum={"seeds": 1, "imbalance_ratio": 0, "workers": 0, "draws": 100, "sigma": 0.01}
@@ -56,28 +56,30 @@ folder = project_path(p.figures)
 
 # %% [markdown]
 # The cell above checks the parameters: a name that is not in the list, a wrong type or a value out
-# of range stops everything here. The functions of `gcl_core.gaussian` are this notebook in code;
-# each names its equation. All noise comes from one generator with a fixed seed.
+# of range stops everything here. The functions of `gcl_core.analysis.gaussian` are this notebook in
+# code; each names its equation. All noise comes from one generator with a fixed seed.
 
 # %%
 import torch
 
-from gcl_core import GCLLoss, cloud_figures, cloud_sizes, gaussian
-from gcl_core.embedding import group_means
-from gcl_core.figures import about_runs, gradient_curves, values_by_class
-from gcl_core.interaction import Slider, explore
-from gcl_core.looks import METHOD_LOOKS, Look
-from gcl_core.notebook import protocol, run_variants, show, table
-from gcl_core.priors import LogitAdjustedLoss
-from gcl_core.saturation import (
+from gcl_core import GCLLoss, cloud_sizes
+from gcl_core.analysis import gaussian
+from gcl_core.analysis.embedding import group_means
+from gcl_core.analysis.saturation import (
     binary_gradient,
     cloud_reach,
     expected_binary_gradient,
     softmax_gradient,
     training_logits,
 )
-from gcl_core.series import Series, over_seeds
-from gcl_core.tables import mean_and_spread
+from gcl_core.course.interaction import Slider, explore
+from gcl_core.course.notebook import protocol, run_variants, show, table
+from gcl_core.figures import cloud as cloud_figures
+from gcl_core.figures.looks import METHOD_LOOKS, Look
+from gcl_core.figures.series import Series, over_seeds
+from gcl_core.figures.study import about_runs, gradient_curves, values_by_class
+from gcl_core.losses.priors import LogitAdjustedLoss
+from gcl_core.results.tables import mean_and_spread
 
 generator = torch.Generator().manual_seed(0)
 

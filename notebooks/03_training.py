@@ -45,7 +45,7 @@ figures: str = ""  # folder to save the figures in; empty: show them only
 workers: int = 0  # runs at a time; 0: one for each core
 
 # %%
-from gcl_core.notebook import checked_parameters, project_path
+from gcl_core.course.notebook import checked_parameters, project_path
 
 p = checked_parameters(globals(), minimum={"seeds": 1, "imbalance_ratio": 0, "workers": 0})
 folder = project_path(p.figures)
@@ -58,18 +58,24 @@ folder = project_path(p.figures)
 # %%
 import torch
 
-from gcl_core.figures import about_runs, confusion_maps, sweeps, training_curves, values_by_class
-from gcl_core.looks import GROUP_LOOKS, METHOD_LOOKS
-from gcl_core.notebook import (
+from gcl_core.analysis.saturation import saturation
+from gcl_core.course.notebook import (
     paired_difference,
     protocol,
     run_variants,
     show,
     table,
 )
-from gcl_core.saturation import saturation
-from gcl_core.series import curve, over_seeds
-from gcl_core.tables import mean_and_spread
+from gcl_core.figures.looks import GROUP_LOOKS, METHOD_LOOKS
+from gcl_core.figures.series import curve, over_seeds
+from gcl_core.figures.study import (
+    about_runs,
+    confusion_maps,
+    sweeps,
+    training_curves,
+    values_by_class,
+)
+from gcl_core.results.tables import mean_and_spread
 
 # %% [markdown]
 # ## Two stages

@@ -42,7 +42,7 @@ figures: str = ""  # folder to save the figures in; empty: show them only
 workers: int = 0  # runs at a time; 0: one for each core
 
 # %%
-from gcl_core.notebook import checked_parameters, project_path
+from gcl_core.course.notebook import checked_parameters, project_path
 
 p = checked_parameters(globals(), minimum={"seeds": 1, "imbalance_ratio": 0, "workers": 0})
 folder = project_path(p.figures)
@@ -53,13 +53,13 @@ folder = project_path(p.figures)
 # `DataLoader`; `run_variants` trains what is not there yet.
 
 # %%
-from gcl_core import samplers
-from gcl_core.embedding import weight_norms
-from gcl_core.figures import about_runs, sweeps, values_by_class
-from gcl_core.looks import GROUP_LOOKS, METHOD_LOOKS, SAMPLER_LOOKS
-from gcl_core.notebook import paired_difference, protocol, run_variants, show, table
-from gcl_core.series import Series, over_seeds
-from gcl_core.tables import mean_and_spread
+from gcl_core.analysis.embedding import weight_norms
+from gcl_core.course.notebook import paired_difference, protocol, run_variants, show, table
+from gcl_core.data import samplers
+from gcl_core.figures.looks import GROUP_LOOKS, METHOD_LOOKS, SAMPLER_LOOKS
+from gcl_core.figures.series import Series, over_seeds
+from gcl_core.figures.study import about_runs, sweeps, values_by_class
+from gcl_core.results.tables import mean_and_spread
 
 # %% [markdown]
 # ## What a sampler shows

@@ -58,7 +58,7 @@ figures: str = ""  # folder to save the figures in; empty: show them only
 workers: int = 0  # runs at a time; 0: one for each core
 
 # %%
-from gcl_core.notebook import checked_parameters, numbers_in, project_path
+from gcl_core.course.notebook import checked_parameters, numbers_in, project_path
 
 p = checked_parameters(globals(), minimum={"seeds": 1, "points": 10, "workers": 0})
 perplexities = numbers_in("perplexities", p.perplexities, low=1)
@@ -72,15 +72,16 @@ folder = project_path(p.figures)
 # %%
 import torch
 
-from gcl_core import GCLLoss, cloud_sizes, embedding, gaussian, planar
-from gcl_core.figures import about_runs, embedding_maps, headline, values_by_class
-from gcl_core.interaction import Choice, explore
-from gcl_core.looks import METHOD_LOOKS
-from gcl_core.notebook import protocol, run_variants, show, table, watched_epochs
-from gcl_core.planar_figures import Trained, planes
-from gcl_core.priors import LogitAdjustedLoss
-from gcl_core.series import over_seeds
-from gcl_core.tables import mean_and_spread
+from gcl_core import GCLLoss, cloud_sizes
+from gcl_core.analysis import embedding, gaussian, planar
+from gcl_core.course.interaction import Choice, explore
+from gcl_core.course.notebook import protocol, run_variants, show, table, watched_epochs
+from gcl_core.figures.looks import METHOD_LOOKS
+from gcl_core.figures.planar import Trained, planes
+from gcl_core.figures.series import over_seeds
+from gcl_core.figures.study import about_runs, embedding_maps, headline, values_by_class
+from gcl_core.losses.priors import LogitAdjustedLoss
+from gcl_core.results.tables import mean_and_spread
 
 # %% [markdown]
 # ## Four networks

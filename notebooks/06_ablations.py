@@ -52,7 +52,7 @@ figures: str = ""  # folder to save the figures in; empty: show them only
 workers: int = 0  # runs at a time; 0: one for each core
 
 # %%
-from gcl_core.notebook import checked_parameters, project_path
+from gcl_core.course.notebook import checked_parameters, project_path
 
 p = checked_parameters(
     globals(), minimum={"seeds": 1, "more_seeds": 1, "imbalance_ratio": 0, "workers": 0}
@@ -73,12 +73,12 @@ from gcl_core import (
     cloud_sizes,
     long_tailed_counts,
 )
-from gcl_core.agreement import load_measured
-from gcl_core.figures import about_runs, dots, sampling_shares
-from gcl_core.gaussian import matched_tau
-from gcl_core.notebook import ablation_table, run_variants, show, table, table_variants
-from gcl_core.paper import BEYOND
-from gcl_core.samplers import cben_departure, cben_shares
+from gcl_core.analysis.gaussian import matched_tau
+from gcl_core.course.notebook import ablation_table, run_variants, show, table, table_variants
+from gcl_core.data.samplers import cben_departure, cben_shares
+from gcl_core.figures.study import about_runs, dots, sampling_shares
+from gcl_core.results.agreement import load_measured
+from gcl_core.results.printed import BEYOND
 
 recorded = load_measured(project_path(p.records))
 

@@ -47,16 +47,16 @@ figures: str = ""  # folder to save the figure in; empty: show it only
 # %%
 from IPython.display import Markdown
 
-from gcl_core.agreement import load_measured, protocols, under
-from gcl_core.figures import paper_dots
-from gcl_core.notebook import (
+from gcl_core.course.notebook import (
     benchmark_table,
     checked_parameters,
     project_path,
     show,
     table1_column,
 )
-from gcl_core.results_page import gaps_table, order_sentence, table1_dots
+from gcl_core.figures.study import paper_dots
+from gcl_core.results.agreement import load_measured, protocols, under
+from gcl_core.results.page import gaps_table, order_sentence, table1_dots
 
 p = checked_parameters(globals())
 folder = project_path(p.figures)

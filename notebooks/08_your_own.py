@@ -56,7 +56,7 @@ figures: str = ""  # folder to save the figures in; empty: show them only
 workers: int = 0  # runs at a time; 0: one for each core
 
 # %%
-from gcl_core.notebook import checked_parameters, project_path
+from gcl_core.course.notebook import checked_parameters, project_path
 
 p = checked_parameters(
     globals(), minimum={"seeds": 1, "imbalance_ratio": 0, "image_size": 0, "workers": 0}
@@ -81,23 +81,23 @@ from torch.utils.data import DataLoader, TensorDataset
 from torchvision import datasets, transforms
 
 from gcl_core import CBENSampler, CosineClassifier, GCLError, GCLLoss
+from gcl_core.course.notebook import paired_difference, protocol, run_variants, show, table
+from gcl_core.course.terminal import terminal
 
 # %%
-from gcl_core.dataset import load_dataset
-from gcl_core.evaluation import accuracies, confusion_matrix
-from gcl_core.figures import about_runs, dots
-from gcl_core.folder_figures import accuracy_by_size, folder_overview
-from gcl_core.image_folder import split_image_folder, write_image_folder
-from gcl_core.looks import METHOD_LOOKS
-from gcl_core.methods import resolve
-from gcl_core.models import build_network
-from gcl_core.notebook import paired_difference, protocol, run_variants, show, table
-from gcl_core.results import load_results
-from gcl_core.series import over_seeds
-from gcl_core.settings import DataSettings
-from gcl_core.sources import load_source
-from gcl_core.tables import mean_and_spread
-from gcl_core.terminal import terminal
+from gcl_core.data.dataset import load_dataset
+from gcl_core.data.image_folder import split_image_folder, write_image_folder
+from gcl_core.data.sources import load_source
+from gcl_core.figures.folder import accuracy_by_size, folder_overview
+from gcl_core.figures.looks import METHOD_LOOKS
+from gcl_core.figures.series import over_seeds
+from gcl_core.figures.study import about_runs, dots
+from gcl_core.grid.parquet import load_results
+from gcl_core.methods.declared import resolve
+from gcl_core.methods.settings import DataSettings
+from gcl_core.networks.models import build_network
+from gcl_core.results.tables import mean_and_spread
+from gcl_core.training.evaluation import accuracies, confusion_matrix
 
 # %% [markdown]
 # ## The folder
@@ -592,8 +592,9 @@ table(header, rows, f"{protocol(final)}; $s$ and $k$ of stage 1. Last column: se
 
 # %% [markdown]
 # 1. *Predict, then measure.* Suppose your test part were as long-tailed as your training part.
-#    Which of the three methods has the best top-1 then? `gcl_core.evaluation.weighted_accuracy`
-#    takes the accuracies of the classes and the weight that each has among the test images.
+#    Which of the three methods has the best top-1 then?
+#    `gcl_core.training.evaluation.weighted_accuracy` takes the accuracies of the classes and the
+#    weight that each has among the test images.
 
 # %% [markdown] tags=["solution"]
 # <details><summary>Solution</summary>
@@ -606,7 +607,7 @@ table(header, rows, f"{protocol(final)}; $s$ and $k$ of stage 1. Last column: se
 # </details>
 
 # %% tags=["solution", "hide-cell"]
-from gcl_core.evaluation import weighted_accuracy
+from gcl_core.training.evaluation import weighted_accuracy
 
 rows = []
 for m in methods:
@@ -695,7 +696,7 @@ table(["method", "test classes as in training (%)", "all classes alike (%)"], ro
 # they stay for the exercises until the kernel ends, or until you call `scratch.cleanup()`.
 
 # %%
-from gcl_core.interaction import is_live
+from gcl_core.course.interaction import is_live
 
 if not is_live():
     scratch.cleanup()

@@ -21,7 +21,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 SERVER = multiprocessing.get_context("forkserver")
-SERVER.set_forkserver_preload(["gcl_core.cli", "gcl_core.training", "pytest"])
+SERVER.set_forkserver_preload(["gcl_core.cli", "gcl_core.training.two_stages", "pytest"])
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gcl_core import agreement
-from gcl_core.agreement import Gap, Measured, Protocol
 from gcl_core.errors import GCLError
-from gcl_core.paper import ABLATION, BEYOND, ROWS, PaperRow, paper_rows
-from gcl_core.results_page import (
+from gcl_core.results import agreement
+from gcl_core.results.agreement import Gap, Measured, Protocol
+from gcl_core.results.page import (
     page_blocks,
     rows_table,
     signed,
@@ -19,6 +18,7 @@ from gcl_core.results_page import (
     table_block,
     update_results,
 )
+from gcl_core.results.printed import ABLATION, BEYOND, ROWS, PaperRow, paper_rows
 from tests.test_paper import record_of
 from tests.test_readme import ROOT
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gcl_core import GCLError, GCLLoss, cloud_sizes
-from gcl_core.angular import AngularGCLLoss
+from gcl_core.losses.angular import AngularGCLLoss
 from losses import COUNTS, cosine_batch, is_close, softmax
 from toys import seeded
 

@@ -11,9 +11,9 @@ from scipy import stats
 from torch.utils._python_dispatch import TorchDispatchMode
 from torchvision.transforms.v2 import functional as transforms
 
-from gcl_core.batch import Batch
-from gcl_core.batches import FrozenFeatures, Streams, TrainingImages, clean_batches
-from gcl_core.samplers import ClassBalancedSampler, InstanceBalancedSampler
+from gcl_core.data.batch import Batch
+from gcl_core.data.batches import FrozenFeatures, Streams, TrainingImages, clean_batches
+from gcl_core.data.samplers import ClassBalancedSampler, InstanceBalancedSampler
 from toys import toy_dataset
 
 CPU = torch.device("cpu")

@@ -5,13 +5,13 @@ import math
 import pytest
 import torch
 
-from gcl_core.backbones import DigitsCNN
-from gcl_core.batches import Streams, TrainingImages
-from gcl_core.bbn import BilateralLoss, BilateralNetwork
-from gcl_core.methods import resolve
-from gcl_core.network import initialise
-from gcl_core.objectives import BBN
-from gcl_core.training import run
+from gcl_core.data.batches import Streams, TrainingImages
+from gcl_core.methods.declared import resolve
+from gcl_core.methods.objectives import BBN
+from gcl_core.networks.backbones import DigitsCNN
+from gcl_core.networks.bbn import BilateralLoss, BilateralNetwork
+from gcl_core.networks.network import initialise
+from gcl_core.training.two_stages import run
 from losses import is_close, logit_batch, softmax
 from toys import seeded, toy_dataset
 

@@ -2,7 +2,7 @@
 
 import json
 
-from gcl_core.bench import bench_table, benchmark
+from gcl_core.training.bench import bench_table, benchmark
 
 
 def test_one_small_round():

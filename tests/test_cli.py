@@ -6,12 +6,14 @@ import re
 import pytest
 from PIL import Image
 
-from gcl_core import cli, methods, training
+from gcl_core import cli
+from gcl_core.data.sources import DATASETS
 from gcl_core.errors import GCLError
-from gcl_core.methods import METHODS
-from gcl_core.records import load_records
-from gcl_core.settings import flat_settings
-from gcl_core.sources import DATASETS
+from gcl_core.methods import declared as methods
+from gcl_core.methods.declared import METHODS
+from gcl_core.methods.settings import flat_settings
+from gcl_core.results.records import load_records
+from gcl_core.training import two_stages as training
 from processes import forked, python
 from toys import image_folder
 

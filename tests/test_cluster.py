@@ -17,12 +17,13 @@ from distributed import Client, LocalCluster
 from nbformat.v4 import new_code_cell, new_notebook
 
 from bits import checkpoints, equal, tree
-from gcl_core import cli, cluster
-from gcl_core.cluster import do
-from gcl_core.grid import cells_of
-from gcl_core.runs import RESULTS_VERSION
-from gcl_core.steps import jobs_of, state_of, steps_left
-from gcl_core.training import run
+from gcl_core import cli
+from gcl_core.grid import cluster
+from gcl_core.grid.cells import cells_of
+from gcl_core.grid.cluster import do
+from gcl_core.grid.steps import jobs_of, state_of, steps_left
+from gcl_core.training.runs import RESULTS_VERSION
+from gcl_core.training.two_stages import run
 from processes import wait_until
 
 TOP = "dataset: digits\npreset: smoke\nsettings: {n_max: 60, imbalance_ratio: 10}\ncells:\n"
@@ -397,7 +398,7 @@ def test_without_any_worker_left_it_is_told_in_one_line(tmp_path, monkeypatch, c
 
 def test_a_worker_with_other_images_writes_nothing_of_its_own(tmp_path, monkeypatch):
     (step, *_) = steps_left(jobs(grid(tmp_path, PAIR), tmp_path / "runs"))
-    monkeypatch.setattr("gcl_core.sources.DIGITS_TEST_IMAGES", 49)
+    monkeypatch.setattr("gcl_core.data.sources.DIGITS_TEST_IMAGES", 49)
     assert do(step, 1, "auto").startswith("GCLError: images or version of gcl_core on the worker")
     assert [p.name for p in (tmp_path / "runs").iterdir()] == [step.key]
 

@@ -6,14 +6,14 @@ import math
 import pytest
 import torch
 
-from gcl_core.dataset import load_dataset
+from gcl_core.data.dataset import load_dataset
 from gcl_core.errors import GCLError
 from gcl_core.files import load_tensors
-from gcl_core.methods import METHODS, resolve
-from gcl_core.models import HEADS
-from gcl_core.progress import Progress
-from gcl_core.settings import flat_settings, get_setting
-from gcl_core.training import run
+from gcl_core.methods.declared import METHODS, resolve
+from gcl_core.methods.settings import flat_settings, get_setting
+from gcl_core.networks.models import HEADS
+from gcl_core.training.progress import Progress
+from gcl_core.training.two_stages import run
 from test_resume import equal
 from toys import toy_dataset
 

@@ -8,9 +8,11 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gcl_core.backbones import DigitsCNN
-from gcl_core.batches import Streams, TrainingImages
-from gcl_core.contrastive import (
+from gcl_core.data.batches import Streams, TrainingImages
+from gcl_core.methods.objectives import HybridPSC, HybridSC
+from gcl_core.methods.sampling import InstanceBalanced
+from gcl_core.networks.backbones import DigitsCNN
+from gcl_core.networks.contrastive import (
     ContrastiveNetwork,
     HybridPSCLoss,
     HybridSCLoss,
@@ -18,8 +20,6 @@ from gcl_core.contrastive import (
     prototypical_contrastive,
     supervised_contrastive,
 )
-from gcl_core.objectives import HybridPSC, HybridSC
-from gcl_core.sampling import InstanceBalanced
 from losses import cosine_batch, is_close, logit_batch
 from toys import seeded, toy_dataset
 

@@ -9,12 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gcl_core import GCLError, long_tailed_counts
-from gcl_core.angular import AngularGCLLoss
-from gcl_core.equalization import EqualizationLoss
-from gcl_core.focal import FocalLoss
-from gcl_core.ldam import LDAMLoss
-from gcl_core.priors import LADELoss, LogitAdjustedLoss
-from gcl_core.smoothing import LabelAwareSmoothing
+from gcl_core.losses.angular import AngularGCLLoss
+from gcl_core.losses.equalization import EqualizationLoss
+from gcl_core.losses.focal import FocalLoss
+from gcl_core.losses.ldam import LDAMLoss
+from gcl_core.losses.priors import LADELoss, LogitAdjustedLoss
+from gcl_core.losses.smoothing import LabelAwareSmoothing
 from losses import COUNTS, cosine_batch
 from toys import seeded
 

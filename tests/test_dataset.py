@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from gcl_core import GCLError, long_tailed_counts
-from gcl_core.dataset import load_dataset
-from gcl_core.settings import DataSettings
-from gcl_core.sources import load_source
+from gcl_core.data.dataset import load_dataset
+from gcl_core.data.sources import load_source
+from gcl_core.methods.settings import DataSettings
 from toys import image_folder
 
 

@@ -5,10 +5,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from gcl_core import embedding
+from gcl_core.analysis import embedding
 from gcl_core.errors import GCLError
-from gcl_core.methods import resolve
-from gcl_core.training import run
+from gcl_core.methods.declared import resolve
+from gcl_core.training.two_stages import run
 from tests.toys import seeded, toy_dataset
 
 

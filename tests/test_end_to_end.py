@@ -2,8 +2,8 @@
 
 import pytest
 
-from gcl_core.methods import resolve
-from gcl_core.training import run
+from gcl_core.methods.declared import resolve
+from gcl_core.training.two_stages import run
 
 SEEDS = (0, 1)
 

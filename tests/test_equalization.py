@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from gcl_core import GCLError
-from gcl_core.equalization import EqualizationLoss
+from gcl_core.losses.equalization import EqualizationLoss
 from losses import COUNTS, PRIOR, is_close, logit_batch
 from toys import seeded
 

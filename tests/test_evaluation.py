@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gcl_core import digits_cnn, resnet32
-from gcl_core.evaluation import accuracies, confusion_matrix, frozen, outputs_of
-from gcl_core.training import make_fabric
+from gcl_core.training.evaluation import accuracies, confusion_matrix, frozen, outputs_of
+from gcl_core.training.two_stages import make_fabric
 from toys import seeded, toy_dataset
 
 CPU = torch.device("cpu")

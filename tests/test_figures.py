@@ -9,11 +9,12 @@ import torch
 from PIL import Image
 
 import gcl_core
-from gcl_core import dark, figures
-from gcl_core.looks import GROUP_COLOURS, METHOD_LOOKS, SAMPLER_LOOKS, Look, style
-from gcl_core.methods import METHODS, resolve
-from gcl_core.series import Series, curve, over_seeds
-from gcl_core.training import run
+from gcl_core.figures import dark
+from gcl_core.figures import study as figures
+from gcl_core.figures.looks import GROUP_COLOURS, METHOD_LOOKS, SAMPLER_LOOKS, Look, style
+from gcl_core.figures.series import Series, curve, over_seeds
+from gcl_core.methods.declared import METHODS, resolve
+from gcl_core.training.two_stages import run
 from tests.toys import toy_dataset
 
 # Linear RGB as seen with the named deficiency at full severity: Machado, Oliveira and Fernandes,

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gcl_core.focal import FocalLoss
+from gcl_core.losses.focal import FocalLoss
 from losses import is_close, logit_batch, softmax
 
 

@@ -7,10 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import integrate, stats
 
-from gcl_core import GCLLoss, gaussian, long_tailed_counts
+from gcl_core import GCLLoss, long_tailed_counts
+from gcl_core.analysis import gaussian
+from gcl_core.analysis.saturation import cloud_quadrature, expected_target_gradient
 from gcl_core.errors import GCLError
-from gcl_core.priors import LogitAdjustedLoss
-from gcl_core.saturation import cloud_quadrature, expected_target_gradient
+from gcl_core.losses.priors import LogitAdjustedLoss
 from tests.toys import seeded
 
 SIGMA = 1 / 3

@@ -13,10 +13,10 @@ from nbformat.v4 import new_code_cell, new_notebook
 
 from gcl_core import cli
 from gcl_core.errors import GCLError
-from gcl_core.grid import NotebookCell, cells_of, points
-from gcl_core.methods import resolve
-from gcl_core.steps import Rates, State, jobs_of, predicted, state_of, steps_left
-from gcl_core.training import run
+from gcl_core.grid.cells import NotebookCell, cells_of, points
+from gcl_core.grid.steps import Rates, State, jobs_of, predicted, state_of, steps_left
+from gcl_core.methods.declared import resolve
+from gcl_core.training.two_stages import run
 
 ROOT = Path(__file__).parent.parent
 NAMES = st.lists(st.sampled_from("abcdef"), unique=True, max_size=4)

@@ -7,12 +7,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gcl_core import folder_figures
+from gcl_core.data.image_folder import split_image_folder, write_image_folder
+from gcl_core.data.sources import load_source
 from gcl_core.errors import GCLError
-from gcl_core.image_folder import split_image_folder, write_image_folder
-from gcl_core.looks import GROUP_COLOURS, METHOD_LOOKS
-from gcl_core.series import Series
-from gcl_core.sources import load_source
+from gcl_core.figures import folder as folder_figures
+from gcl_core.figures.looks import GROUP_COLOURS, METHOD_LOOKS
+from gcl_core.figures.series import Series
 from toys import image_folder, toy_dataset
 
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gcl_core import GCLError, class_groups, long_tailed_counts
-from gcl_core.imbalance import class_counts_of, nested_subset
+from gcl_core.data.imbalance import class_counts_of, nested_subset
 from toys import seeded
 
 getcontext().prec = 50

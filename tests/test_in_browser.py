@@ -169,8 +169,8 @@ def test_a_slider_moves_its_picture(lab, page, name, pictures):
 def test_the_test_sees_a_slider_that_is_not_connected(lab, page):
     cell = """\
 import ipywidgets
-from gcl_core import cloud_figures
-from gcl_core.interaction import Slider, explore
+from gcl_core.figures import cloud as cloud_figures
+from gcl_core.course.interaction import Slider, explore
 ipywidgets.FloatSlider.observe = lambda *given, **more: None
 sliders = {"difference": Slider("d", 5, 0, 9, 1), "reach": Slider("r", 15, 0, 30, 1)}
 explore(cloud_figures.gradient_at, "x", "Text.", None, **sliders)

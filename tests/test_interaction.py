@@ -12,14 +12,14 @@ import pytest
 from matplotlib.figure import Figure
 from nbformat.v4 import new_code_cell, new_notebook
 
-from gcl_core import interaction
+from gcl_core.course import interaction
+from gcl_core.course.interaction import Choice, Slider, explore
 from gcl_core.errors import GCLError
-from gcl_core.interaction import Choice, Slider, explore
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
 CELL = """\
 from matplotlib.figure import Figure
-from gcl_core.interaction import Slider, explore
+from gcl_core.course.interaction import Slider, explore
 def draw(width):
     figure = Figure(figsize=(width, 1))
     figure.subplots().plot([0, 1])
@@ -51,7 +51,7 @@ def displayed(monkeypatch):
         calls.append((given, more))
 
     monkeypatch.setattr(interaction, "display", display)
-    monkeypatch.setattr("gcl_core.notebook.display", display)
+    monkeypatch.setattr("gcl_core.course.notebook.display", display)
     return calls
 
 

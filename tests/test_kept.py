@@ -7,14 +7,16 @@ import pytest
 import torch
 
 from bits import checkpoints, equal
-from gcl_core import GCLError, runs, training
-from gcl_core.batches import Streams
-from gcl_core.evaluation import accuracies, confusion_matrix, outputs_of
+from gcl_core import GCLError
+from gcl_core.course.notebook import watched_epochs
+from gcl_core.data.batches import Streams
 from gcl_core.files import load_tensors
-from gcl_core.methods import resolve
-from gcl_core.models import build_network
-from gcl_core.notebook import watched_epochs
-from gcl_core.side_by_side import run_many
+from gcl_core.methods.declared import resolve
+from gcl_core.networks.models import build_network
+from gcl_core.training import runs
+from gcl_core.training import two_stages as training
+from gcl_core.training.evaluation import accuracies, confusion_matrix, outputs_of
+from gcl_core.training.side_by_side import run_many
 
 CPU = torch.device("cpu")
 SETTINGS = resolve("digits", "gcl", epochs=3, n_max=40, imbalance_ratio=10)

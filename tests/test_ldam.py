@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gcl_core.ldam import LDAMLoss
+from gcl_core.losses.ldam import LDAMLoss
 from losses import COUNTS, cosine_batch, is_close, softmax
 
 

@@ -12,14 +12,14 @@ from gcl_core import (
     hardware,
 )
 from gcl_core.hardware import best_precision
-from gcl_core.methods import METHODS, PRESETS, resolve
-from gcl_core.objectives import GCL, OLTR, CrossEntropy, HybridPSC, HybridSC, LabelAware
-from gcl_core.oltr import CosNormClassifier, OLTRLoss
-from gcl_core.rebalance import CRT, LWS, TDE, DisAlign, MetaEmbed
-from gcl_core.reweight import PowerWeights
-from gcl_core.sampling import CBEN, ClassBalanced, InstanceBalanced
-from gcl_core.settings import DataSettings
-from gcl_core.tde import MultiHeadClassifier
+from gcl_core.methods.declared import METHODS, PRESETS, resolve
+from gcl_core.methods.objectives import GCL, OLTR, CrossEntropy, HybridPSC, HybridSC, LabelAware
+from gcl_core.methods.rebalance import CRT, LWS, TDE, DisAlign, MetaEmbed
+from gcl_core.methods.reweight import PowerWeights
+from gcl_core.methods.sampling import CBEN, ClassBalanced, InstanceBalanced
+from gcl_core.methods.settings import DataSettings
+from gcl_core.networks.oltr import CosNormClassifier, OLTRLoss
+from gcl_core.networks.tde import MultiHeadClassifier
 
 
 def official(method):

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 from gcl_core import CosineClassifier, GCLError, digits_cnn, resnet32
-from gcl_core.backbones import BACKBONES, BasicBlock, CifarResNet, pooled
-from gcl_core.models import HEADS, build_network
-from gcl_core.network import initialise
+from gcl_core.networks.backbones import BACKBONES, BasicBlock, CifarResNet, pooled
+from gcl_core.networks.models import HEADS, build_network
+from gcl_core.networks.network import initialise
 from toys import seeded
 
 

@@ -10,10 +10,10 @@ import PIL.Image
 import pytest
 
 import gcl_core
-from gcl_core import notebook as tools
+from gcl_core.course import notebook as tools
 from gcl_core.errors import GCLError
-from gcl_core.methods import resolve
-from gcl_core.training import run
+from gcl_core.methods.declared import resolve
+from gcl_core.training.two_stages import run
 from tests.test_paper import record_of
 
 ROOT = Path(gcl_core.__file__).parents[1]

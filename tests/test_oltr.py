@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import nn
 
-from gcl_core.backbones import DigitsCNN
-from gcl_core.network import Network
-from gcl_core.oltr import Attraction, MetaEmbedding, ModulatedAttention, OLTRLoss
-from gcl_core.rebalance import Material, MetaEmbed
-from gcl_core.stage import parameter_groups
+from gcl_core.methods.rebalance import Material, MetaEmbed
+from gcl_core.networks.backbones import DigitsCNN
+from gcl_core.networks.network import Network
+from gcl_core.networks.oltr import Attraction, MetaEmbedding, ModulatedAttention, OLTRLoss
+from gcl_core.training.stage import parameter_groups
 from losses import is_close, logit_batch, softmax
 from toys import seeded
 

@@ -7,10 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gcl_core.gaussian import matched_tau
-from gcl_core.imbalance import long_tailed_counts
-from gcl_core.methods import METHODS, resolve
-from gcl_core.paper import (
+from gcl_core.analysis.gaussian import matched_tau
+from gcl_core.data.imbalance import long_tailed_counts
+from gcl_core.methods.declared import METHODS, resolve
+from gcl_core.methods.settings import to_dict
+from gcl_core.results.printed import (
     ABLATION,
     BEYOND,
     CIFAR,
@@ -21,8 +22,7 @@ from gcl_core.paper import (
     paper_rows,
     records_of,
 )
-from gcl_core.records import load_records
-from gcl_core.settings import to_dict
+from gcl_core.results.records import load_records
 from tests.test_readme import ROOT
 
 OURS = [row for row in ROWS if row.method is not None]
@@ -34,7 +34,7 @@ def number(table, name, column=ABLATION):
 
 
 def record_of(method, preset="official", ratio=100.0, seed=0, top1=70.0, **changes):
-    """A record of a run that was never made, with what `gcl_core.records.record` would keep."""
+    """A record of a run that was never made, with what `record` would keep."""
     settings = resolve(
         "folder:cifar10-jpeg", method, preset, imbalance_ratio=ratio, seed=seed, **changes
     )
@@ -149,7 +149,7 @@ def test_a_row_has_the_official_values_of_its_column():
 
 
 def test_the_official_grid_has_the_official_values_of_mislas():
-    from gcl_core.grid import cells_of
+    from gcl_core.grid.cells import cells_of
 
     cells = cells_of(ROOT / "grids" / "cifar10-official.yaml")
     found = {}

@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from gcl_core.dataset import load_dataset
-from gcl_core.methods import resolve
-from gcl_core.plain import PlainImages, plain_accuracy, same_accuracy
-from gcl_core.settings import DataSettings
-from gcl_core.side_by_side import run_many
+from gcl_core.data.dataset import load_dataset
+from gcl_core.methods.declared import resolve
+from gcl_core.methods.settings import DataSettings
+from gcl_core.training.plain import PlainImages, plain_accuracy, same_accuracy
+from gcl_core.training.side_by_side import run_many
 
 
 def test_same_accuracy_over_seeds(tmp_path):

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from gcl_core import GCLError
-from gcl_core.priors import LADELoss, LogitAdjustedLoss, logit_adjustment
+from gcl_core.losses.priors import LADELoss, LogitAdjustedLoss, logit_adjustment
 from losses import COUNTS, PRIOR, is_close, logit_batch, softmax
 
 # Three kinds of image: P(x | y) in row x for each of the four classes.

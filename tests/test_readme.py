@@ -8,9 +8,9 @@ import torch
 from torch.utils.data import TensorDataset
 
 from gcl_core.errors import GCLError
-from gcl_core.methods import METHODS
-from gcl_core.records import load_records
-from gcl_core.tables import readme_blocks, replace_block, update_readme
+from gcl_core.methods.declared import METHODS
+from gcl_core.results.records import load_records
+from gcl_core.results.tables import readme_blocks, replace_block, update_readme
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()

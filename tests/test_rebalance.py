@@ -6,10 +6,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from gcl_core import CosineClassifier
-from gcl_core.backbones import DigitsCNN
-from gcl_core.network import Network
-from gcl_core.objectives import GCL, AngularGCL
-from gcl_core.rebalance import (
+from gcl_core.methods.objectives import GCL, AngularGCL
+from gcl_core.methods.rebalance import (
     CRT,
     LWS,
     DisAlign,
@@ -19,7 +17,9 @@ from gcl_core.rebalance import (
     PostHoc,
     TauNorm,
 )
-from gcl_core.stage import parameter_groups
+from gcl_core.networks.backbones import DigitsCNN
+from gcl_core.networks.network import Network
+from gcl_core.training.stage import parameter_groups
 from toys import seeded
 
 FEATURES = torch.randn(6, 5, generator=seeded(1))

@@ -6,14 +6,15 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from gcl_core import cli, results
+from gcl_core import cli
 from gcl_core.errors import GCLError
-from gcl_core.grid import cells_of
-from gcl_core.methods import METHODS, resolve
-from gcl_core.records import load_records, plain_settings, record
-from gcl_core.results import load_results, save_results
-from gcl_core.steps import jobs_of
-from gcl_core.training import run
+from gcl_core.grid import parquet as results
+from gcl_core.grid.cells import cells_of
+from gcl_core.grid.parquet import load_results, save_results
+from gcl_core.grid.steps import jobs_of
+from gcl_core.methods.declared import METHODS, resolve
+from gcl_core.results.records import load_records, plain_settings, record
+from gcl_core.training.two_stages import run
 
 GRID = """
 dataset: digits

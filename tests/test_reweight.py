@@ -7,15 +7,15 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from gcl_core import training
-from gcl_core.batches import Streams
-from gcl_core.methods import METHODS, resolve
-from gcl_core.reweight import (
+from gcl_core.data.batches import Streams
+from gcl_core.methods.declared import METHODS, resolve
+from gcl_core.methods.reweight import (
     EffectiveNumberByImages,
     EffectiveNumberWeights,
     PowerWeights,
     Reweighted,
 )
+from gcl_core.training import two_stages as training
 from toys import seeded, toy_dataset
 
 COUNTS = torch.tensor([500, 40, 7, 1])

@@ -10,8 +10,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gcl_core import GCLError, runs
-from gcl_core.runs import RunFolder, identity_hash, versions
+from gcl_core import GCLError
+from gcl_core.training import runs
+from gcl_core.training.runs import RunFolder, identity_hash, versions
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-100, 100) | st.floats(-9, 9) | st.text(max_size=5),
@@ -167,7 +168,8 @@ def test_a_folder_is_free_again_after_a_failure(folder):
 def test_one_process_at_a_time(folder):
     """A second process says that it waits, and goes on when the first is done."""
     code = (
-        "import logging, sys; from pathlib import Path; from gcl_core.runs import RunFolder\n"
+        "import logging, sys; from pathlib import Path\n"
+        "from gcl_core.training.runs import RunFolder\n"
         "logging.basicConfig(level=logging.INFO)\n"
         "with RunFolder(Path(sys.argv[1]), {'lr': 0.1, 'counts': (3, 2)}, {}).opened():\n"
         "    print('mine')\n"

@@ -18,7 +18,7 @@ from gcl_core import (
     cloud_sizes,
     long_tailed_counts,
 )
-from gcl_core.samplers import ReversedSampler, SquareRootSampler, cben_departure, cben_shares
+from gcl_core.data.samplers import ReversedSampler, SquareRootSampler, cben_departure, cben_shares
 from toys import seeded
 
 getcontext().prec = 60

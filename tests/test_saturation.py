@@ -5,9 +5,7 @@ import torch
 import torch.nn.functional as F
 from scipy import integrate, stats
 
-from gcl_core.errors import GCLError
-from gcl_core.methods import resolve
-from gcl_core.saturation import (
+from gcl_core.analysis.saturation import (
     binary_gradient,
     cloud_quadrature,
     expected_binary_gradient,
@@ -15,7 +13,9 @@ from gcl_core.saturation import (
     saturation,
     softmax_gradient,
 )
-from gcl_core.training import run
+from gcl_core.errors import GCLError
+from gcl_core.methods.declared import resolve
+from gcl_core.training.two_stages import run
 from tests.toys import seeded, toy_dataset
 
 SIGMA = 1 / 3

@@ -10,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gcl_core import GCLError
-from gcl_core.checked import coerce
-from gcl_core.methods import METHODS, PRESETS, resolve
-from gcl_core.objectives import GCL, CrossEntropy
-from gcl_core.rebalance import CRT, LWS, TauNorm
-from gcl_core.sampling import CBEN, ClassBalanced, EffectiveNumber, InstanceBalanced
-from gcl_core.settings import (
+from gcl_core.methods.checked import coerce
+from gcl_core.methods.declared import METHODS, PRESETS, resolve
+from gcl_core.methods.objectives import GCL, CrossEntropy
+from gcl_core.methods.rebalance import CRT, LWS, TauNorm
+from gcl_core.methods.sampling import CBEN, ClassBalanced, EffectiveNumber, InstanceBalanced
+from gcl_core.methods.settings import (
     KINDS,
     DataSettings,
     Settings,

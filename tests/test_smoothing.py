@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from gcl_core.smoothing import LabelAwareSmoothing
+from gcl_core.losses.smoothing import LabelAwareSmoothing
 from losses import COUNTS, is_close, logit_batch, softmax
 
 

@@ -15,8 +15,9 @@ from PIL import Image
 from sklearn.datasets import load_digits
 from torchvision import datasets
 
-from gcl_core import GCLError, sources
-from gcl_core.sources import load_source
+from gcl_core import GCLError
+from gcl_core.data import sources
+from gcl_core.data.sources import load_source
 from toys import image_folder
 
 

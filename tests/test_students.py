@@ -9,8 +9,8 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 
 import gcl_core
 from gcl_core import cli
+from gcl_core.course.students import is_solution, student_copy, write_student_copies
 from gcl_core.errors import GCLError
-from gcl_core.students import is_solution, student_copy, write_student_copies
 
 ROOT = Path(gcl_core.__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))

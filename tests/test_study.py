@@ -6,13 +6,13 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
-from gcl_core import study
+from gcl_core.course import study
 from gcl_core.errors import GCLError
-from gcl_core.methods import resolve
-from gcl_core.records import load_records, record, save_records
-from gcl_core.side_by_side import run_many
-from gcl_core.tables import comparison
-from gcl_core.training import run
+from gcl_core.methods.declared import resolve
+from gcl_core.results.records import load_records, record, save_records
+from gcl_core.results.tables import comparison
+from gcl_core.training.side_by_side import run_many
+from gcl_core.training.two_stages import run
 
 PARAMETERS = "runs: str = 'runs'  # folder of runs\nfigures: str = ''  # folder of figures"
 

@@ -1,6 +1,12 @@
 """Tables against numbers worked out by hand."""
 
-from gcl_core.tables import as_declared, comparison, markdown_table, mean_and_spread, paired_gain
+from gcl_core.results.tables import (
+    as_declared,
+    comparison,
+    markdown_table,
+    mean_and_spread,
+    paired_gain,
+)
 
 
 def record(method, seed, top1, few, ratio=100.0, dataset="digits"):

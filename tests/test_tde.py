@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from gcl_core.rebalance import TDE, Material
-from gcl_core.tde import CounterfactualHead, MultiHeadClassifier
+from gcl_core.methods.rebalance import TDE, Material
+from gcl_core.networks.tde import CounterfactualHead, MultiHeadClassifier
 from toys import seeded
 
 FEATURES = torch.randn(7, 6, generator=seeded(1))

@@ -2,8 +2,8 @@
 
 import pytest
 
+from gcl_core.course.terminal import terminal
 from gcl_core.errors import GCLError
-from gcl_core.terminal import terminal
 
 
 def test_a_command_is_shown_with_its_lines_and_without_paths(tmp_path):

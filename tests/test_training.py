@@ -10,18 +10,20 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from gcl_core import GCLError, GCLLoss, stage, training
-from gcl_core.batches import Streams, TrainingImages, clean_batches
-from gcl_core.dataset import load_dataset
-from gcl_core.evaluation import confusion_matrix
-from gcl_core.methods import METHODS, resolve
-from gcl_core.models import build_network
-from gcl_core.network import initialise
-from gcl_core.progress import Progress
-from gcl_core.rebalance import CRT
-from gcl_core.records import record
-from gcl_core.settings import DataSettings, learning_rate
-from gcl_core.tde import MultiHeadClassifier
+from gcl_core import GCLError, GCLLoss
+from gcl_core.data.batches import Streams, TrainingImages, clean_batches
+from gcl_core.data.dataset import load_dataset
+from gcl_core.methods.declared import METHODS, resolve
+from gcl_core.methods.rebalance import CRT
+from gcl_core.methods.settings import DataSettings, learning_rate
+from gcl_core.networks.models import build_network
+from gcl_core.networks.network import initialise
+from gcl_core.networks.tde import MultiHeadClassifier
+from gcl_core.results.records import record
+from gcl_core.training import stage
+from gcl_core.training import two_stages as training
+from gcl_core.training.evaluation import confusion_matrix
+from gcl_core.training.progress import Progress
 from toys import seeded, toy_dataset
 
 CPU = torch.device("cpu")

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from gcl_core.dataset import LongTailedDataset
+from gcl_core.data.dataset import LongTailedDataset
 
 
 def seeded(seed=0):

@@ -1,0 +1,1 @@
+"""What explains a method: saturation, clouds, embeddings."""

@@ -1,0 +1,196 @@
+"""The embedding of a trained network: features, t-SNE, and numbers that a picture cannot give.
+
+A cosine classifier sees only directions, so everything here looks at features of unit length, also
+where the classifier is linear: the same measure for every method.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+import torch.nn.functional as F
+from sklearn.manifold import TSNE, trustworthiness
+from torch import Tensor, nn
+
+from gcl_core.data.batches import clean_batches
+from gcl_core.errors import GCLError
+from gcl_core.methods.rebalance import ScaledHead
+from gcl_core.training.two_stages import Run
+
+SPLITS = ("train", "test")
+
+
+@torch.no_grad()
+def features_of(run: Run, split: str = "test") -> tuple[Tensor, Tensor]:
+    """Unit features f / |f| of a run's images, without augmentation, and their labels.
+
+    Shape:
+        returns (N, D) float32 and (N,) int64, in the order of the data set.
+
+    Raises:
+        GCLError: a split other than "train" and "test".
+    """
+    if split not in SPLITS:
+        raise GCLError(f"split {split!r} is unknown; allowed: {', '.join(SPLITS)}")
+    dataset = run.dataset
+    images = getattr(dataset, f"{split}_images")
+    batches = clean_batches(images, dataset, torch.device("cpu"))
+    features = torch.cat([run.network.features(batch) for batch in batches])
+    return F.normalize(features), getattr(dataset, f"{split}_labels")
+
+
+def class_anchors(run: Run) -> Tensor:
+    """Unit anchors w_j / |w_j| of a run's classifier, (C, D); a bias is left out."""
+    head = run.network.head
+    inner: nn.Module = getattr(head, "head", head)  # LWS keeps the anchors one level down
+    weight: Tensor = inner.weight.detach()  # type: ignore[operator]
+    return F.normalize(weight)
+
+
+def weight_norms(run: Run) -> Tensor:
+    """Length |w_j| of each class's weight vector, with the scale that LWS has learned: (C,)."""
+    head = run.network.head
+    inner: nn.Module = getattr(head, "head", head)
+    norms: Tensor = inner.weight.detach().norm(dim=1)  # type: ignore[operator]
+    return norms * head.scales.detach().abs() if isinstance(head, ScaledHead) else norms
+
+
+def thinned(labels: Tensor, limit: int, seed: int = 0) -> Tensor:
+    """Indices of at most `limit` random images, each class in its proportion: (n,), sorted.
+
+    All of them when there are no more than `limit`.
+    """
+    if len(labels) <= limit:
+        return torch.arange(len(labels))
+    generator = torch.Generator().manual_seed(seed)
+    chosen = []
+    for j in labels.unique().tolist():
+        members = (labels == j).nonzero().flatten()
+        keep = max(1, len(members) * limit // len(labels))
+        chosen.append(members[torch.randperm(len(members), generator=generator)[:keep]])
+    return torch.cat(chosen).sort().values
+
+
+def tsne(features: Tensor, *, perplexity: float = 30.0, seed: int = 0) -> Tensor:
+    """A t-SNE map of unit features: started from PCA, with a fixed seed (van der Maaten 2008).
+
+    Axes, sizes of clusters and distances between them have no meaning; who is whose neighbour has.
+
+    Shape:
+        features: (N, D); returns (N, 2) float32.
+
+    Raises:
+        GCLError: a perplexity that is not below N.
+    """
+    if not 0 < perplexity < len(features):
+        raise GCLError(
+            f"perplexity must be above 0 and below the {len(features)} images, got {perplexity:g}"
+        )
+    mapper = TSNE(perplexity=perplexity, init="pca", learning_rate="auto", random_state=seed)
+    return torch.from_numpy(mapper.fit_transform(F.normalize(features).numpy()))
+
+
+def map_of(
+    run: Run, split: str, *, points: int = 1000, perplexity: float = 30.0
+) -> tuple[Tensor, Tensor]:
+    """A t-SNE map of at most `points` images of a run: (n, 2) positions and their (n,) labels.
+
+    The perplexity is lowered to (n - 1) / 3 where there are few images, as its inventors advise.
+    """
+    features, labels = features_of(run, split)
+    kept = thinned(labels, points)
+    return tsne(features[kept], perplexity=min(perplexity, (len(kept) - 1) / 3)), labels[kept]
+
+
+def room(positions: Tensor, labels: Tensor, num_classes: int) -> Tensor:
+    """Radius of each class in a map, in units of that of the whole map.
+
+    sqrt(mean_i |x_i - c_j|^2) over the images of class j around their centre c_j, divided by the
+    same over all images.
+
+    Shape:
+        positions: (N, 2); labels: (N,); returns (C,) float64, NaN for an absent class.
+    """
+    radii = []
+    for chosen in [labels == labels, *(labels == j for j in range(num_classes))]:
+        points = positions[chosen].double()
+        radii.append((points - points.mean(0)).square().sum(1).mean().sqrt())
+    return torch.stack(radii[1:]) / radii[0]
+
+
+def neighbours_kept(features: Tensor, positions: Tensor, k: int = 10) -> float:
+    """Trustworthiness of a map: 1 if the k nearest neighbours in it are neighbours in the space.
+
+    Lower by the ranks of the wrong ones in the space; about 0.5 for a random map (Venna and Kaski
+    2001, as scikit-learn has it).
+
+    Raises:
+        GCLError: k is not in [1, N / 2).
+    """
+    if not 1 <= k < len(features) / 2:
+        raise GCLError(f"k must be at least 1 and below half of {len(features)} images, got {k}")
+    return float(trustworthiness(F.normalize(features).numpy(), positions.numpy(), n_neighbors=k))
+
+
+def angular_spread(features: Tensor, labels: Tensor, num_classes: int) -> Tensor:
+    """Mean angle in degrees between the features of a class and their mean direction.
+
+    mean_i arccos(f_i . m_j),  m_j the unit vector along sum_i f_i / |f_i|
+
+    Shape:
+        features: (N, D); labels: (N,); returns (C,) float64, NaN for a class with fewer than two
+        images, of which there is no spread.
+    """
+    unit = F.normalize(features.double())
+    spread = torch.full((num_classes,), torch.nan, dtype=torch.float64)
+    for j in range(num_classes):
+        members = unit[labels == j]
+        if len(members) > 1:
+            centre = F.normalize(members.sum(0), dim=0)
+            spread[j] = _degrees(members @ centre).mean()
+    return spread
+
+
+def nearest_anchor_angles(anchors: Tensor) -> Tensor:
+    """Angle in degrees from each class anchor to the nearest other one.
+
+    Shape:
+        anchors: (C, D), C >= 2; returns (C,) float64. At most 180 / pi arccos(-1 / (C - 1)) for all
+        of them at once: the angle of a simplex (96.4 for 10 classes).
+    """
+    unit = F.normalize(anchors.double())
+    cosine = (unit @ unit.T).fill_diagonal_(-2)
+    return _degrees(cosine.max(1).values)
+
+
+def overlap(features: Tensor, labels: Tensor, num_classes: int, k: int = 10) -> Tensor:
+    """Share of the k nearest neighbours (by angle, itself excluded) that have another label.
+
+    Compare classes only where they have equally many images, and more than k, such as in a
+    balanced test set: a class of n <= k images cannot have an overlap below 1 - (n - 1) / k.
+
+    Shape:
+        features: (N, D); labels: (N,); returns (C,) float64 in [0, 1], NaN for an absent class.
+
+    Raises:
+        GCLError: k is not in [1, N).
+    """
+    if not 1 <= k < len(features):
+        raise GCLError(f"k must be at least 1 and below the {len(features)} images, got {k}")
+    unit = F.normalize(features.double())
+    others = torch.empty(len(unit), dtype=torch.float64)
+    for start in range(0, len(unit), 1024):
+        rows = torch.arange(start, min(start + 1024, len(unit)))
+        cosine = unit[rows] @ unit.T
+        cosine[rows - start, rows] = -2
+        nearest = cosine.topk(k).indices
+        others[rows] = (labels[nearest] != labels[rows, None]).double().mean(1)
+    return torch.stack([others[labels == j].mean() for j in range(num_classes)])
+
+
+def group_means(values: Tensor, groups: Mapping[str, Sequence[int]]) -> dict[str, float]:
+    """Mean of (C,) values over the classes of each group, classes without a value left out."""
+    return {group: float(values[list(classes)].nanmean()) for group, classes in groups.items()}
+
+
+def _degrees(cosine: Tensor) -> Tensor:
+    return torch.rad2deg(torch.arccos(cosine.clamp(-1, 1)))

@@ -1,0 +1,221 @@
+"""Softmax saturation: the gradient on a logit, under a cloud, and in a trained network."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gcl_core.data.batches import clean_batches
+from gcl_core.errors import GCLError
+from gcl_core.losses.clouds import cloud_sizes
+from gcl_core.methods.objectives import GCL, Objective
+from gcl_core.training.two_stages import Run
+
+NODES = 64  # Gauss-Legendre points over |eps|: errors below 1e-5 up to a reach of 30
+SMOOTH_NODES = 32  # the Gumbel variable smooths what is integrated: errors below 1e-7
+STEP = 0.5  # of the trapezoidal rule over the Gumbel variable: its error is about 1e-8
+
+
+def softmax_gradient(logits: Tensor, target: Tensor) -> Tensor:
+    """Gradient of the cross-entropy of each sample with respect to its logits.
+
+    dL/dz_j = p_j - [j = y],  p = softmax(z)                                             (Eq. 2)
+
+    Shape:
+        logits: (N, C); target: (N,) int64; returns (N, C), each row adding up to 0.
+    """
+    gradient = logits.softmax(1)
+    gradient[torch.arange(len(target)), target] -= 1
+    return gradient
+
+
+def binary_gradient(difference: Tensor) -> Tensor:
+    """Gradient on the target logit when there are two classes, from d = z_y - z_j.
+
+    dL/dz_y = p_y - 1 = -1 / (1 + exp(d))                                               (Eq. 3)
+
+    Shape:
+        difference: any; returns the same, in (-1, 0).
+    """
+    return -torch.sigmoid(-difference)
+
+
+def cloud_quadrature(sigma: float = 1 / 3, nodes: int = NODES) -> tuple[Tensor, Tensor]:
+    """Points and weights that integrate over |eps|, eps ~ N(0, sigma^2) clamped to [-1, 1].
+
+    E g(|eps|) = sum_q weight_q g(point_q): Gauss-Legendre on the half-normal density, and one point
+    at 1 for the probability 2 Phi(-1 / sigma) that the clamp collects there (0.0027 for 1/3).
+
+    Shape:
+        returns two (nodes + 1,) float64 tensors; the weights add up to 1.
+
+    Raises:
+        GCLError: a negative sigma.
+    """
+    if not (math.isfinite(sigma) and sigma >= 0):
+        raise GCLError(f"sigma must be >= 0, got {sigma}")
+    if sigma == 0:
+        return torch.zeros(1, dtype=torch.float64), torch.ones(1, dtype=torch.float64)
+    end = min(1.0, 9 * sigma)  # beyond 9 sigma lies 2e-19
+    x, weight = (torch.from_numpy(a) for a in np.polynomial.legendre.leggauss(nodes))
+    point = end / 2 * (x + 1)
+    density = math.sqrt(2 / math.pi) / sigma * torch.exp(-((point / sigma) ** 2) / 2)
+    inside = math.erf(end / sigma / math.sqrt(2))
+    mass = weight * density * end / 2
+    mass *= inside / mass.sum()
+    ends = torch.tensor([1.0, 1 - inside], dtype=torch.float64)
+    return torch.cat([point, ends[:1]]), torch.cat([mass, ends[1:]])
+
+
+def expected_binary_gradient(
+    difference: Tensor, target_reach: float, other_reach: float = 0.0, sigma: float = 1 / 3
+) -> Tensor:
+    """Mean over the clouds of the gradient on the target logit, for two classes (Eq. 3 and 10).
+
+    E dL/dz_y = E[-1 / (1 + exp(d - r_y |eps_y| + r_j |eps_j|))],   eps independent
+
+    The reach r = s k delta is how far a full cloud lowers a logit: scale, noise multiplier, size.
+    Published code draws one eps for each class; whether the paper means that or one shared eps is
+    not clear from Eq. 10. With one reach 0, as for the head class, the two are the same.
+
+    Args:
+        difference: clean logit difference d = z_y - z_j, any shape; that of the result.
+        target_reach, other_reach: r_y and r_j, in units of the logit.
+        sigma: standard deviation of eps before the clamp.
+    """
+    point, weight = cloud_quadrature(sigma)
+    clean = difference.double()[..., None, None]
+    clouded = clean - target_reach * point[:, None] + other_reach * point
+    mean = (binary_gradient(clouded) * weight[:, None] * weight).sum((-1, -2))
+    return mean.to(difference.dtype)
+
+
+def expected_target_gradient(
+    logits: Tensor, target: Tensor, reach: Tensor, sigma: float = 1 / 3
+) -> Tensor:
+    """E[1 - p_y] under independent clouds on all classes, by quadrature.
+
+    With z_j lowered by r_j |eps_j|, softmax gives the chance that class y is the largest of z_j
+    plus independent Gumbel noise. The eps_j are independent too, so that with the mean distribution
+    function G_j(t) = E exp(-exp(z_j - r_j |eps_j| - t)) of class j
+
+        E[1 - p_y] = integral of prod_j G_j(t) * sum_{j != y} G_j'(t) / G_j(t) dt.
+
+    One integral over t and one over each |eps_j| thus replace one over all eps together.
+
+    Args:
+        logits: (N, C) clean logits; a margin, if any, already taken off.
+        target: (N,) int64.
+        reach: (C,) r_j >= 0; all zero gives 1 - p_y itself.
+        sigma: standard deviation of eps before the clamp.
+
+    Returns:
+        (N,) float64.
+    """
+    clean, reach = logits.detach().double().cpu(), reach.double().cpu()
+    if not bool((reach > 0).any()) or sigma == 0:
+        return -softmax_gradient(clean, target).gather(1, target[:, None])[:, 0]
+    point, weight = cloud_quadrature(sigma, SMOOTH_NODES)
+    drop = reach[:, None] * point  # (C, Q)
+    # Below `low` the product of the G_j is nothing; beyond `high` the densities are below e^-40.
+    low = float((clean - reach).max(1).values.min()) - 6
+    high = float(clean.max()) + 40
+    grid = torch.arange(low, high + STEP, STEP, dtype=torch.float64)
+    rows = max(1, 2**22 // (len(grid) * len(point)))
+    parts = [
+        _lost(z, y, drop, weight, grid)
+        for z, y in zip(clean.split(rows), target.cpu().split(rows), strict=True)
+    ]
+    return torch.cat(parts)
+
+
+def _lost(logits: Tensor, target: Tensor, drop: Tensor, weight: Tensor, grid: Tensor) -> Tensor:
+    """The integral of `expected_target_gradient` for some rows."""
+    log_all = torch.zeros(len(logits), len(grid), dtype=torch.float64)
+    rates = torch.zeros_like(log_all)
+    for j in range(logits.shape[1]):  # a loop over the classes keeps the memory small
+        u = logits[:, j, None, None] - drop[j] - grid[:, None]  # (N, T, Q)
+        rate = u.exp()
+        below = torch.exp(-rate)  # chance that class j stays below t, for each |eps|
+        mean = (below * weight).sum(-1).clamp_min(1e-300)
+        slope = torch.where(below > 0, rate * below, 0.0)
+        log_all += mean.log()
+        others = (target != j)[:, None]
+        rates += torch.where(others, (slope * weight).sum(-1) / mean, 0.0)
+    return (log_all.exp() * rates).sum(1) * STEP
+
+
+@dataclass(frozen=True)
+class Saturation:
+    """How much gradient the training images of each class still give.
+
+    Attributes:
+        gradient: (N,) 1 - p_y of each training image, or its mean over the clouds.
+        mean: (C,) mean of `gradient` over the images of a class.
+        active: (C,) share of a class's images whose `gradient` is above `threshold`.
+        share: (C,) share of the class in the sum of `gradient` over all images.
+        threshold: the one that was asked for.
+    """
+
+    gradient: Tensor
+    mean: Tensor
+    active: Tensor
+    share: Tensor
+    threshold: float
+
+
+@torch.no_grad()
+def training_logits(run: Run) -> Tensor:
+    """Clean logits of a run's training images, without augmentation: (N, C).
+
+    The outputs times the scale of the last stage's objective, if it has one: s cos theta for GCL.
+    """
+    dataset, network, cpu = run.dataset, run.network, torch.device("cpu")
+    outputs = torch.cat([network(b) for b in clean_batches(dataset.train_images, dataset, cpu)])
+    return outputs * getattr(_objective(run), "scale", 1.0)
+
+
+def cloud_reach(run: Run) -> Tensor:
+    """r_j = s k delta_j of a run's last objective, (C,) float64; zeros unless that is GCL."""
+    objective, counts = _objective(run), run.dataset.class_counts
+    if not isinstance(objective, GCL):
+        return torch.zeros(len(counts), dtype=torch.float64)
+    sizes = cloud_sizes(counts, objective.strategy, objective.exponent)
+    return sizes * objective.scale * objective.noise_multiplier
+
+
+def _objective(run: Run) -> Objective:
+    return (run.settings.stage2 or run.settings.stage1).objective
+
+
+@torch.no_grad()
+def saturation(run: Run, *, cloud: bool = False, threshold: float = 0.01) -> Saturation:
+    """1 - p_y of a run's training images, without augmentation and mixup, under its last objective.
+
+    The logits are `training_logits`. What other objectives do to them is left out, as is every
+    focal factor.
+
+    Args:
+        run: a finished run.
+        cloud: mean over the clouds (and with the margin) of GCL instead of clean logits; changes
+            nothing for other objectives.
+        threshold: an image counts as active above it. 0.01 is a choice of this study: the image
+            gives less than a hundredth of the largest gradient there is.
+    """
+    dataset, labels, objective = run.dataset, run.dataset.train_labels, _objective(run)
+    outputs = training_logits(run)
+    reach, sigma = torch.zeros(dataset.num_classes), 0.0
+    if cloud and isinstance(objective, GCL):
+        reach, sigma = cloud_reach(run), objective.sigma
+        outputs[torch.arange(len(labels)), labels] -= objective.scale * objective.margin
+    gradient = expected_target_gradient(outputs, labels, reach, sigma)
+    counts = torch.bincount(labels, minlength=dataset.num_classes)
+
+    def by_class(values: Tensor) -> Tensor:
+        return torch.zeros(len(counts)).double().index_add_(0, labels, values.double())
+
+    total = by_class(gradient)
+    active = by_class(gradient > threshold) / counts
+    return Saturation(gradient, total / counts, active, total / total.sum(), threshold)

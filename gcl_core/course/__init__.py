@@ -1,0 +1,1 @@
+"""What the notebooks are made with, and what executes and copies them."""

@@ -1,0 +1,176 @@
+"""Sliders where somebody can move them, and a plain figure everywhere else."""
+
+import base64
+import html
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ipywidgets
+from IPython.core.getipython import get_ipython
+from IPython.display import display
+from matplotlib.figure import Figure
+
+from gcl_core.course.notebook import png_of, show
+from gcl_core.errors import GCLError
+from gcl_core.figures.looks import style
+
+
+@dataclass(frozen=True)
+class Slider:
+    """A number to move.
+
+    Attributes:
+        label: what stands beside it.
+        value: where it starts, and what a static figure shows.
+        low, high, step: its range.
+
+    Raises:
+        GCLError: a value out of the range, or a step that is not positive.
+    """
+
+    label: str
+    value: float
+    low: float
+    high: float
+    step: float
+
+    def __post_init__(self) -> None:
+        if not self.low <= self.value <= self.high:
+            raise GCLError(
+                f"slider {self.label!r} must start in [{self.low:g}, {self.high:g}], "
+                f"got {self.value:g}"
+            )
+        if not self.step > 0:
+            raise GCLError(f"slider {self.label!r} needs a step > 0, got {self.step:g}")
+
+    def widget(self) -> ipywidgets.Widget:
+        return ipywidgets.FloatSlider(
+            value=self.value,
+            min=self.low,
+            max=self.high,
+            step=self.step,
+            readout_format=".4",
+            **_layout(self.label),
+        )
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of a few values, on a slider.
+
+    Attributes:
+        label: what stands beside it.
+        value: where it starts, and what a static figure shows.
+        options: all values, in order.
+
+    Raises:
+        GCLError: a value that is not among the options.
+    """
+
+    label: str
+    value: Any
+    options: Sequence[Any]
+
+    def __post_init__(self) -> None:
+        if self.value not in self.options:
+            allowed = ", ".join(map(str, self.options))
+            raise GCLError(f"choice {self.label!r} must be one of {allowed}; got {self.value!r}")
+
+    def widget(self) -> ipywidgets.Widget:
+        return ipywidgets.SelectionSlider(
+            value=self.value,
+            options=[(_text(option), option) for option in self.options],
+            **_layout(self.label),
+        )
+
+
+def is_live() -> bool:
+    """Whether somebody is at this notebook who can move a slider.
+
+    A front end for people can also answer `input()`, and says so with each cell that it wants run
+    (`allow_stdin` in Jupyter's messages). What runs notebooks unattended says that it cannot:
+    papermill, nbconvert and all else that is made with nbclient. Outside of Jupyter: no.
+    """
+    kernel = getattr(get_ipython(), "kernel", None)
+    if kernel is None:
+        return False
+    return bool(kernel.get_parent("shell").get("content", {}).get("allow_stdin", False))
+
+
+def explore(
+    draw: Callable[..., Figure],
+    name: str,
+    alt: str,
+    folder: Path | None,
+    **controls: Slider | Choice,
+) -> None:
+    """Display `draw(**values)`, with a slider for each value where somebody can move it.
+
+    Otherwise, as under papermill and nbconvert, this is `show` of the figure at the starting
+    values: a plain picture. A live notebook has that picture too, beside the widgets, for whoever
+    opens the saved file without a kernel.
+
+    Args:
+        draw: a figure from values, without side effects; drawn anew at every move.
+        name: file name of the figure without suffix.
+        alt: what a reader who does not see it should know; the values are added to it.
+        folder: see `gcl_core.course.notebook.show`.
+        controls: by the names that `draw` has for them.
+    """
+    values = {key: control.value for key, control in controls.items()}
+    figure = draw(**values)
+    alt_now = _described(alt, controls, values)
+    if not is_live():
+        show(figure, name, alt_now, folder, {"values": values})
+        return
+    widgets = {key: control.widget() for key, control in controls.items()}
+    picture = ipywidgets.HTML(_picture(figure, alt_now))
+    places = [axes.get_position(original=True) for axes in figure.axes]
+
+    def redraw(change: object) -> None:
+        now = {key: widget.value for key, widget in widgets.items()}
+        try:
+            moved = draw(**now)
+            # Panels stay where they are, which spares half of the time as well.
+            moved.set_layout_engine("none")
+            for axes, place in zip(moved.axes, places, strict=True):
+                axes.set_position(place)
+            picture.value = _picture(moved, _described(alt, controls, now))
+        except Exception as error:  # else it is only in the kernel's log, and the picture is stale
+            picture.value = f"<pre>{html.escape(f'{type(error).__name__}: {error}')}</pre>"
+
+    for widget in widgets.values():
+        widget.observe(redraw, "value")
+    row = ipywidgets.HBox(list(widgets.values()), layout=ipywidgets.Layout(flex_flow="row wrap"))
+    bundle = ipywidgets.VBox([row, picture])._repr_mimebundle_()
+    still = base64.b64encode(png_of(figure)).decode()
+    display({**bundle, "image/png": still}, metadata={"image/png": {"alt": alt_now}}, raw=True)
+
+
+def _layout(label: str) -> dict[str, Any]:
+    return {
+        "description": label,
+        "style": {"description_width": "initial"},
+        "layout": ipywidgets.Layout(width="24em"),
+    }
+
+
+def _text(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, int | float) else str(value)
+
+
+def _described(alt: str, controls: dict[str, Slider | Choice], values: dict[str, Any]) -> str:
+    now = ", ".join(f"{controls[key].label} = {_text(value)}" for key, value in values.items())
+    return f"{alt} Shown: {now}."
+
+
+def _picture(figure: Figure, alt: str) -> str:
+    """An <img> that holds the figure, quick to make: its bytes are not meant to be kept."""
+    png = io.BytesIO()
+    with style():
+        figure.savefig(png, format="png", dpi=80, pil_kwargs={"compress_level": 1})
+    data = base64.b64encode(png.getvalue()).decode()
+    return f'<img alt="{html.escape(alt)}" src="data:image/png;base64,{data}">'

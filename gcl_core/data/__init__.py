@@ -1,0 +1,1 @@
+"""Images, how many of each class, which are drawn, and the batches made of them."""

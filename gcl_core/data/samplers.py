@@ -1,0 +1,226 @@
+"""Which training images an epoch shows: instance-, class-, effective-number-, CBEN-balanced, ...
+
+All are `torch.utils.data.Sampler`s over `labels`; they differ in one line, the sampling weight
+of a class. With n_j images in class j and rho_j the weight of one image of it,
+
+    P(class j) = n_j rho_j / sum_i n_i rho_i,      images of a class equally likely.
+
+Drawing the class first and then the image keeps every step O(N log C) and vectorised, with no limit
+on N (`torch.multinomial` stops at 2^24 images).
+"""
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+from torch.utils.data import Sampler
+
+from gcl_core.data.imbalance import class_counts_of
+from gcl_core.errors import GCLError
+from gcl_core.losses.clouds import cloud_sizes
+
+
+class _BalancedSampler(Sampler[int]):
+    """Draws images with replacement, image i with probability `weights[i]`.
+
+    Attributes:
+        class_counts: (C,) int64, images of each class; C is the largest label + 1.
+        class_probabilities: (C,) float64, summing to 1; 0 for a label that does not occur.
+        weights: (N,) float64, summing to 1; the probability of each image in one draw.
+    """
+
+    def __init__(
+        self,
+        labels: Tensor | Sequence[int],
+        *,
+        num_samples: int | None = None,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        labels = torch.as_tensor(labels).cpu().flatten()
+        if len(labels) and (labels.is_floating_point() or labels.dtype == torch.bool):
+            raise GCLError(f"labels must be integers, got {labels.dtype}")
+        labels = labels.long()  # torch takes uint8 for a mask, and no other short type, as an index
+        self.class_counts = class_counts_of(labels)
+        if num_samples is not None and num_samples < 1:
+            raise GCLError(f"num_samples must be at least 1, got {num_samples}")
+        self.num_samples = len(labels) if num_samples is None else num_samples
+        self.generator = generator
+        counts = self.class_counts.double()
+        present = counts > 0
+        mass = torch.zeros_like(counts)
+        mass[present] = counts[present] * self._image_weights(counts[present])
+        self.class_probabilities = mass / mass.sum()
+        self.weights = (self.class_probabilities / counts.clamp(min=1))[labels]
+        self._by_class = torch.argsort(labels, stable=True)
+        self._start = self.class_counts.cumsum(0) - self.class_counts
+
+    def _image_weights(self, counts: Tensor) -> Tensor:
+        """Weight rho_j of one image of each class, up to a factor; counts (C,) are positive."""
+        raise NotImplementedError
+
+    def draw(self) -> Tensor:
+        """One epoch of image indices, (num_samples,) int64."""
+        uniform = torch.rand(2, self.num_samples, dtype=torch.float64, generator=self.generator)
+        edges = self.class_probabilities.cumsum(0)
+        edges[-1] = 1.0  # a sum rounded below 1 must not let a draw fall past the last class
+        classes = torch.searchsorted(edges, uniform[0], right=True)
+        within = (uniform[1] * self.class_counts[classes]).long()
+        return self._by_class[self._start[classes] + within]
+
+    def __iter__(self) -> Iterator[int]:
+        yield from self.draw().tolist()
+
+    def __len__(self) -> int:
+        return self.num_samples
+
+
+class InstanceBalancedSampler(_BalancedSampler):
+    """Every image equally often: the ordinary shuffled epoch, without replacement; rho_j = 1.
+
+    `num_samples` above N starts a further shuffle (Kang et al. 2020, "instance-balanced").
+    """
+
+    def _image_weights(self, counts: Tensor) -> Tensor:
+        return torch.ones_like(counts)
+
+    def draw(self) -> Tensor:
+        """One epoch of image indices, (num_samples,) int64, a permutation when that is N."""
+        total = len(self.weights)
+        rounds = -(-self.num_samples // total)
+        shuffles = [torch.randperm(total, generator=self.generator) for _ in range(rounds)]
+        return torch.cat(shuffles)[: self.num_samples]
+
+
+class ClassBalancedSampler(_BalancedSampler):
+    """Every class equally often; rho_j = 1 / n_j (Kang et al. 2020, "class-balanced")."""
+
+    def _image_weights(self, counts: Tensor) -> Tensor:
+        return 1 / counts
+
+
+class SquareRootSampler(_BalancedSampler):
+    """Classes by the square root of their size; rho_j = n_j^(-1/2) (Kang et al. 2020)."""
+
+    def _image_weights(self, counts: Tensor) -> Tensor:
+        return counts**-0.5
+
+
+class ReversedSampler(_BalancedSampler):
+    """Rare classes most often, P(class j) = (1 / n_j) / sum_i (1 / n_i); rho_j = n_j^(-2).
+
+    The sampler of BBN's re-balancing branch (Zhou et al. 2020).
+    """
+
+    def _image_weights(self, counts: Tensor) -> Tensor:
+        return counts**-2.0
+
+
+def effective_weights(counts: Tensor, beta: Tensor | float) -> Tensor:
+    """rho_j = (1 - beta_j) / (1 - beta_j^n_j), exact for beta near 1.
+
+    Shape:
+        counts: (C,) float64, positive; beta: (C,) or one for all, in [0, 1); returns (C,).
+    """
+    beta = torch.as_tensor(beta, dtype=torch.float64)
+    return (1 - beta) / -torch.expm1(counts * torch.log(beta))
+
+
+class EffectiveNumberSampler(_BalancedSampler):
+    """Classes in proportion to n_j / effective number; rho_j = (1 - beta) / (1 - beta^n_j).
+
+    Args:
+        labels: (N,) integers.
+        beta: in [0, 1); 0 is instance-balanced, beta -> 1 is class-balanced. Default 0.9999, the
+            value of Cui et al. (2019) for CIFAR.
+        num_samples: length of an epoch, N by default.
+        generator: source of randomness; None is torch's default generator.
+    """
+
+    def __init__(
+        self,
+        labels: Tensor | Sequence[int],
+        beta: float = 0.9999,
+        *,
+        num_samples: int | None = None,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        if not 0 <= beta < 1:
+            raise GCLError(f"beta must be in [0, 1), got {beta}")
+        self.beta = beta
+        super().__init__(labels, num_samples=num_samples, generator=generator)
+
+    def _image_weights(self, counts: Tensor) -> Tensor:
+        return effective_weights(counts, self.beta)
+
+
+def check_cben(a: float, b: float) -> None:
+    """Refuse an a, or an a + b, that is no beta: see `CBENSampler`."""
+    if not (0 <= a < 1 and 0 <= a + b < 1):
+        raise GCLError(f"a and a + b must be in [0, 1), got a = {a}, b = {b}")
+
+
+class CBENSampler(_BalancedSampler):
+    """Class-based effective number (Eq. 13 and 14): beta grows with the cloud size of the class.
+
+        beta_j = a + b * delta_j,   delta = cloud_sizes(class_counts)
+        rho_j = (1 - beta_j) / (1 - beta_j^n_j)
+
+    Args:
+        labels: (N,) integers.
+        a: beta of the head class, in [0, 1). Default 0.9999: the published code; the paper's own
+            value is not known.
+        b: range of beta, with a + b in [0, 1). Default 1e-5: the published code. At these values
+            the probabilities differ from `EffectiveNumberSampler(beta=a)` by less than 0.1 %.
+        num_samples: length of an epoch, N by default.
+        generator: source of randomness; None is torch's default generator.
+    """
+
+    def __init__(
+        self,
+        labels: Tensor | Sequence[int],
+        a: float = 0.9999,
+        b: float = 1e-5,
+        *,
+        num_samples: int | None = None,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        check_cben(a, b)
+        self.a, self.b = a, b
+        super().__init__(labels, num_samples=num_samples, generator=generator)
+
+    def _image_weights(self, counts: Tensor) -> Tensor:
+        sizes = cloud_sizes(counts) if len(counts) > 1 else torch.zeros_like(counts)
+        return effective_weights(counts, self.a + self.b * sizes)
+
+
+def cben_shares(class_counts: Sequence[int] | Tensor, a: float = 0.9999, b: float = 1e-5) -> Tensor:
+    """Share of each class in what `CBENSampler` draws, (C,) float64, without labels.
+
+    Args:
+        class_counts: (C,) images of each class, all positive.
+        a, b: as for `CBENSampler`; b = 0 is `EffectiveNumberSampler` with beta = a.
+    """
+    counts = torch.as_tensor(class_counts, dtype=torch.float64)
+    mass = counts * effective_weights(counts, a + b * cloud_sizes(counts))
+    return mass / mass.sum()
+
+
+def cben_departure(
+    class_counts: Sequence[int] | Tensor, a: float, steps: Sequence[float]
+) -> Tensor:
+    """How far `cben_shares` is from b = 0 for each b, (n,): the largest |share / share at 0 - 1|.
+
+    Args:
+        class_counts: (C,) images of each class, all positive.
+        a: beta of the head, in [0, 1).
+        steps: (n,) values of b; one that a + b reaches 1 with gives NaN.
+    """
+    plain = cben_shares(class_counts, a, 0.0)
+    return torch.stack(
+        [
+            (cben_shares(class_counts, a, b) / plain - 1).abs().max()
+            if a + b < 1
+            else torch.tensor(torch.nan, dtype=torch.float64)
+            for b in steps
+        ]
+    )

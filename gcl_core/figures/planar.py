@@ -1,0 +1,142 @@
+"""Figures of an embedding in the plane, drawn as it is: features, anchors, arcs, clouds."""
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Wedge
+from torch import Tensor
+
+from gcl_core.analysis.planar import FewDigits, Plane, boundaries, class_accuracies, directions
+from gcl_core.data.imbalance import class_groups
+from gcl_core.figures.looks import GROUP_COLOURS, style
+
+RIM = 2.0  # of the picture, in median lengths of a training feature
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A plane with what the loss does to its logits in training.
+
+    Attributes:
+        plane: what is drawn.
+        margins: C mean shifts of the cosines, dashed as the boundary they make; None: none.
+        clouds: C full clouds k delta_j, drawn as fans as dense as |eps| is likely; None: none.
+    """
+
+    plane: Plane
+    margins: Sequence[float] | None = None
+    clouds: Sequence[float] | None = None
+
+
+def planes(
+    data: FewDigits, panels: Mapping[str, Trained], columns: int = 3, size: float = 3.5
+) -> Figure:
+    """Embeddings in the plane beside each other, every direction and every margin in true size.
+
+    Dots are training images and pale crosses test images; arrows are the anchors, the rim is the
+    class that a direction is given to, with its test accuracy. Lengths are in units of the median
+    training feature; what lies beyond the rim is drawn on it, in its direction.
+
+    Args:
+        data: counts and labels.
+        panels: what is drawn, by title.
+        columns: panels in a row.
+        size: width of a panel, in inches.
+    """
+    colours = [""] * len(data.class_names)
+    for group, members in class_groups(data.class_counts).items():
+        for j in members:
+            colours[j] = GROUP_COLOURS[group]
+    with style():
+        rows = -(-len(panels) // columns)
+        figure = Figure(figsize=(size * columns, (size + 0.1) * rows + 0.4))
+        every = np.atleast_1d(figure.subplots(rows, columns)).flatten()
+        for axes in every[len(panels) :]:
+            axes.set_axis_off()
+        for axes, (title, trained) in zip(every, panels.items(), strict=False):
+            _plane(axes, data, trained, colours)
+            axes.set_title(title)
+        _key(figure, data, colours)
+        return figure
+
+
+def _plane(axes: Axes, data: FewDigits, trained: Trained, colours: Sequence[str]) -> None:
+    plane = trained.plane
+    unit = float(plane.train.norm(dim=1).median())
+    for boundary in boundaries(plane.anchors):
+        _boundary(axes, boundary.angle, "-")
+        both = boundary.first, boundary.second
+        if trained.clouds is not None:
+            for j, sign in zip(both, (1, -1), strict=True):
+                sizes = sign * trained.clouds[j] * np.linspace(0, 1, 25)
+                _fan(axes, [boundary.moved(float(size)) for size in sizes], colours[j])
+        if trained.margins is not None:
+            shift = trained.margins[both[0]] - trained.margins[both[1]]
+            _boundary(axes, boundary.moved(shift), "--")
+        for j, start in ((both[0], boundary.angle - boundary.half), (both[1], boundary.angle)):
+            rim = Wedge((0, 0), RIM, start, start + boundary.half, width=0.1, color=colours[j])
+            rim.set_linewidth(0)
+            axes.add_patch(rim)
+    _points(axes, plane.test / unit, data.test_labels, colours, marker="x", s=16, lw=1, alpha=0.45)
+    dots = {"marker": "o", "s": 24, "ec": "white", "lw": 0.6, "zorder": 3}
+    _points(axes, plane.train / unit, data.train_labels, colours, **dots)
+    accuracies = class_accuracies(plane.test, data.test_labels, plane.anchors).tolist()
+    for j, angle in enumerate(np.radians(directions(plane.anchors).numpy())):
+        x, y = np.cos(angle), np.sin(angle)
+        arrow = {"arrowstyle": "-|>", "color": "black", "lw": 2, "shrinkA": 0, "shrinkB": 0}
+        axes.annotate(
+            "",
+            (0.96 * RIM * x, 0.96 * RIM * y),
+            (0.72 * RIM * x, 0.72 * RIM * y),
+            arrowprops=arrow,
+            zorder=4,
+        )
+        text = f"{data.class_names[j]}: {accuracies[j]:.0f} %"
+        look = {"color": colours[j], "weight": "bold", "va": "center"}
+        if abs(y) > 0.7:  # above or below the circle
+            axes.text(1.05 * RIM * x, np.copysign(1.22 * RIM, y), text, look, ha="center")
+        else:
+            axes.text(1.07 * RIM * x, 1.07 * RIM * y, text, look, ha="left" if x > 0 else "right")
+    axes.set(xlim=(-2.3, 3.4), ylim=(-2.7, 2.7), aspect="equal", xticks=[], yticks=[])
+    axes.grid(visible=False)
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+
+
+def _boundary(axes: Axes, angle: float, line: str) -> None:
+    x, y = np.cos(np.radians(angle)), np.sin(np.radians(angle))
+    axes.plot([0, RIM * x], [0, RIM * y], color="black", ls=line, lw=1.3, zorder=2)
+
+
+def _fan(axes: Axes, angles: Sequence[float], colour: str) -> None:
+    """Wedges from a boundary to where a full cloud moves it, as dense as |eps| is likely."""
+    for i, (one, other) in enumerate(itertools.pairwise(angles)):
+        likely = float(np.exp(-((3 * i / (len(angles) - 1)) ** 2) / 2))
+        low, high = sorted((one, other))
+        axes.add_patch(Wedge((0, 0), RIM, low, high, color=colour, alpha=0.5 * likely, lw=0))
+
+
+def _points(
+    axes: Axes, points: Tensor, labels: Tensor, colours: Sequence[str], **more: object
+) -> None:
+    length = points.norm(dim=1, keepdim=True).clamp(min=1e-12)
+    shown = points / length * length.clamp(max=RIM)
+    for j, colour in enumerate(colours):
+        x, y = shown[labels == j].T.numpy()
+        axes.scatter(x, y, color=colour, **{"zorder": 2, **more})  # type: ignore[arg-type]
+
+
+def _key(figure: Figure, data: FewDigits, colours: Sequence[str]) -> None:
+    handles = [mpl.lines.Line2D([], [], color=c, marker="s", ls="", ms=10) for c in colours]
+    handles += [
+        mpl.lines.Line2D([], [], color="0.3", marker=marker, ls="", ms=7) for marker in ("o", "x")
+    ]
+    classes = zip(data.class_names, data.class_counts, strict=True)
+    labels = [f"{name}: {count} images" for name, count in classes] + ["training", "test"]
+    compact = {"handletextpad": 0.1, "columnspacing": 1.0, "fontsize": 12}
+    figure.legend(handles, labels, loc="outside lower center", ncols=5, frameon=False, **compact)

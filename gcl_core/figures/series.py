@@ -1,0 +1,37 @@
+"""Values along x with their spread and their look: what every line of a figure is made of."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from gcl_core.figures.looks import Look
+from gcl_core.training.two_stages import Run
+
+
+@dataclass(frozen=True)
+class Series:
+    """Values by class, epoch or anything else along x, with their spread.
+
+    Attributes:
+        look: label, colour and line style.
+        values: (n,).
+        spread: (n,) half height of the band around them, such as a standard deviation.
+    """
+
+    look: Look
+    values: Sequence[float]
+    spread: Sequence[float] | None = None
+
+
+def over_seeds(look: Look, rows: Sequence[Sequence[float]]) -> Series:
+    """Mean and standard deviation (n - 1) over runs of values (runs, n); one run has no spread."""
+    values = np.asarray(rows, dtype=float)
+    spread = values.std(0, ddof=1).tolist() if len(values) > 1 else None
+    return Series(look, values.mean(0).tolist(), spread)
+
+
+def curve(look: Look, runs: Sequence[Run], key: str) -> Series:
+    """A column of the metrics of several runs by epoch, both stages one after the other."""
+    rows = [[row[key] for folder in run.folders for row in folder.metrics] for run in runs]
+    return over_seeds(look, [[float(value) for value in row] for row in rows])

@@ -1,0 +1,446 @@
+"""The figures of the study: functions from data to a matplotlib Figure, in one visual language.
+
+Labels on the lines instead of legends, the same axes where things are compared; `looks` has the
+colours, `drawing` the pieces. No pyplot state is used.
+"""
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import matplotlib.ticker
+import numpy as np
+import seaborn as sns
+from matplotlib.figure import Figure
+from torch import Tensor
+
+import gcl_core
+from gcl_core.data.dataset import LongTailedDataset
+from gcl_core.figures.dark import in_dark
+from gcl_core.figures.drawing import (
+    by_class,
+    class_axis,
+    draw_counts,
+    draw_lines,
+    draw_map,
+    group_key,
+    label_ends,
+    legend_below,
+    short,
+)
+from gcl_core.figures.looks import METHOD_LOOKS, style
+from gcl_core.figures.series import Series, over_seeds
+from gcl_core.files import atomic_json, atomic_write
+from gcl_core.training.two_stages import Run
+
+
+def record_curves(records: Sequence[Mapping[str, Any]]) -> Figure:
+    """Training loss, top-1 and few-shot accuracy by epoch of run records that have a history.
+
+    One line for each method: the mean over its records.
+    """
+    titles = {"train_loss": "Training loss", "top1": "Top-1 (%)", "few": "Few-shot classes (%)"}
+
+    def line(method: str, key: str) -> Series:
+        rows = [
+            [float(row[key]) for stage in record["history"] for row in stage]
+            for record in records
+            if record["method"] == method
+        ]
+        return over_seeds(METHOD_LOOKS[method], rows)
+
+    methods = list(dict.fromkeys(record["method"] for record in records))
+    panels = {title: [line(method, key) for method in methods] for key, title in titles.items()}
+    two = [r["epochs"][0] for r in records if any(r["epochs"][1:])]
+    return training_curves(panels, stage2_starts=two[0] if two else None)
+
+
+def gradient_curves(differences: Sequence[float], curves: Sequence[Series]) -> Figure:
+    """Gradient on the target logit against the logit difference, one curve for each cloud.
+
+    Args:
+        differences: (n,) clean z_y - z_j along x.
+        curves: their values, 1 - p_y at each difference, and looks.
+    """
+    with style():
+        figure = Figure(figsize=(9, 4))
+        plain, logarithmic = figure.subplots(1, 2)
+        for axes in (plain, logarithmic):
+            draw_lines(axes, differences, curves)
+            axes.set_xlabel("clean logit difference $z_y - z_j$")
+        plain.set_title("Gradient $1 - p_y$")
+        logarithmic.set_title("The same, logarithmic")
+        logarithmic.set_yscale("log")
+        logarithmic.set_ylim(1e-6, 2)
+        label_ends(plain, differences, curves)
+        return figure
+
+
+def values_by_class(
+    dataset: LongTailedDataset,
+    panels: Mapping[str, Sequence[Series]],
+    *,
+    percent: bool = False,
+    floor: Mapping[str, float] | None = None,
+) -> Figure:
+    """One panel below the other, each with one line for each method over the classes, head first.
+
+    Args:
+        dataset: its class counts and groups are drawn along x.
+        panels: title and lines of each; every line has C values.
+        percent: whether all values are shares from 0 to 100, which then is the range of y.
+        floor: smallest value that is shown of panels that are logarithmic, by their title.
+    """
+    with style():
+        figure = Figure(figsize=(8.5, 1.2 + 2.7 * len(panels)))
+        every = np.atleast_1d(figure.subplots(len(panels), 1, sharex=True))
+        for axes, (title, lines) in zip(every, panels.items(), strict=True):
+            if floor and title in floor:
+                axes.set_yscale("log")
+                highest = max(max(series.values) for series in lines)
+                axes.set_ylim(floor[title], max(1.2, 1.3 * highest))
+            if percent:
+                axes.set_ylim(-3, 103)
+            by_class(axes, dataset, title, lines)
+        for axes in every[:-1]:
+            axes.set_xlabel("")
+        return figure
+
+
+def training_curves(
+    panels: Mapping[str, Sequence[Series]], stage2_starts: int | None = None
+) -> Figure:
+    """Panels side by side, each with one line for each method over the epochs.
+
+    Args:
+        panels: title and lines of each; lines may differ in length.
+        stage2_starts: epochs of stage 1, where a vertical line separates the stages.
+    """
+    with style():
+        figure = Figure(figsize=(3.3 * len(panels) + 0.6, 4))
+        every = np.atleast_1d(figure.subplots(1, len(panels)))
+        for axes, (title, lines) in zip(every, panels.items(), strict=True):
+            for series in lines:
+                draw_lines(axes, range(1, len(series.values) + 1), [series])
+            if stage2_starts:
+                axes.axvline(stage2_starts + 0.5, color="0.5", lw=1)
+                axes.annotate(
+                    "stage 2",
+                    (stage2_starts + 1, 0.99),
+                    xycoords=("data", "axes fraction"),
+                    va="top",
+                    size=10,
+                )
+            axes.set(title=title, xlabel="epoch")
+            if "%" in title:
+                axes.set_ylim(-3, 103)
+        legend_below(figure, next(iter(panels.values())))
+        return figure
+
+
+def sweeps(
+    x: Sequence[float],
+    xlabel: str,
+    panels: Mapping[str, Sequence[Series]],
+    ylabel: str = "test accuracy (%)",
+    *,
+    doubling: bool = False,
+) -> Figure:
+    """Percentages against a setting or the epoch, panels side by side with the same axes.
+
+    Args:
+        x: (n,) values of what is changed.
+        xlabel: what it is.
+        panels: title and lines of each; every line has n values.
+        ylabel: what the percentages are of.
+        doubling: equal steps along x are equal factors, from 1 on; 0 has its own place.
+    """
+    with style():
+        figure = Figure(figsize=(min(4.6, 11 / len(panels)) * len(panels) + 0.6, 4.2))
+        every = np.atleast_1d(figure.subplots(1, len(panels), sharey=True))
+        for axes, (title, lines) in zip(every, panels.items(), strict=True):
+            draw_lines(axes, x, lines, marker="o")
+            axes.set(title=title, xlabel=xlabel, ylim=(-3, 103))
+            if doubling:
+                axes.set_xscale("symlog", linthresh=1)
+                ticks = [at for at in (0, 1, 3, 10, 30, 100, 300) if at <= max(x)]
+                axes.set_xticks(ticks, map(str, ticks))
+                axes.xaxis.set_minor_locator(mpl.ticker.NullLocator())
+            label_ends(axes, x, lines)
+        every[0].set_ylabel(ylabel)
+        return figure
+
+
+def confusion_maps(
+    dataset: LongTailedDataset, confusions: Mapping[str, Sequence[Sequence[int]]]
+) -> Figure:
+    """Which class is taken for which, as heat maps side by side, head first.
+
+    Args:
+        dataset: its class names and groups.
+        confusions: title and (C, C) images by true (row) and predicted (column) class.
+    """
+    with style():
+        figure = Figure(figsize=(4.6 * len(confusions) + 0.8, 4.9))
+        every = np.atleast_1d(figure.subplots(1, len(confusions)))
+        names = [short(name) for name in dataset.class_names]
+        few = dataset.num_classes <= 20
+        for axes, (title, confusion) in zip(every, confusions.items(), strict=True):
+            images = np.asarray(confusion, dtype=float)
+            percent = 100 * images / np.maximum(images.sum(1, keepdims=True), 1)
+            texts = [[f"{share:.0f}" if share >= 0.5 else "" for share in row] for row in percent]
+            sns.heatmap(
+                percent,
+                ax=axes,
+                vmin=0,
+                vmax=100,
+                cmap="cividis",
+                square=True,
+                annot=texts if few else False,
+                fmt="",
+                annot_kws={"size": 10},
+                cbar=False,
+                xticklabels=names if few else False,
+                yticklabels=names if few else False,
+            )
+            axes.set(title=title, xlabel="predicted class", ylabel="true class, head to tail")
+            axes.tick_params(axis="y", rotation=0)
+            axes.grid(visible=False)
+        return figure
+
+
+def embedding_maps(
+    dataset: LongTailedDataset,
+    maps: Mapping[str, tuple[Tensor, Tensor]],
+    columns: int = 2,
+    size: float = 4.4,
+) -> Figure:
+    """t-SNE maps beside each other: the colour is the group, the figure drawn is the class.
+
+    Args:
+        dataset: its groups.
+        maps: title, and (N, 2) positions with their (N,) labels.
+        columns: maps in a row.
+        size: width of a map, in inches.
+    """
+    with style():
+        rows = -(-len(maps) // columns)
+        figure = Figure(figsize=(size * columns, (size - 0.1) * rows + 0.4))
+        every = np.atleast_1d(figure.subplots(rows, columns)).flatten()
+        for axes, (title, (positions, labels)) in zip(every, maps.items(), strict=False):
+            draw_map(axes, dataset, positions, labels)
+            axes.set_title(title)
+        for axes in every[len(maps) :]:
+            axes.set_axis_off()
+        group_key(figure, dataset)
+        return figure
+
+
+def dots(
+    groups: Mapping[str, Mapping[str, Sequence[float]]],
+    xlabel: str,
+    colour: str | Mapping[str, str] = "#D55E00",
+) -> Figure:
+    """One row for each variant: a dot for each seed, a bar for mean ± standard deviation.
+
+    Args:
+        groups: values of each seed, by the panel's title and the variant's name.
+        xlabel: what the values are; all panels share their axis.
+        colour: of everything, or by the variant's name.
+    """
+    with style():
+        sizes = [len(variants) for variants in groups.values()]
+        figure = Figure(figsize=(8.5, 0.75 * len(groups) + 0.42 * sum(sizes) + 0.6))
+        every = np.atleast_1d(
+            figure.subplots(len(groups), 1, sharex=True, height_ratios=[n + 0.6 for n in sizes])
+        )
+        for axes, (title, variants) in zip(every, groups.items(), strict=True):
+            for row, (name, values) in enumerate(variants.items()):
+                half = np.std(values, ddof=1) if len(values) > 1 else 0.0
+                own = colour if isinstance(colour, str) else colour[name]
+                axes.errorbar(
+                    [np.mean(values)], [row], xerr=[half], color=own, capsize=5, marker="D", ms=7
+                )
+                # At slightly different heights, so that equal values can be counted.
+                heights = row - 0.22 + np.linspace(-0.06, 0.06, len(values))
+                axes.plot(values, heights, "o", color=own, alpha=0.45, ms=5)
+            axes.set_yticks(range(len(variants)), list(variants))
+            axes.set_ylim(len(variants) - 0.4, -0.6)
+            axes.set_title(title)
+            axes.grid(axis="y", visible=False)
+        every[-1].set_xlabel(xlabel)
+        return figure
+
+
+def sampling_shares(
+    class_counts: Sequence[int],
+    shares: Mapping[str, Sequence[float]],
+    steps: Sequence[float],
+    apart: Mapping[str, Sequence[float]],
+) -> Figure:
+    """What samplers draw of each class, and how far two rules part as one value grows.
+
+    Args:
+        class_counts: (C,) training images, head first.
+        shares: percent of the draws by class, C values each, by the sampler's name; up to 4.
+        steps: (n,) values along the right panel, which is logarithmic.
+        apart: percent by which a share changes at most, n values each, by name; up to 3, which
+            look like the second to fourth of `shares`.
+    """
+    looks = (
+        ("#000000", "-", 5.0),
+        ("#D55E00", "--", 2.2),
+        ("#0072B2", "-.", 2.2),
+        ("#009E73", ":", 2.2),
+    )
+    with style():
+        figure = Figure(figsize=(9.5, 4.6))
+        left, right = figure.subplots(1, 2)
+        classes = range(len(class_counts))
+        for axes, x, lines, own in (
+            (left, classes, shares, looks),
+            (right, steps, apart, looks[1:]),
+        ):
+            for (name, values), (colour, line, width) in zip(lines.items(), own, strict=False):
+                pale = 0.3 if width > 3 else 1.0  # under the line that covers it
+                axes.plot(x, values, color=colour, ls=line, lw=width, alpha=pale, label=name)
+            axes.legend(fontsize=10.5, frameon=False)
+        names = [f"{j}\n{n}" if j % 3 == 0 else "" for j, n in enumerate(class_counts)]
+        left.set_xticks(classes, names)
+        left.set(title="Share of the draws (%)", xlabel="class and its training images")
+        left.set_ylim(0)
+        right.set(title="Largest relative change\nof a share from EN (%)", xlabel="$b$")
+        right.set(xscale="log", yscale="log")
+        return figure
+
+
+@dataclass(frozen=True)
+class PaperDot:
+    """A number of the paper and ours beside it.
+
+    Attributes:
+        label: of the row.
+        colour: of the row's method.
+        quoted: the paper's; None where it has none.
+        measured: ours; None where there is none.
+        spread: half length of the bar through ours.
+    """
+
+    label: str
+    colour: str
+    quoted: float | None
+    measured: float | None
+    spread: float | None = None
+
+
+def paper_dots(panels: Mapping[str, Sequence[PaperDot]]) -> Figure:
+    """Panels side by side with the same rows: the paper's numbers hollow, ours filled.
+
+    Args:
+        panels: by the label of their axis; the rows of all in the same order.
+    """
+    with style():
+        rows = [dot.label for dot in next(iter(panels.values()))]
+        figure = Figure(figsize=(9, 0.42 * len(rows) + 1.5))
+        every = np.atleast_1d(figure.subplots(1, len(panels), sharey=True))
+        for axes, (label, dots_of) in zip(every, panels.items(), strict=True):
+            for row, dot in enumerate(dots_of):
+                look: dict[str, Any] = {"color": dot.colour, "ls": ""}
+                if dot.quoted is not None:
+                    axes.plot(dot.quoted, row - 0.13, "o", ms=9, mfc="white", mew=2, **look)
+                if dot.measured is not None:
+                    axes.errorbar(
+                        dot.measured,
+                        row + 0.13,
+                        xerr=dot.spread,
+                        marker="D",
+                        ms=8,
+                        capsize=4,
+                        **look,
+                    )
+            axes.set_xlabel(label)
+            axes.margins(x=0.1)
+            axes.xaxis.set_major_locator(mpl.ticker.MaxNLocator(5, integer=True))
+        every[0].set_yticks(range(len(rows)), rows)
+        every[0].set_ylim(len(rows) - 0.4, -0.6)
+        keys = [
+            mpl.lines.Line2D([], [], color="black", ls="", marker="o", ms=9, mfc="white", mew=2),
+            mpl.lines.Line2D([], [], color="black", ls="", marker="D", ms=8),
+        ]
+        figure.legend(
+            keys,
+            ["printed in the paper (¹ quoted there)", "measured here"],
+            loc="outside lower center",
+            ncols=2,
+            frameon=False,
+        )
+        return figure
+
+
+def headline(
+    dataset: LongTailedDataset,
+    accuracies: Sequence[Series],
+    maps: Mapping[str, tuple[Tensor, Tensor]],
+) -> Figure:
+    """The study in five seconds: counts and accuracy by class above, two embeddings below.
+
+    Args:
+        dataset: the one of all panels.
+        accuracies: percent by class of the two methods, with their spread over seeds.
+        maps: as in `embedding_maps`, two of them.
+    """
+    with style():
+        figure = Figure(figsize=(9.5, 8.6))
+        (counts, accuracy), below = figure.subplots(2, 2, height_ratios=[0.8, 1])
+        draw_counts(counts, dataset.class_counts, dataset.groups)
+        counts.set_title("Training images by class")
+        counts.margins(y=0.1)
+        class_axis(counts, dataset, False, strip=False)
+        by_class(accuracy, dataset, "Accuracy by class (%)", accuracies, counts=False)
+        accuracy.set_ylim(-3, 103)
+        for axes, (title, (positions, labels)) in zip(below, maps.items(), strict=True):
+            draw_map(axes, dataset, positions, labels)
+            axes.set_title(title)
+        group_key(figure, dataset)
+        return figure
+
+
+def save_figure(
+    figure: Figure, folder: Path, name: str, about: Mapping[str, Any], *, dark: bool = False
+) -> None:
+    """Write `name.svg`, `name.png` (150 dpi) and `name.json`, each whole or not at all.
+
+    The same figure gives the same bytes: no date, and identifiers in the SVG from a fixed salt.
+
+    Args:
+        figure: made by a function of this module.
+        folder: is made if it is not there.
+        name: file name without suffix.
+        about: what the figure shows, as plain values; the version of gcl_core is added.
+        dark: also write `name-dark.svg` and `name-dark.png`, for dark pages; the figure stays dark.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for page in ("", "-dark") if dark else ("",):
+        with style():
+            if page:
+                in_dark(figure)
+            for suffix, metadata in (("svg", {"Date": None}), ("png", {"Software": None})):
+                data = io.BytesIO()
+                figure.savefig(data, format=suffix, dpi=150, metadata=metadata)
+                atomic_write(folder / f"{name}{page}.{suffix}", data.getvalue())
+    atomic_json(folder / f"{name}.json", {"gcl_core": gcl_core.__version__, **about})
+
+
+def about_runs(*groups: Sequence[Run]) -> dict[str, Any]:
+    """What the JSON beside a figure says of the runs in it: their folders' names and settings.
+
+    Data are named by their name and fingerprint; no path of this machine is in it.
+    """
+    last = {run.path.name: run.folders[-1] for runs in groups for run in runs}
+    return {"runs": {name: {**folder.about, **folder.identity} for name, folder in last.items()}}

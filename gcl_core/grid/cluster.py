@@ -1,0 +1,349 @@
+"""The steps of a grid on Dask distributed: a cluster of this machine, or one that is running.
+
+A worker is a process with one thread for tasks. A task is one step; it is handed to one worker when
+the step that it needs is done and that worker is idle, so that no worker waits for another, and the
+death of a worker is laid to the one step that it was at.
+"""
+
+import logging
+import tempfile
+import threading
+import time
+import traceback
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import CancelledError
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import dask
+import torch
+from distributed import Client, Future, KilledWorker, LocalCluster, wait
+from tqdm import tqdm
+
+from gcl_core.errors import GCLError
+from gcl_core.grid.cells import NotebookCell
+from gcl_core.grid.steps import Step
+from gcl_core.training.runs import RESULTS_VERSION
+
+log = logging.getLogger(__name__)
+
+ANSWER_SECONDS = 10  # for a scheduler to answer
+LOOK_SECONDS = 2.0  # between two looks for workers that have come
+ALONE_SECONDS = 60.0  # without any worker on this machine: Dask replaces one in a few
+DEATHS = 3  # of a worker in one step before the step is given up: Dask's own default
+
+
+def execute(
+    steps: Sequence[Step],
+    finished: Callable[[Step, str | None, int], None],
+    *,
+    workers: int,
+    threads: int = 1,
+    scheduler: str | None = None,
+    accelerator: str = "auto",
+) -> None:
+    """Do all steps, each after the one that it needs; a step that fails stops no other.
+
+    What failed is kept in `error.json` of its folder. Steps after it are left out.
+
+    Args:
+        finished: is told of every step as it ends, of what it failed with, else None, and how many
+            workers there are.
+        workers: processes of the cluster on this machine.
+        threads: threads that torch uses in each worker.
+        scheduler: address of a running cluster, instead of one on this machine.
+
+    Raises:
+        GCLError: the scheduler does not answer or went away, a worker that is there at the start is
+            unfit, or on this machine no worker is left.
+    """
+    waiting = {step.key: step for step in steps}
+    running: dict[Future[Any], tuple[Step, str]] = {}
+    deaths: Counter[str] = Counter()
+    with _client(min(workers, len(steps)), scheduler) as client:
+        crew = _Crew(client, scheduler)
+        while waiting or running:
+            with _answering(scheduler):
+                tasks = crew.look()
+                lost = _lost(running, tasks)
+                deaths.update(step.key for step in lost)
+                waiting |= {step.key: step for step in lost if deaths[step.key] <= DEATHS}
+                taken = {address for _, address in running.values()}
+                idle = [each for each, its in tasks.items() if not its and each not in taken]
+                under_way = [*waiting.values(), *lost, *(step for step, _ in running.values())]
+                ready = [step for step in waiting.values() if _ready(step, under_way)]
+                for step, address in zip(ready, idle, strict=False):
+                    del waiting[step.key]
+                    call, key = (step, threads, accelerator), _key(step, deaths[step.key])
+                    future = client.submit(do, *call, key=key, pure=False, workers=[address])
+                    running[future] = step, address
+                ended = _ended(running)
+            ended += [(s, deaths[s.key]) for s in lost if deaths[s.key] > DEATHS]
+            for step, answer in ended:
+                failure = _failure(step, answer)
+                if failure is not None:
+                    waiting = {k: s for k, s in waiting.items() if not _needs(s, step)}
+                finished(step, failure, max(1, len(tasks)))
+
+
+class _Crew:
+    """The workers that steps are given to: of a running cluster only those that are fit."""
+
+    def __init__(self, client: Client, scheduler: str | None) -> None:
+        self.client, self.scheduler = client, scheduler
+        self.fit: set[str] = set()
+        self.unfit: set[str] = set()
+        self.seen = time.monotonic()
+        if scheduler is None:
+            return
+        present = client.nthreads()
+        if not present:
+            log.info("the scheduler has no workers yet; waiting for them")
+        checked = _checked(client, present)
+        for reason in filter(None, checked.values()):
+            raise GCLError(reason)
+        self.fit = set(checked)
+
+    def look(self) -> dict[str, Sequence[Any]]:
+        """The fit workers that are there, and which tasks each of them has; tells who came or went.
+
+        Raises:
+            GCLError: on this machine none has been there for `ALONE_SECONDS`.
+        """
+        tasks: dict[str, Sequence[Any]] = self.client.processing()
+        if gone := self.fit - tasks.keys():
+            log.info("workers that went away: %d; others go on with what they were at", len(gone))
+        self.fit &= tasks.keys()
+        self.unfit &= tasks.keys()
+        new = tasks.keys() - self.fit - self.unfit
+        own = self.scheduler is None or not new
+        checked = dict.fromkeys(new) if own else _checked(self.client, new)
+        for address, reason in checked.items():
+            (self.fit if reason is None else self.unfit).add(address)
+            if reason is not None:
+                log.info("left out: %s", reason)
+        if self.fit or self.scheduler is not None:
+            self.seen = time.monotonic()
+        elif time.monotonic() - self.seen > ALONE_SECONDS:
+            raise GCLError(
+                "no worker is left on this machine, and none is started again; "
+                "the same command continues after the last saved epochs"
+            )
+        return {address: each for address, each in tasks.items() if address in self.fit}
+
+
+def _checked(client: Client, workers: Iterable[str]) -> dict[str, str | None]:
+    """Why workers of a running cluster cannot be used, None if they can; of those that answer."""
+    threads = client.nthreads()
+    versions = client.run(results_version, workers=list(workers), on_error="return")
+    found: dict[str, str | None] = {}
+    for address, version in versions.items():
+        number = threads.get(address, 1)
+        if isinstance(version, OSError):
+            continue  # it has gone again; the next look tells
+        if number != 1:
+            found[address] = f"worker {address} has {number} threads; start it with --nthreads 1"
+        elif isinstance(version, Exception):  # whatever importing can end with there
+            line = _first_line(version)
+            found[address] = f"worker {address} cannot import gcl_core: {line}"
+        elif version != RESULTS_VERSION:
+            found[address] = (
+                f"worker {address} has results version {version}, not {RESULTS_VERSION}; "
+                "install the same gcl_core there"
+            )
+        else:
+            found[address] = None
+    return found
+
+
+def do(step: Step, threads: int, accelerator: str) -> str | None:
+    """Do a step, in a worker; returns the first line of what it failed with, which is kept."""
+    torch.set_num_threads(threads)
+    # Its own is a semaphore of the system, which a worker that is killed would leave behind.
+    tqdm.set_lock(threading.RLock())
+    try:
+        _train_or_execute(step, accelerator)
+    except Exception as error:  # of any kind: the other steps have nothing to do with it
+        kind, line = type(error).__name__, _first_line(error)
+        try:
+            step.folder.fail(kind, line, traceback.format_exc())
+        except (GCLError, OSError) as second:
+            return f"{kind}: {line} (not kept: {_first_line(second)})"
+        return f"{kind}: {line}"
+    return None
+
+
+def _train_or_execute(step: Step, accelerator: str) -> None:
+    if isinstance(step.work, NotebookCell):
+        _execute_notebook(step, step.work)
+        return
+    from gcl_core.data.dataset import load_dataset
+    from gcl_core.training.two_stages import run, stage1_folder, stage2_folder
+
+    dataset = load_dataset(step.work.data)
+    folder = stage1_folder(step.work, dataset, step.folder.path.parent)
+    if step.work.stage2 is not None:
+        folder = stage2_folder(step.work.stage2, folder)
+    if folder.path != step.folder.path:
+        raise GCLError(
+            "images or version of gcl_core on the worker are not those that the grid was read with"
+        )
+    runs = step.folder.path.parent
+    run(step.work, runs, accelerator=accelerator, progress="none", dataset=dataset)
+
+
+def _execute_notebook(step: Step, cell: NotebookCell) -> None:
+    import papermill
+
+    from gcl_core.course.study import execute_notebook
+
+    folder = step.folder
+    known = papermill.inspect_notebook(cell.notebook)
+    # Its runs are shared with all others, and it has one worker to itself.
+    place = {"runs": str(folder.path.parent), "workers": 1}
+    parameters = {name: given for name, given in place.items() if name in known}
+    parameters |= {k: list(v) if isinstance(v, tuple) else v for k, v in cell.parameters}
+    with folder.opened():
+        if folder.result is None:
+            execute_notebook(cell.notebook, folder.path / cell.notebook.name, parameters)
+            folder.finish({"notebook": cell.notebook.name})
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [""])[0]
+
+
+def _key(step: Step, deaths: int) -> str:
+    # Another one after a death: Dask may still know the task that can go on nowhere.
+    again = f"-{deaths}" if deaths else ""
+    return f"gcl-{step.folder.path.parent}-{step.key}{again}"
+
+
+def _needs(step: Step, other: Step) -> bool:
+    return step.after is not None and step.after.key == other.key
+
+
+def _ready(step: Step, unfinished: Iterable[Step]) -> bool:
+    return not any(_needs(step, other) for other in unfinished)
+
+
+def _lost(running: dict[Future[Any], tuple[Step, str]], present: Iterable[str]) -> list[Step]:
+    """Steps whose worker is not there any more, taken out of `running`."""
+    gone = [
+        f for f, (_, worker) in running.items() if worker not in present and f.status != "error"
+    ]
+    return [running.pop(future)[0] for future in gone]
+
+
+def _ended(running: dict[Future[Any], tuple[Step, str]]) -> list[tuple[Step, Any]]:
+    """Steps that have ended, taken out of `running`, with what `do` returned or an exception.
+
+    Waits for one, but not for long: workers may have come.
+    """
+    if not running:
+        time.sleep(LOOK_SECONDS)
+        return []
+    try:
+        done = wait(list(running), LOOK_SECONDS, "FIRST_COMPLETED").done
+    except TimeoutError:
+        return []
+    ended = []
+    for future in done:
+        try:
+            answer = future.exception(LOOK_SECONDS) or future.result(LOOK_SECONDS)
+        except TimeoutError:  # its worker went away with the answer: `_lost` has it next
+            continue
+        ended.append((running.pop(future)[0], answer))
+    return ended
+
+
+def _failure(step: Step, answer: Any) -> str | None:
+    """What a step failed with; kept here if the worker did not live to do it.
+
+    Args:
+        answer: what `do` returned, an exception, or how many workers died at the step.
+    """
+    died = answer.allowed_failures + 1 if isinstance(answer, KilledWorker) else answer
+    if isinstance(died, int):
+        kind, line = "KilledWorker", f"{died} workers died at it"
+    elif isinstance(answer, BaseException):
+        kind, line = type(answer).__name__, _first_line(answer)
+    else:
+        return answer
+    step.folder.fail(kind, line, "")
+    return f"{kind}: {line}"
+
+
+@contextmanager
+def _answering(scheduler: str | None) -> Iterator[None]:
+    try:
+        yield
+    except (CancelledError, OSError, TimeoutError) as error:
+        raise GCLError(
+            f"the scheduler {scheduler or 'of this machine'} went away ({type(error).__name__}); "
+            "the same command continues after the last saved epochs"
+        ) from error
+
+
+@contextmanager
+def _client(workers: int, scheduler: str | None) -> Iterator[Client]:
+    with ExitStack() as stack:
+        stack.enter_context(_quiet())
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="gcl-dask-"))
+        stack.enter_context(
+            dask.config.set(
+                {
+                    "temporary-directory": folder,
+                    "distributed.comm.timeouts.connect": ANSWER_SECONDS,
+                    # Dask gives a worker up that is not back by then, however slow its start.
+                    "distributed.deploy.lost-worker-timeout": ALONE_SECONDS,
+                }
+            )
+        )
+        if scheduler is None:
+            scheduler_or_cluster: Any = stack.enter_context(
+                LocalCluster(
+                    n_workers=workers,
+                    threads_per_worker=1,
+                    host="127.0.0.1",
+                    # No dashboard; the rest of Dask's web server, which cannot be left out, at a
+                    # free port.
+                    dashboard_address=None,
+                    scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},
+                    memory_limit=0,  # as for a run without Dask; it would stop workers early
+                    silence_logs=logging.CRITICAL,
+                    local_directory=folder,
+                    preload=["gcl_core.grid.worker"],
+                )
+            )
+        else:
+            scheduler_or_cluster = scheduler
+        try:
+            client = Client(scheduler_or_cluster, timeout=ANSWER_SECONDS)
+        except (OSError, TimeoutError, ValueError) as error:
+            raise GCLError(
+                f"no scheduler answers at {scheduler} ({_first_line(error)}); "
+                "start one with: dask scheduler"
+            ) from error
+        stack.enter_context(client)
+        yield client
+
+
+def results_version() -> int:
+    """That of the process it is called in."""
+    return RESULTS_VERSION
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Dask tells every coming and going; what matters of it is told here in other words."""
+    names = [name for name in logging.root.manager.loggerDict if name.startswith("distributed")]
+    levels = {logging.getLogger(name): logging.getLogger(name).level for name in names}
+    for logger in levels:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        for logger, level in levels.items():
+            logger.setLevel(level)

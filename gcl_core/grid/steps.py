@@ -1,0 +1,236 @@
+"""What a grid has to do, step by step, how far each cell is, and how long the rest will take.
+
+A step is the work of one run folder: a stage of training, or a notebook. Cells that differ only in
+stage 2 share the step of stage 1.
+"""
+
+import csv
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import nbformat
+import torch
+
+from gcl_core.data.dataset import LongTailedDataset, load_dataset
+from gcl_core.errors import GCLError
+from gcl_core.files import load_json
+from gcl_core.grid.cells import Cell, NotebookCell, refuse_twins
+from gcl_core.methods.settings import DataSettings, Settings
+from gcl_core.training.runs import RunFolder
+from gcl_core.training.two_stages import stage1_folder, stage2_folder
+
+NO_IMAGES = torch.empty(0, dtype=torch.uint8)
+STATES = ("done", "running", "interrupted", "failed", "left")
+
+
+@dataclass(frozen=True)
+class Step:
+    """The work of one run folder.
+
+    Attributes:
+        name: of the first cell that needs it.
+        work: what `gcl_core.training.two_stages.run` is to run, without a stage 2 in the step of
+            stage 1; or the notebook to execute.
+        after: the step that has to be done before.
+    """
+
+    name: str
+    folder: RunFolder
+    work: Settings | NotebookCell
+    after: "Step | None" = None
+
+    @property
+    def key(self) -> str:
+        """Name of the folder; equal for equal work."""
+        return self.folder.path.name
+
+    @property
+    def epochs(self) -> int:
+        """Epochs that it trains in all."""
+        if isinstance(self.work, NotebookCell):
+            return 0
+        stage = self.work.stage2 or self.work.stage1
+        return 0 if stage.rebalance and not stage.rebalance.trains else stage.epochs
+
+
+@dataclass(frozen=True)
+class Job:
+    """A cell and its steps, the last of which has its result."""
+
+    cell: Cell | NotebookCell
+    steps: tuple[Step, ...]
+
+    @property
+    def folders(self) -> tuple[RunFolder, ...]:
+        return tuple(step.folder for step in self.steps)
+
+
+@dataclass(frozen=True)
+class State:
+    """How far a cell is: one of `STATES`, and what there is to say about it."""
+
+    kind: str
+    text: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.kind}: {self.text}" if self.text else self.kind
+
+
+def jobs_of(cells: Iterable[Cell | NotebookCell], runs: Path) -> list[Job]:
+    """The steps of every cell; one that several cells need is the same object in all of them.
+
+    Reads each data set once, as a run's folder is named by its images.
+
+    Raises:
+        GCLError: data that are missing or do not fit, or two cells that are the same run.
+    """
+    runs = runs.absolute()
+    described: dict[DataSettings, LongTailedDataset] = {}
+    steps: dict[str, Step] = {}
+    jobs = []
+    for cell in cells:
+        if isinstance(cell, NotebookCell):
+            wanted = [Step(cell.name, _notebook_folder(cell, runs), cell)]
+        else:
+            data = cell.settings.data
+            if data not in described:
+                try:
+                    described[data] = _without_images(load_dataset(data))
+                except GCLError as error:
+                    raise GCLError(f"{cell.name}: {error}") from error
+            wanted = _training(cell, described[data], runs)
+        own: list[Step] = []
+        for step in wanted:
+            after = own[0] if own else None
+            own.append(steps.setdefault(step.key, replace(step, after=after)))
+        jobs.append(Job(cell, tuple(own)))
+    refuse_twins([(job.cell.name, job.steps[-1].key) for job in jobs])
+    return jobs
+
+
+def state_of(job: Job) -> State:
+    """How far a cell is, from the files of its folders.
+
+    Raises:
+        GCLError: a damaged file.
+    """
+    if (job.folders[-1].path / "result.json").exists():
+        return State("done")
+    for step in job.steps:
+        if step.folder.in_use:
+            return State("running", _progress(step))
+    for step in job.steps:
+        if failure := step.folder.failure:
+            shared = step is not job.steps[-1]
+            return State("failed", f"stage 1 failed: {failure}" if shared else failure)
+    for step in reversed(job.steps):
+        if step.folder.epochs_done:
+            finished = (step.folder.path / "result.json").exists()
+            return State("left", "stage 1 is done") if finished else _interrupted(step)
+    return State("left")
+
+
+def steps_left(jobs: Iterable[Job]) -> list[Step]:
+    """Steps without a result, each once, of all cells that are neither done nor failed."""
+    ended = ("done", "failed")
+    steps = {s.key: s for job in jobs if state_of(job).kind not in ended for s in job.steps}
+    return [step for step in steps.values() if not (step.folder.path / "result.json").exists()]
+
+
+class Rates:
+    """Seconds of training for each image, from the `timing.csv` of every run in a folder.
+
+    A rate is that of the runs with the same network, precision, kind of stage and, if there are
+    some, the same objective.
+    """
+
+    def __init__(self, runs: Path) -> None:
+        found: dict[tuple[Any, ...], list[float]] = {}
+        for file in runs.glob("*/timing.csv"):
+            identity = load_json(file.parent / "settings.json").get("identity", {})
+            if "images" not in identity:
+                continue
+            with file.open() as stream:
+                seconds = [float(row["train_seconds"]) for row in csv.DictReader(stream)]
+            if seconds:
+                kind, objective = _kind(identity)
+                for key in (kind, (*kind, objective)):
+                    found.setdefault(key, []).append(median(seconds) / _images(identity))
+        self.rates = {key: median(each) for key, each in found.items()}
+
+    def seconds(self, step: Step) -> float | None:
+        """What is left of a step; None without a run to predict from. Evaluation is not in it."""
+        if isinstance(step.work, NotebookCell):
+            return None
+        left = max(0, step.epochs - step.folder.epochs_done)
+        if not left:
+            return 0.0
+        kind, objective = _kind(step.folder.identity)
+        rate = self.rates.get((*kind, objective), self.rates.get(kind))
+        return None if rate is None else rate * left * _images(step.folder.identity)
+
+
+def predicted(steps: Sequence[Step], rates: Rates, workers: int) -> tuple[float, int]:
+    """Seconds that so many workers need for the steps, and how many steps are not in that."""
+    costs = {step.key: rates.seconds(step) for step in steps}
+    known = {key: seconds for key, seconds in costs.items() if seconds is not None}
+    chains = [
+        known.get(step.key, 0.0) + (known.get(step.after.key, 0.0) if step.after else 0.0)
+        for step in steps
+    ]
+    total = max([sum(known.values()) / workers, *chains])
+    return total, len(costs) - len(known)
+
+
+def _training(cell: Cell, dataset: LongTailedDataset, runs: Path) -> list[Step]:
+    first = stage1_folder(cell.settings, dataset, runs)
+    made = [Step(cell.name, first, replace(cell.settings, stage2=None))]
+    if cell.settings.stage2 is not None:
+        second = stage2_folder(cell.settings.stage2, first)
+        made.append(Step(cell.name, second, cell.settings))
+    return made
+
+
+def _notebook_folder(cell: NotebookCell, runs: Path) -> RunFolder:
+    sources = [(c.cell_type, c.source) for c in nbformat.read(cell.notebook, 4).cells]
+    identity = {
+        "notebook": cell.notebook.name,
+        "cells": hashlib.sha256(json.dumps(sources).encode()).hexdigest()[:16],
+        "parameters": dict(cell.parameters),
+    }
+    return RunFolder(runs, identity, {"notebook": cell.notebook.name})
+
+
+def _without_images(dataset: LongTailedDataset) -> LongTailedDataset:
+    return replace(dataset, train_images=NO_IMAGES, test_images=NO_IMAGES)
+
+
+def _progress(step: Step) -> str:
+    if isinstance(step.work, NotebookCell):
+        return "notebook"
+    stage = 1 if step.after is None else 2
+    return f"stage {stage}, epoch {step.folder.epochs_done} of {step.epochs}"
+
+
+def _interrupted(step: Step) -> State:
+    return State("interrupted", _progress(step))
+
+
+def _images(identity: dict[str, Any]) -> int:
+    return sum(identity["images"]["class_counts"])
+
+
+def _kind(identity: dict[str, Any]) -> tuple[tuple[Any, ...], Any]:
+    """Network, precision and kind of stage of a folder; and its objective."""
+    stage = identity.get("stage2") or identity["stage1"]
+    rebalance = (stage["rebalance"] or {}).get("name")
+    on_images = rebalance in (None, "oltr") or stage["rebalance"].get("batch_norm") == "shifted"
+    return (
+        (identity["network"], identity["precision"], "stage2" in identity, on_images),
+        stage["objective"]["name"],
+    )

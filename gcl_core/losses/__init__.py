@@ -1,0 +1,1 @@
+"""Losses of outputs and labels: GCL, and what it is compared with."""

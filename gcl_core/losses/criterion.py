@@ -1,0 +1,90 @@
+"""What the losses of the compared methods share: checks, precision, eval mode and reduction."""
+
+import math
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gcl_core.errors import GCLError
+from gcl_core.losses.gcl import REDUCTIONS
+
+
+class Criterion(nn.Module):
+    """Base of a loss: a subclass gives `losses`, the value of each sample in training mode.
+
+    In eval mode every loss is the plain cross-entropy of scale * outputs: deterministic, from the
+    same outputs as the prediction argmax_j z_j, and comparable between methods. All is computed in
+    float32 (float64 for float64 outputs), also under autocast.
+
+    Args:
+        reduction: "mean", "sum", or "none" for (N,) values.
+        scale: factor > 0 of the outputs.
+        classes: C, or None where any number of classes is welcome.
+
+    Shape:
+        outputs: (N, C); target: (N,) int64 in [0, C).
+
+    Raises:
+        GCLError: an unknown reduction, a scale that is not positive, a wrong shape, and (on a CPU)
+            a target out of range. Outputs that are not finite give a loss that is not finite.
+    """
+
+    losses: Callable[..., Tensor]  # (scale * outputs, target, what is given instead of a draw)
+
+    def __init__(self, reduction: str, scale: float = 1.0, classes: int | None = None) -> None:
+        super().__init__()
+        if reduction not in REDUCTIONS:
+            raise GCLError(f"reduction {reduction!r} is unknown; allowed: {', '.join(REDUCTIONS)}")
+        if not (math.isfinite(scale) and scale > 0):
+            raise GCLError(f"scale must be > 0, got {scale}")
+        self.reduction, self.scale, self.classes = reduction, scale, classes
+
+    def forward(self, outputs: Tensor, target: Tensor) -> Tensor:
+        """The loss: () for "mean" and "sum", (N,) for "none"."""
+        return self._loss(outputs, target)
+
+    def _loss(self, outputs: Tensor, target: Tensor, *given: Tensor | None) -> Tensor:
+        columns = outputs.shape[1] if outputs.ndim == 2 else 0
+        if columns < 2 or columns != (self.classes or columns):
+            expected = f"(N, {self.classes})" if self.classes else "(N, C) with C >= 2"
+            raise GCLError(f"outputs must be {expected}, got {tuple(outputs.shape)}")
+        check_target(target, outputs)
+        logits = self.scale * precise(outputs)
+        if self.training:
+            losses = self.losses(logits, target, *given)
+        else:
+            losses = F.cross_entropy(logits, target, reduction="none")
+        return reduced(losses, self.reduction)
+
+
+def precise(outputs: Tensor) -> Tensor:
+    """float32, or float64 if they are, whatever the network computed in."""
+    return outputs if outputs.dtype == torch.float64 else outputs.float()
+
+
+def check_target(target: Tensor, outputs: Tensor) -> None:
+    """Refuse targets that are not one class of (N, C) outputs for each row.
+
+    The range is checked on a CPU only: a GPU is not made to wait.
+    """
+    rows, classes = outputs.shape
+    if target.shape != (rows,):
+        shapes = f"({rows},), got {tuple(target.shape)}"
+        raise GCLError(f"target must have one entry for each row, {shapes}")
+    if target.device.type == "cpu" and rows and not 0 <= target.min() <= target.max() < classes:
+        bad = target[(target < 0) | (target >= classes)][0]
+        raise GCLError(f"target must be in [0, {classes}), got {bad}")
+
+
+def check_number(name: str, given: float, high: float = math.inf) -> None:
+    """Refuse a number that is not in [0, high], or not finite."""
+    if not (math.isfinite(given) and 0 <= given <= high):
+        allowed = ">= 0" if high == math.inf else f"in [0, {high:g}]"
+        raise GCLError(f"{name} must be {allowed}, got {given}")
+
+
+def reduced(losses: Tensor, reduction: str) -> Tensor:
+    """(N,) losses as they are ("none"), or their "mean" or "sum"."""
+    return losses if reduction == "none" else getattr(losses, reduction)()

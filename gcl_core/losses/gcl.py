@@ -1,0 +1,258 @@
+"""GCLLoss: cross-entropy of Gaussian clouded logits."""
+
+import functools
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from gcl_core.errors import GCLError
+from gcl_core.losses.clouds import cloud_sizes
+
+REDUCTIONS = ("mean", "sum", "none")
+ROUNDING = 0.01  # a cosine may be this much above 1; bfloat16 rounds to 1 / 256
+BLOCK = 2**18  # values that are worked on at a time on a CPU: 1 MiB, so that they stay in its cache
+
+
+class GCLLoss(nn.Module):
+    """Cross-entropy in which each class's cosine is lowered by a random cloud, wide for the tail.
+
+        z_j = s (cos theta_j - k delta_j |eps_j| - m [j = y]),   eps_j ~ N(0, sigma^2) in [-1, 1]
+        loss = (1 - p_y)^gamma (-log p_y),                       p = softmax(z)       (Eq. 11, 12)
+
+    with the cloud size delta_j = `cloud_sizes(class_counts, strategy, exponent)`. In training mode
+    eps is drawn anew for every sample and class; it is clamped to [-1, 1] (Sec. 4.2). In eval mode
+    the loss is the plain cross-entropy of s cos theta: no cloud, margin or focal factor, so that a
+    validation loss is deterministic. All is computed in float32 (float64 for float64 cosines), also
+    under autocast.
+
+    Args:
+        class_counts: (C,) training images of each class, all positive.
+        scale: s > 0. Default 30: stage 1 of the published code (stage 2: 20). With few classes a
+            smaller one can be needed (issue 3 of the published code).
+        noise_multiplier: k >= 0. Default 0.5: published code for CIFAR (1 for Places-LT and in the
+            paper's formula).
+        sigma: standard deviation of eps before clamping, >= 0. Default 1/3: the paper, Sec. 4.2.
+        strategy, exponent: see `cloud_sizes`. Default "log": the paper, Eq. 9.
+        margin: m, taken from the target's cosine. Default 0: the paper, and stage 1 of the
+            published code (stage 2: 0.1).
+        focal_gamma: gamma >= 0; the factor (1 - p_y)^gamma is not differentiated. Default 0 (stage
+            2 of the published code: 1).
+        reduction: "mean", "sum", or "none" for (N,) values.
+        generator: source of eps, on the device of the cosines; None is torch's default generator.
+        check_range: whether (on a CPU) a first row that is not of cosines is refused. False is for
+            cosines that a trained factor or offset of each class takes beyond 1 (LWS, DisAlign):
+            the formula holds for them as it is.
+
+    Shape:
+        cosine: (N, C) in [-1, 1], such as a `CosineClassifier` gives; target: (N,) int64 in [0, C);
+        noise: (N, C), eps before clamping and absolute value, instead of a draw.
+
+    Raises:
+        GCLError: an argument out of range, a wrong shape, and (on a CPU) a target out of range, a
+            cosine that is not finite, or a first row that is not of cosines: logits, or cosines
+            times a scale. A GPU is not made to wait for these: there the loss is NaN where a cosine
+            is, and an out-of-range target is an indexing error of CUDA.
+
+    Example:
+        >>> loss = GCLLoss([500, 50, 5], generator=torch.Generator().manual_seed(0))
+        >>> cosine = torch.tensor([[0.9, 0.1, -0.2]], requires_grad=True)
+        >>> loss(cosine, torch.tensor([0])).backward()
+        >>> bool(cosine.grad[0, 0] < 0 < cosine.grad[0, 2])
+        True
+    """
+
+    def __init__(
+        self,
+        class_counts: Sequence[int] | Tensor,
+        *,
+        scale: float = 30.0,
+        noise_multiplier: float = 0.5,
+        sigma: float = 1 / 3,
+        strategy: str = "log",
+        exponent: float | None = None,
+        margin: float = 0.0,
+        focal_gamma: float = 0.0,
+        reduction: str = "mean",
+        generator: torch.Generator | None = None,
+        check_range: bool = True,
+    ) -> None:
+        super().__init__()
+        if not (math.isfinite(scale) and scale > 0):
+            raise GCLError(f"scale must be > 0, got {scale}")
+        others = {"noise_multiplier": noise_multiplier, "sigma": sigma, "focal_gamma": focal_gamma}
+        for name, given in others.items():
+            if not (math.isfinite(given) and given >= 0):
+                raise GCLError(f"{name} must be >= 0, got {given}")
+        if not math.isfinite(margin):
+            raise GCLError(f"margin must be a number, got {margin}")
+        if reduction not in REDUCTIONS:
+            raise GCLError(f"reduction {reduction!r} is unknown; allowed: {', '.join(REDUCTIONS)}")
+        self.scale, self.noise_multiplier, self.sigma = scale, noise_multiplier, sigma
+        self.margin, self.focal_gamma, self.reduction = margin, focal_gamma, reduction
+        self.generator, self.check_range = generator, check_range
+        sizes = cloud_sizes(class_counts, strategy, exponent)
+        self.cloud_sizes: Tensor
+        self.register_buffer("cloud_sizes", sizes.float())
+
+    def logits(self, cosine: Tensor, noise: Tensor | None = None) -> Tensor:
+        """Clouded logits s (cos theta_j - k delta_j |eps_j|), (N, C); eval mode: s cos theta_j."""
+        cosine = self._checked(cosine, noise)
+        if not self.training:
+            return self.scale * cosine
+        eps = self._draw(cosine) if noise is None else noise
+        return self.scale * cosine + clouds(eps, self._reach(cosine))
+
+    def forward(self, cosine: Tensor, target: Tensor, noise: Tensor | None = None) -> Tensor:
+        """The loss: () for "mean" and "sum", (N,) for "none"."""
+        cosine = self._checked(cosine, noise)
+        if target.shape != cosine.shape[:1]:
+            shapes = f"({len(cosine)},), got {tuple(target.shape)}"
+            raise GCLError(f"target must have one entry for each row of cosine, {shapes}")
+        on_cpu = cosine.device.type == "cpu"
+        if on_cpu and len(target) and not 0 <= target.min() <= target.max() < cosine.shape[1]:
+            bad = target[(target < 0) | (target >= cosine.shape[1])][0]
+            raise GCLError(f"target must be in [0, {cosine.shape[1]}), got {bad}")
+        if self.training:
+            loss = _CloudedCrossEntropy.apply(
+                cosine,
+                target,
+                self._draw(cosine) if noise is None else noise,
+                self._reach(cosine),
+                self.scale,
+                self.scale * self.margin,
+                self.focal_gamma,
+            )
+        else:
+            # The sum adds 0, or NaN where any cosine of the row is not finite.
+            loss = F.cross_entropy(self.scale * cosine, target, reduction="none") + 0 * cosine.sum(
+                1
+            )
+        # One bad cosine spoils the loss of its row: N values to check instead of N x C.
+        if on_cpu and not loss.isfinite().all():
+            row = int((~loss.isfinite()).nonzero()[0])
+            raise GCLError(f"cosine of sample {row} is not finite (NaN or infinite)")
+        return loss if self.reduction == "none" else getattr(loss, self.reduction)()
+
+    def _checked(self, cosine: Tensor, noise: Tensor | None) -> Tensor:
+        classes = len(self.cloud_sizes)
+        if cosine.ndim != 2 or cosine.shape[1] != classes:
+            raise GCLError(f"cosine must be (N, {classes}), got {tuple(cosine.shape)}")
+        if noise is not None and noise.shape != cosine.shape:
+            shapes = f"{tuple(cosine.shape)}, got {tuple(noise.shape)}"
+            raise GCLError(f"noise must have the shape of cosine, {shapes}")
+        # One row is enough to tell logits from cosines, and costs nothing with 8,142 classes.
+        if self.check_range and cosine.device.type == "cpu" and len(cosine):
+            largest = float(cosine[0].detach().abs().max())
+            if 1 + ROUNDING < largest < math.inf:
+                raise GCLError(
+                    f"cosine must be in [-1, 1], got {largest:.4g}: give the output of a "
+                    "CosineClassifier, not logits; the scale is in the loss"
+                )
+        return cosine if cosine.dtype == torch.float64 else cosine.float()
+
+    def _reach(self, cosine: Tensor) -> Tensor:
+        """-s k delta_j: what a full cloud adds to the logit of class j, (C,)."""
+        return self.cloud_sizes.to(cosine.dtype) * (-self.scale * self.noise_multiplier)
+
+    def _draw(self, cosine: Tensor) -> "Tensor | _DrawnClouds":
+        if cosine.device.type == "cpu":
+            return _DrawnClouds(cosine.shape, self.sigma, self.generator)
+        return torch.empty_like(cosine).normal_(0, self.sigma, generator=self.generator)
+
+    def extra_repr(self) -> str:
+        return (
+            f"classes={len(self.cloud_sizes)}, scale={self.scale}, "
+            f"noise_multiplier={self.noise_multiplier}, sigma={self.sigma:.4g}, "
+            f"margin={self.margin}, focal_gamma={self.focal_gamma}, reduction={self.reduction!r}"
+        )
+
+
+class _DrawnClouds:
+    """min(|eps|, 1) with eps ~ N(0, sigma^2) on a CPU, four values from each 64 random bits.
+
+    `Tensor.normal_` takes longer than a whole cross-entropy, as its generator is serial. Here the
+    generator gives a seed for numpy's SFC64, and 16 random bits choose one of 2^16 equally likely
+    quantiles, so that the distribution function is exact to 2^-16.
+    """
+
+    def __init__(
+        self, shape: torch.Size, sigma: float, generator: torch.Generator | None = None
+    ) -> None:
+        seed = int(torch.randint(2**63 - 1, (), generator=generator))
+        random = np.random.Generator(np.random.SFC64(seed))
+        words = random.integers(0, 2**64 - 1, -(-shape.numel() // 4), np.uint64, endpoint=True)
+        self.cells = torch.from_numpy(words.view(np.uint16))[: shape.numel()].view(shape)
+        self.quantiles = _half_normal_quantiles(sigma)
+
+    def times(self, reach: Tensor, rows: slice) -> Tensor:
+        """reach_j min(|eps_ij|, 1) for some rows."""
+        cells = self.cells[rows].to(torch.int32)
+        sizes = self.quantiles.index_select(0, cells.view(-1)).view(cells.shape)
+        return sizes.to(reach.dtype).mul_(reach)
+
+
+@functools.lru_cache(maxsize=8)
+def _half_normal_quantiles(sigma: float) -> Tensor:
+    """min(|eps|, 1) in the middle of each of 2^16 equally likely cells, eps ~ N(0, sigma^2)."""
+    middles = (torch.arange(2**16, dtype=torch.float64) + 0.5) / 2**16
+    return (sigma * math.sqrt(2) * middles.erfinv()).clamp(max=1).float()
+
+
+def clouds(noise: "Tensor | _DrawnClouds", reach: Tensor, rows: slice = slice(None)) -> Tensor:
+    """reach_j |clamp(eps_ij)| for some rows, (n, C) in the dtype of reach, a fresh tensor."""
+    if isinstance(noise, _DrawnClouds):
+        return noise.times(reach, rows)
+    return noise[rows].to(reach.dtype).clamp(-1, 1).abs_().mul_(reach)
+
+
+class _CloudedCrossEntropy(torch.autograd.Function):
+    """-log softmax(s cos + clouds - s m onehot)_y for each sample, with the focal factor.
+
+    Same value and gradient as the plain composition. It is written out because the plain one makes
+    eight (N, C) intermediates; here the logits of a block of rows are made in place, become the
+    softmax in place, and that is all the backward pass needs: dz = w (p - onehot).
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        cosine: Tensor,
+        target: Tensor,
+        noise: "Tensor | _DrawnClouds",
+        reach: Tensor,
+        scale: float,
+        scaled_margin: float,
+        focal_gamma: float,
+    ) -> Tensor:
+        samples, classes = cosine.shape
+        probability, loss = torch.empty_like(cosine), cosine.new_empty(samples)
+        step = max(1, BLOCK // classes) if cosine.device.type == "cpu" else max(1, samples)
+        for start in range(0, samples, step):
+            rows = slice(start, start + step)
+            given, labels = cosine[rows], target[rows, None]
+            logits = clouds(noise, reach, rows).add_(given, alpha=scale)
+            if scaled_margin:
+                logits.scatter_add_(1, labels, logits.new_full(labels.shape, -scaled_margin))
+            p = torch.softmax(logits, 1, out=probability[rows])
+            # -log p_y = max z - log max p - z_y; softmax costs less than log_softmax and exp.
+            loss[rows] = logits.amax(1) - p.amax(1).log_() - logits.gather(1, labels)[:, 0]
+            loss[rows] += 0 * given.sum(1)  # NaN where a cosine of the row is not finite
+        weight = (1 - torch.exp(-loss)) ** focal_gamma if focal_gamma else None
+        ctx.scale = scale
+        ctx.save_for_backward(probability, target, weight)
+        return loss if weight is None else loss * weight
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        probability, target, weight = ctx.saved_tensors
+        weight = ctx.scale * gradient * (1.0 if weight is None else weight)
+        result = probability * weight[:, None]
+        result.scatter_add_(1, target[:, None], -weight[:, None])
+        return result, None, None, None, None, None, None

@@ -1,0 +1,1 @@
+"""What is trained, declared: settings with their sources, and the methods of the study."""

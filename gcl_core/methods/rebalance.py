@@ -1,0 +1,344 @@
+"""Re-balancing after stage 1: what `rebalance` may be in the settings.
+
+Most kinds turn the classifier of stage 1 into one that stage 2 trains on frozen features; one
+without trainable weights needs no training. Where the backbone changes too (`on_images`), stage 2
+trains, or at least runs, the whole network on images. A module, or a part of it, may have
+`lr_factors`: factors of the learning rate, by the prefix of a weight's name in it.
+"""
+
+import copy
+import typing
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gcl_core.losses.priors import logit_adjustment
+from gcl_core.methods.checked import Checked, value
+from gcl_core.networks.backbones import Backbone
+from gcl_core.networks.network import CosineClassifier, Network, initialise
+from gcl_core.networks.oltr import MetaEmbedding, ModulatedBackbone, OLTRNetwork
+from gcl_core.networks.tde import CounterfactualHead, MultiHeadClassifier
+
+
+@dataclass(frozen=True)
+class Material:
+    """What a re-balancing may use besides the classifier.
+
+    Attributes:
+        class_counts: (C,) training images of each class.
+        features: gives the frozen features (N, D) of the training images, without augmentation.
+        labels: (N,) of the training images.
+        generator: source of new weights.
+    """
+
+    class_counts: Tensor
+    features: Callable[[], Tensor]
+    labels: Tensor
+    generator: torch.Generator
+
+    def class_means(self, features: Tensor) -> Tensor:
+        """Mean feature of each class: (N, D) of all training images to (C, D) float32."""
+        sums = torch.zeros(len(self.class_counts), features.shape[1], dtype=torch.float64)
+        sums.index_add_(0, self.labels, features.double())
+        return (sums / self.class_counts[:, None]).float()
+
+
+BATCH_NORMS = ("frozen", "shifted")
+
+
+def _batch_norm() -> str:
+    return value(
+        "frozen",
+        "statistics in stage 2; frozen: stage 1's (published code); shifted: they go on, weights "
+        "do not (MiSLAS; Kang et al. 2020)",
+        allowed=BATCH_NORMS,
+    )
+
+
+class _Rebalancing(Checked):
+    """One that makes a new classifier, and leaves the backbone's weights alone."""
+
+    heads: ClassVar[tuple[str, ...]] = ("linear", "cosine")  # of stage 1
+    scaled_for_logits: ClassVar[bool] = False  # its scale is 1 unless it is given: not for cosines
+    makes: ClassVar[str | None] = None  # kind of its own outputs, for the objective; None: as heads
+    trains: ClassVar[bool] = True  # whether its classifier has trainable weights
+
+    @property
+    def on_images(self) -> bool:
+        """Whether features change in stage 2, so that it has to see images."""
+        return getattr(self, "batch_norm", "frozen") == "shifted"
+
+    def build(self, head: nn.Module, material: Material) -> nn.Module:
+        """The classifier to train, or to use, made from that of stage 1."""
+        raise NotImplementedError
+
+    def network(self, network: Network, material: Material) -> Network:
+        """The network of stage 2."""
+        backbone = network.backbone.requires_grad_(False)
+        return Network(backbone, self.build(network.head, material))
+
+
+@dataclass(frozen=True)
+class CRT(_Rebalancing):
+    """Classifier re-training: every weight of the classifier is trained (Kang et al. 2020)."""
+
+    name: ClassVar[str] = "crt"
+    fresh_head: bool = value(
+        False, "start from new weights (Kang et al. 2020) instead of stage 1's (published code)"
+    )
+    batch_norm: str = _batch_norm()
+
+    def build(self, head: nn.Module, material: Material) -> nn.Module:
+        """The classifier to train: a copy of stage 1's, or new weights of the same shape."""
+        head = copy.deepcopy(head)
+        if self.fresh_head:
+            initialise(head, material.generator)
+        return head
+
+
+@dataclass(frozen=True)
+class LWS(_Rebalancing):
+    """Learnable weight scaling: one scale for each class (Kang et al. 2020)."""
+
+    name: ClassVar[str] = "lws"
+    head_lr_factor: float = value(
+        0.0, "learning rate of the classifier itself, as a factor; 0: frozen; 0.5: MiSLAS", low=0
+    )
+    batch_norm: str = _batch_norm()
+
+    def build(self, head: nn.Module, material: Material) -> nn.Module:
+        """The classifier of stage 1 with a trainable scale, initially 1, on each output."""
+        return ScaledHead(copy.deepcopy(head), self.head_lr_factor)
+
+
+@dataclass(frozen=True)
+class TauNorm(_Rebalancing):
+    """tau-normalisation: w_j / |w_j|^tau and no bias, without training (Kang et al. 2020).
+
+    A cosine classifier is its own tau = 1: there the outputs do not change. Any other tau gives
+    |w_j|^(1 - tau) cos theta_j.
+    """
+
+    name: ClassVar[str] = "tau_norm"
+    trains = False
+    tau: float = value(1.0, "exponent of the norm; 1: BagofTricks-LT for CIFAR, not tuned", low=0)
+
+    def build(self, head: nn.Module, material: Material) -> nn.Module:
+        """The re-normalised classifier; it has no trainable weight."""
+        return NormalisedHead(head, self.tau)
+
+
+@dataclass(frozen=True)
+class NearestMean(_Rebalancing):
+    """Nearest class mean: no classifier is trained (Kang et al. 2020)."""
+
+    name: ClassVar[str] = "ncm"
+    trains = False
+    transform: str = value(
+        "cl2n",
+        "of the features: none; l2n: unit length; cl2n: centred first, classifier-balancing's code",
+        allowed=("none", "l2n", "cl2n"),
+    )
+
+    def build(self, head: nn.Module, material: Material) -> nn.Module:
+        """Minus the squared distance to the mean training feature of each class."""
+        features = material.features().double()
+        centre = features.mean(0) if self.transform == "cl2n" else torch.zeros(features.shape[1])
+        unit = self.transform != "none"
+        placed = F.normalize(features - centre) if unit else features
+        return NearestMeanHead(material.class_means(placed), centre.float(), unit)
+
+
+@dataclass(frozen=True)
+class PostHoc(_Rebalancing):
+    """Post-hoc logit adjustment z_j - tau log pi_j, without training (Menon et al. 2021)."""
+
+    name: ClassVar[str] = "post_hoc"
+    scaled_for_logits = True
+    trains = False
+    tau: float = value(1.0, "factor of log pi; 1: Menon et al. 2021, their code", low=0)
+    scale: float = value(1.0, "of the outputs before; 1 for logits, s for cosines", above=0)
+
+    def build(self, head: nn.Module, material: Material) -> nn.Module:
+        """The classifier of stage 1 with tau log pi taken from its (scaled) outputs."""
+        shift = logit_adjustment(material.class_counts, self.tau)
+        return ShiftedHead(copy.deepcopy(head), shift.float(), self.scale)
+
+
+@dataclass(frozen=True)
+class DisAlign(_Rebalancing):
+    """Adaptive calibration of a frozen classifier's outputs (Zhang et al. 2021)."""
+
+    name: ClassVar[str] = "disalign"
+
+    def build(self, head: nn.Module, material: Material) -> nn.Module:
+        """The classifier of stage 1, calibrated by a confidence that is learned."""
+        return CalibratedHead(copy.deepcopy(head))
+
+
+@dataclass(frozen=True)
+class TDE(_Rebalancing):
+    """Counterfactual inference: the mean feature's direction is taken away (Tang et al. 2020)."""
+
+    name: ClassVar[str] = "tde"
+    trains = False
+    heads = ("multi_head",)
+    alpha: float = value(
+        1.0, "how much is taken away; 1: TDE's code for CIFAR-10, 1.5: for CIFAR-100", low=0
+    )
+
+    def build(self, head: nn.Module, material: Material) -> nn.Module:
+        """The classifier of stage 1 with counterfactual inference, without training."""
+        assert isinstance(head, MultiHeadClassifier)
+        return CounterfactualHead(copy.deepcopy(head), self.alpha)
+
+
+@dataclass(frozen=True)
+class MetaEmbed(_Rebalancing):
+    """Modulated attention and meta-embedding; the backbone is trained on (Liu et al. 2019)."""
+
+    name: ClassVar[str] = "oltr"
+    heads = ("linear",)
+    makes = "meta"
+    slow_factor: float = value(
+        0.1,
+        "learning rate of backbone, attention and centroids, as a factor; 0.1: OLTR's code for "
+        "ImageNet-LT",
+        low=0,
+    )
+    reach: float = value(
+        10.0,
+        "numerator of the factor 10 / distance to the nearest centroid; 10: OLTR's code",
+        above=0,
+    )
+
+    @property
+    def on_images(self) -> bool:
+        return True
+
+    def network(self, network: Network, material: Material) -> Network:
+        """The backbone with attention, and a meta-embedding from mean features and classifier."""
+        head, backbone = copy.deepcopy(network.head), network.backbone
+        assert isinstance(head, nn.Linear) and isinstance(backbone, Backbone)
+        embedding = MetaEmbedding(head, material.class_means(material.features()), self.reach)
+        modulated = ModulatedBackbone(backbone)
+        for new in (modulated.attention, embedding.selector, embedding.classifier):
+            initialise(new, material.generator)
+        nn.init.zeros_(modulated.attention.out.weight)
+        factors = {"backbone.": self.slow_factor, "head.centroids": self.slow_factor}
+        return OLTRNetwork(modulated, embedding, factors)
+
+
+class ScaledHead(nn.Module):
+    """Outputs of a classifier times one learnable scale for each class.
+
+    Args:
+        head: the classifier.
+        lr_factor: factor of its learning rate; 0 freezes it.
+
+    Shape:
+        features: (N, D); returns (N, C).
+    """
+
+    def __init__(self, head: nn.Module, lr_factor: float = 0.0) -> None:
+        super().__init__()
+        self.head = head.requires_grad_(lr_factor > 0)
+        self.lr_factors = {"head.": lr_factor}
+        self.scales = nn.Parameter(torch.ones(len(head.weight)))  # type: ignore[arg-type]
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.scales * self.head(features)
+
+
+class NormalisedHead(nn.Module):
+    """A linear map by w_j / |w_j|^tau; for a cosine classifier, divided by |f| as well.
+
+    Shape:
+        features: (N, D); returns (N, C).
+    """
+
+    def __init__(self, head: nn.Module, tau: float) -> None:
+        super().__init__()
+        weight: Tensor = head.weight.detach().clone()  # type: ignore[operator]
+        self.weight = nn.Parameter(weight / weight.norm(dim=1, keepdim=True) ** tau, False)
+        self.unit_features = isinstance(head, CosineClassifier)
+
+    def forward(self, features: Tensor) -> Tensor:
+        with torch.autocast(features.device.type, enabled=False):
+            features = features.float()
+            if self.unit_features:
+                features = F.normalize(features)
+            return F.linear(features, self.weight)
+
+
+class NearestMeanHead(nn.Module):
+    """-|g(f) - m_j|^2 with g(f) = f, f / |f| or (f - centre) / |f - centre|.
+
+    Shape:
+        features: (N, D); returns (N, C).
+    """
+
+    def __init__(self, means: Tensor, centre: Tensor, unit: bool) -> None:
+        super().__init__()
+        self.means, self.centre = nn.Parameter(means, False), nn.Parameter(centre, False)
+        self.unit = unit
+
+    def forward(self, features: Tensor) -> Tensor:
+        with torch.autocast(features.device.type, enabled=False):
+            placed = features.float() - self.centre
+            if self.unit:
+                placed = F.normalize(placed)
+            return -(torch.cdist(placed, self.means) ** 2)
+
+
+class ShiftedHead(nn.Module):
+    """scale * outputs - shift of a frozen classifier.
+
+    Shape:
+        features: (N, D); shift: (C,); returns (N, C).
+    """
+
+    def __init__(self, head: nn.Module, shift: Tensor, scale: float) -> None:
+        super().__init__()
+        self.head, self.scale = head.requires_grad_(False), scale
+        self.shift = nn.Parameter(shift, False)
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.scale * self.head(features) - self.shift
+
+
+class CalibratedHead(nn.Module):
+    """z'_j = (1 + sigma(f) a_j) z_j + sigma(f) b_j, sigma(f) = sigmoid(v . f + c); z is frozen.
+
+    a starts at 1, b and c at 0, v at 0.1: a third-party copy of DisAlign's published layer.
+
+    Shape:
+        features: (N, D); returns (N, C).
+    """
+
+    def __init__(self, head: nn.Module) -> None:
+        super().__init__()
+        self.head = head.requires_grad_(False)
+        classes, features = head.weight.shape  # type: ignore[misc]
+        self.scale, self.offset = (
+            nn.Parameter(torch.ones(classes)),
+            nn.Parameter(torch.zeros(classes)),
+        )
+        self.confidence = nn.Linear(features, 1)
+        nn.init.constant_(self.confidence.weight, 0.1)
+        nn.init.zeros_(self.confidence.bias)
+
+    def forward(self, features: Tensor) -> Tensor:
+        with torch.autocast(features.device.type, enabled=False):
+            features = features.float()
+            confidence = self.confidence(features).sigmoid()
+            outputs = self.head(features)
+            return (1 + confidence * self.scale) * outputs + confidence * self.offset
+
+
+Rebalancing = CRT | LWS | TauNorm | NearestMean | PostHoc | DisAlign | TDE | MetaEmbed
+REBALANCERS = {kind.name: kind for kind in typing.get_args(Rebalancing)}

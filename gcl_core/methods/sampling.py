@@ -1,0 +1,80 @@
+"""Which images an epoch shows, by name: what `sampler` may be in the settings."""
+
+import typing
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from gcl_core.data import samplers
+from gcl_core.methods.checked import Checked, value
+
+
+class _Sampling(Checked):
+    """One whose fields are keywords of its sampler."""
+
+    sampler: ClassVar[Any]
+
+    def build(self, labels: Tensor, generator: torch.Generator) -> Any:
+        """The sampler of images with these labels (N,)."""
+        return self.sampler(labels, generator=generator, **self.keywords())
+
+
+@dataclass(frozen=True)
+class InstanceBalanced(_Sampling):
+    """Every image once an epoch, shuffled."""
+
+    name: ClassVar[str] = "instance"
+    sampler = samplers.InstanceBalancedSampler
+
+
+@dataclass(frozen=True)
+class ClassBalanced(_Sampling):
+    """Every class equally often (Kang et al. 2020)."""
+
+    name: ClassVar[str] = "class"
+    sampler = samplers.ClassBalancedSampler
+
+
+@dataclass(frozen=True)
+class EffectiveNumber(_Sampling):
+    """Classes by n / effective number (Cui et al. 2019)."""
+
+    name: ClassVar[str] = "effective"
+    sampler = samplers.EffectiveNumberSampler
+    beta: float = value(0.9999, "beta; 0.9999: Cui et al. 2019 for CIFAR", low=0, below=1)
+
+
+@dataclass(frozen=True)
+class CBEN(_Sampling):
+    """Class-based effective number (Eq. 13 and 14)."""
+
+    name: ClassVar[str] = "cben"
+    sampler = samplers.CBENSampler
+    a: float = value(0.9999, "beta of the head; 0.9999: published code", low=0, below=1)
+    b: float = value(1e-5, "range of beta; 1e-5: published code", below=1)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        samplers.check_cben(self.a, self.b)
+
+
+@dataclass(frozen=True)
+class SquareRoot(_Sampling):
+    """Classes by the square root of their size (Kang et al. 2020)."""
+
+    name: ClassVar[str] = "square_root"
+    sampler = samplers.SquareRootSampler
+
+
+@dataclass(frozen=True)
+class Reversed(_Sampling):
+    """Rare classes most often, by 1 / n (BBN, Zhou et al. 2020)."""
+
+    name: ClassVar[str] = "reversed"
+    sampler = samplers.ReversedSampler
+
+
+Sampling = InstanceBalanced | ClassBalanced | EffectiveNumber | CBEN | SquareRoot | Reversed
+SAMPLINGS = {kind.name: kind for kind in typing.get_args(Sampling)}

@@ -1,0 +1,1 @@
+"""Backbones and classifiers, and the networks of methods that need their own."""

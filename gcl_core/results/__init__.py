@@ -1,0 +1,1 @@
+"""What was measured: run records, tables, the paper's numbers beside ours."""

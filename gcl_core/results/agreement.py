@@ -1,0 +1,233 @@
+"""Our records beside the paper's tables: means, gaps with their error bars, verdicts by rule.
+
+The data differ from the paper's (re-encoded images, fewer epochs), so that what is compared is the
+gap between two rows and the order of all rows; `results/README.md` says the rules in words.
+"""
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import mean, stdev, variance
+from typing import Any
+
+from scipy.stats import kendalltau
+
+from gcl_core.results.printed import (
+    BEYOND,
+    DATA,
+    Column,
+    PaperRow,
+    belongs,
+    column_of,
+    paper_rows,
+    records_of,
+)
+from gcl_core.results.records import epochs_text, load_records
+
+Record = Mapping[str, Any]
+
+NOTHING = "not measured"
+RECORD_FILES = "cifar*.json"  # those of data that the paper has
+REFERENCES = {1: "CE loss", 3: "log. diff.", 4: "CBEN + cRT", 5: "w/o RT", BEYOND: "cloud"}
+# Besides each row against the table's reference: what stage 2 adds, and what GCL adds to rivals.
+MORE_GAPS = {
+    1: (
+        ("CE loss + mixup + cRT", "CE loss + mixup"),
+        ("GCL", "CE loss + mixup + cRT"),
+        ("GCL", "MisLAS"),
+    ),
+    5: (("CBEN + cRT", "CBEN + LWS"), ("CBEN + cRT", "CBEN + τ-nor.")),
+    BEYOND: (("margin + stage 2", "cloud + stage 2"),),
+}
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """What runs must have in common to be compared.
+
+    Attributes:
+        dataset: as the records name it.
+        preset: "paper", or "official" for that and its shorter forms.
+        epochs: of stage 1.
+    """
+
+    dataset: str
+    preset: str
+    epochs: int
+
+    def __str__(self) -> str:
+        epochs = f"{self.epochs} epochs in stage 1"
+        return f"{DATA[self.dataset][1]}; {epochs}; preset {self.preset}"
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The runs of one row.
+
+    Attributes:
+        top1, best: top-1 in percent by seed, of the last epoch and of the one best on test.
+        epochs: of the stages, as text.
+    """
+
+    top1: Mapping[int, float] = field(default_factory=dict)
+    best: Mapping[int, float] = field(default_factory=dict)
+    epochs: str = ""
+
+    @property
+    def mean(self) -> float | None:
+        """Over the seeds, in percent; None without any."""
+        return mean(self.top1.values()) if self.top1 else None
+
+
+@dataclass(frozen=True)
+class Gap:
+    """The difference of two rows, first minus second, in points.
+
+    Attributes:
+        paper, ours: the paper's difference and ours; None where a row has no number.
+        error: standard error of ours; None where nothing tells it.
+        source: where the error is from.
+    """
+
+    paper: float | None
+    ours: float | None = None
+    error: float | None = None
+    source: str = ""
+
+    @property
+    def verdict(self) -> str:
+        """The verdict by rule, in words."""
+        if self.ours is None:
+            return NOTHING
+        if self.paper is None:
+            return "the paper has none"
+        same = self.ours * self.paper > 0
+        if self.error is None:
+            return ("same order" if same else "opposite") + ", no error bar"
+        reach = 2 * self.error
+        near = abs(self.ours - self.paper) <= reach
+        if abs(self.ours) <= reach:
+            return "within the noise" + ("" if near else ", the paper's gap is not")
+        if not same:
+            return "opposite"
+        if near:
+            return "agrees"
+        return "same order, " + ("larger" if abs(self.ours) > abs(self.paper) else "smaller")
+
+
+def load_measured(results: Path) -> list[dict[str, Any]]:
+    """All run records of data that the paper has, from a folder of record files."""
+    files = sorted(results.glob(RECORD_FILES))
+    return [record for file in files for record in load_records(file)]
+
+
+def protocols(table: int, column: Column, records: Iterable[Record]) -> list[Protocol]:
+    """The protocols that a table's column has records of, the longest training first."""
+    rows = paper_rows(table)
+    found = {
+        protocol_of(record)
+        for record in records
+        if column_of(record) == column and any(belongs(record, row) for row in rows)
+    }
+    return sorted(found, key=lambda p: (-p.epochs, p.dataset, p.preset))
+
+
+def protocol_of(record: Record) -> Protocol:
+    """What a record has in common with those that it may be compared with."""
+    preset = "paper" if record["preset"] == "paper" else "official"
+    return Protocol(record["dataset"], preset, record["epochs"][0])
+
+
+def under(protocol: Protocol, records: Iterable[Record]) -> list[Record]:
+    """The records of a protocol."""
+    return [record for record in records if protocol_of(record) == protocol]
+
+
+def measure(row: PaperRow, column: Column, records: Iterable[Record]) -> Measured:
+    """The runs of a row on the data of a column; of two with the same seed the later counts."""
+    found = records_of(row, column, records)
+    epochs = dict.fromkeys(epochs_text(record["epochs"]) for record in found)
+    best = {r["seed"]: r["best_on_test"]["top1"] for r in found if r["best_on_test"]}
+    return Measured({r["seed"]: r["top1"] for r in found}, best, " / ".join(epochs))
+
+
+def run_spread(records: Iterable[Record]) -> float | None:
+    """Standard deviation of a single run's top-1, pooled over all settings that have two seeds.
+
+    None where none has. Settings may be any, those of no table among them, at any ratio.
+    """
+    groups: dict[str, dict[int, float]] = {}
+    for record in records:
+        identity = {key: part for key, part in record["identity"].items() if key != "seed"}
+        groups.setdefault(json.dumps(identity, sort_keys=True), {})[record["seed"]] = record["top1"]
+    several = [list(seeds.values()) for seeds in groups.values() if len(seeds) > 1]
+    if not several:
+        return None
+    freedom = sum(len(values) - 1 for values in several)
+    return math.sqrt(sum((len(v) - 1) * variance(v) for v in several) / freedom)
+
+
+def gap(one: Measured, other: Measured, paper: float | None, spread: float | None = None) -> Gap:
+    """The difference of two rows and its error bar.
+
+    Seed by seed where two seeds or more have both rows, as they may share their stage 1 and always
+    share the images; else the difference of the means.
+
+    Args:
+        one, other: runs of the two rows.
+        paper: the paper's difference.
+        spread: see `run_spread`; the error bar of rows with a single seed is made from it.
+    """
+    if not (one.top1 and other.top1):
+        return Gap(paper)
+    shared = sorted(one.top1.keys() & other.top1.keys())
+    if len(shared) > 1:
+        pairs = [one.top1[seed] - other.top1[seed] for seed in shared]
+        return Gap(
+            paper, mean(pairs), stdev(pairs) / math.sqrt(len(pairs)), f"{len(pairs)} seeds, paired"
+        )
+    sides = [list(side.top1.values()) for side in (one, other)]
+    ours = mean(sides[0]) - mean(sides[1])
+    if all(len(side) > 1 for side in sides):
+        error = math.sqrt(sum(variance(side) / len(side) for side in sides))
+        return Gap(paper, ours, error, f"{len(sides[0])} and {len(sides[1])} seeds")
+    if spread is None:
+        return Gap(paper, ours, None, "one seed")
+    error = spread * math.sqrt(sum(1 / len(side) for side in sides))
+    return Gap(paper, ours, error, "one seed, borrowed")
+
+
+def order(rows: Sequence[PaperRow], column: Column, records: Sequence[Record]) -> tuple[float, int]:
+    """Kendall's tau-b of the paper's order and ours, and the number of rows that have both.
+
+    NaN for fewer than three rows, or where all are equal.
+    """
+    pairs = [
+        (row.values[column], ours)
+        for row in rows
+        if column in row.values and (ours := measure(row, column, records).mean) is not None
+    ]
+    if len(pairs) < 3:
+        return math.nan, len(pairs)
+    return float(kendalltau(*zip(*pairs, strict=True)).statistic), len(pairs)
+
+
+def gaps(table: int, column: Column, records: Sequence[Record]) -> dict[tuple[str, str], Gap]:
+    """Every gap of a table that is looked at, by the names of its two rows.
+
+    Args:
+        records: of one protocol.
+    """
+    rows = {row.name: row for row in paper_rows(table)}
+    reference = REFERENCES[table]
+    pairs = [(name, reference) for name in rows if name != reference]
+    spread = run_spread(records)
+    runs = {name: measure(row, column, records) for name, row in rows.items()}
+    result = {}
+    for one, other in (*pairs, *MORE_GAPS.get(table, ())):
+        numbers = [rows[name].values.get(column) for name in (one, other)]
+        paper = None if None in numbers else numbers[0] - numbers[1]  # type: ignore[operator]
+        result[one, other] = gap(runs[one], runs[other], paper, spread)
+    return result

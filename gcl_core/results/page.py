@@ -1,0 +1,167 @@
+"""The page `results/README.md`: the paper's tables row by row beside our records, and the gaps."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import stdev
+
+from gcl_core.figures.looks import METHOD_LOOKS
+from gcl_core.figures.study import PaperDot, paper_dots, save_figure
+from gcl_core.results.agreement import (
+    NOTHING,
+    REFERENCES,
+    Record,
+    gaps,
+    load_measured,
+    measure,
+    order,
+    protocols,
+    under,
+)
+from gcl_core.results.printed import ABLATION, BEYOND, CIFAR, Column, paper_rows, records_of
+from gcl_core.results.tables import markdown_table, mean_and_spread, update_page
+
+COLUMNS: dict[int, tuple[Column, ...]] = {
+    1: tuple(column for column in CIFAR if column[0] == "CIFAR-10-LT"),
+    **dict.fromkeys((3, 4, 5, BEYOND), (ABLATION,)),
+}
+WITHOUT_LOOK = "#8A8A8A"
+
+
+def rows_table(table: int, column: Column, records: Sequence[Record]) -> str:
+    """One line for each row of a table: the paper's number, ours, and the verdict on its gap."""
+    verdicts = {
+        one: each.verdict
+        for (one, other), each in gaps(table, column, records).items()
+        if other == REFERENCES[table]
+    }
+    lines = []
+    for row in paper_rows(table):
+        printed = row.values.get(column)
+        runs = measure(row, column, records)
+        paper = "-" if printed is None else f"{printed:.2f}" + ("¹" if row.quoted else "")
+        if runs.mean is None:
+            lines.append([row.name, paper, NOTHING, "-", "-", "-", "-", NOTHING])
+            continue
+        lines.append(
+            [
+                row.name,
+                paper,
+                f"**{mean_and_spread(list(runs.top1.values()), 2)}**",
+                mean_and_spread(list(runs.best.values()), 2),
+                "-" if printed is None else signed(runs.mean - printed),
+                runs.epochs,
+                str(len(runs.top1)),
+                verdicts.get(row.name, "the reference"),
+            ]
+        )
+    headings = ["row", "paper", "ours", "best on test (optimistic)", "ours − paper", "epochs"]
+    return markdown_table([*headings, "seeds", "verdict"], lines)
+
+
+def gaps_table(table: int, column: Column, records: Sequence[Record]) -> str:
+    """One line for each gap of a table."""
+    lines = []
+    for (one, other), each in gaps(table, column, records).items():
+        error = "-" if each.error is None else f"{each.error:.2f}"
+        lines.append(
+            [
+                f"{one} − ({other})" if "+" in other else f"{one} − {other}",
+                "-" if each.paper is None else signed(each.paper),
+                NOTHING if each.ours is None else signed(each.ours),
+                f"{error} ({each.source})" if each.source else error,
+                each.verdict,
+            ]
+        )
+    return markdown_table(["gap", "paper", "ours", "standard error", "verdict"], lines)
+
+
+def signed(points: float) -> str:
+    """`+1.23` or `−1.23`: a difference, with the sign that it has after rounding."""
+    return f"{round(points, 2) + 0.0:+.2f}".replace("-", "−")
+
+
+def order_sentence(table: int, column: Column, records: Sequence[Record]) -> str:
+    """Kendall's tau of a table and over how many rows."""
+    tau, rows = order(paper_rows(table), column, records)
+    everything = sum(column in row.values for row in paper_rows(table))
+    if math.isnan(tau):
+        return f"Order: {rows} of {everything} rows measured, too few for Kendall's τ."
+    return f"Order: Kendall's τ = {tau:.2f} over the {rows} of {everything} rows that are measured."
+
+
+def table_block(table: int, records: Sequence[Record]) -> str:
+    """All of one table on the results page: each column under each protocol that has records."""
+    parts = []
+    for column in COLUMNS[table]:
+        printed = any(column in row.values for row in paper_rows(table))
+        found = protocols(table, column, records)
+        under_each = {str(protocol): under(protocol, records) for protocol in found}
+        for protocol, runs in (under_each or {NOTHING: []}).items():
+            parts += [
+                f"**{column[0]}, ratio {column[1]:g}.** Ours: {protocol}.",
+                rows_table(table, column, runs),
+                *([gaps_table(table, column, runs)] if runs else []),
+                *([order_sentence(table, column, runs)] if printed else []),
+            ]
+    return "\n\n".join(parts)
+
+
+def page_blocks(results: Path) -> dict[str, str]:
+    """What the page's marked places have to hold, from the records in `results`."""
+    records = load_measured(results)
+    return {f"table{table}": table_block(table, records) for table in COLUMNS}
+
+
+def update_results(root: Path, *, check: bool = False) -> bool:
+    """Bring `results/README.md` in step with the records; returns whether it already was.
+
+    Args:
+        root: folder of results/.
+        check: only look, do not write.
+
+    Raises:
+        GCLError: the page lacks a place for a table.
+    """
+    return update_page(root / "results" / "README.md", page_blocks(root / "results"), check=check)
+
+
+def table1_dots(records: Sequence[Record], column: Column) -> dict[str, list[PaperDot]]:
+    """The two panels of `paper_dots`: Table 1 in percent, and each row's gap to cross-entropy.
+
+    Args:
+        records: of one protocol; may be none.
+    """
+    accuracies, differences = [], []
+    found = gaps(1, column, records)
+    for row in paper_rows(1):
+        look = METHOD_LOOKS.get(row.method or "")
+        colour = look.colour if look else WITHOUT_LOOK
+        label = row.name + ("¹" if row.quoted else "")
+        runs = measure(row, column, records)
+        values = list(runs.top1.values())
+        spread = stdev(values) if len(values) > 1 else None
+        accuracies.append(PaperDot(label, colour, row.values.get(column), runs.mean, spread))
+        each = found.get((row.name, REFERENCES[1]))
+        if each:
+            differences.append(PaperDot(label, colour, each.paper, each.ours, each.error))
+        else:
+            differences.append(PaperDot(label, colour, 0.0, 0.0 if values else None))
+    return {"Top-1 (%)": accuracies, f"Gap to {REFERENCES[1]} (points)": differences}
+
+
+def draw_table1(root: Path) -> None:
+    """Draw Table 1 at ratio 100, the paper's numbers and ours, into `figures/table1`."""
+    records = load_measured(root / "results")
+    longest = protocols(1, ABLATION, records)[:1]
+    runs = under(longest[0], records) if longest else []
+    about = {
+        "alt": "Table 1, CIFAR-10-LT at ratio 100: top-1 and gap to cross-entropy of each method, "
+        "the paper's numbers as hollow circles, ours as filled diamonds where measured.",
+        "ours": str(longest[0]) if longest else NOTHING,
+        "runs": sorted(
+            {run["run"] for row in paper_rows(1) for run in records_of(row, ABLATION, runs)}
+        ),
+    }
+    figure = paper_dots(table1_dots(runs, ABLATION))
+    save_figure(figure, root / "figures", "table1", about, dark=True)

@@ -1,0 +1,118 @@
+"""Run records: what is kept of a run when its folder is gone. Small, readable, committed."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from gcl_core.errors import GCLError
+from gcl_core.files import atomic_json, load_json
+from gcl_core.methods.declared import resolve
+from gcl_core.methods.settings import Settings, flat_settings, get_setting
+from gcl_core.training.runs import RunFolder
+from gcl_core.training.two_stages import Run
+
+FORMAT = 1
+ACCURACIES = ("top1", "many", "medium", "few")
+PROTOCOL = ("dataset", "imbalance_ratio", "data_seed", "seed")  # fields of their own in a record
+
+
+def record(run: Run, method: str, preset: str, *, history: bool = False) -> dict[str, Any]:
+    """Result, protocol and versions of a run as plain values.
+
+    Args:
+        method, preset: the names the settings were made from.
+        history: whether the rows of all epochs are kept.
+    """
+    return record_of(run.settings, run.folders, method, preset, history=history)
+
+
+def record_of(
+    settings: Settings,
+    folders: Sequence[RunFolder],
+    method: str,
+    preset: str,
+    *,
+    history: bool = False,
+) -> dict[str, Any]:
+    """`record` of a finished run from its folders alone, without its network and images.
+
+    Raises:
+        GCLError: a damaged file.
+    """
+    last = folders[-1]
+    result = last.result
+    assert result is not None
+    kept = {
+        "method": method,
+        "preset": preset,
+        "dataset": last.about["dataset"],
+        "imbalance_ratio": settings.data.imbalance_ratio,
+        "seed": settings.seed,
+        "data_seed": settings.data.data_seed,
+        "changes": changes_of(settings, method, preset),
+        "epochs": [trained_epochs(folder) for folder in folders],
+        "run": last.path.name,
+        **{key: result[key] for key in (*ACCURACIES, "per_class")},
+        "best_on_test": result.get("best_on_test"),
+        **load_json(last.path / "settings.json"),
+    }
+    if history:
+        kept["history"] = [folder.metrics for folder in folders]
+    return kept
+
+
+def trained_epochs(folder: RunFolder) -> int:
+    """Epochs that the finished stage in a folder trained; 0 where it had no weights to train."""
+    assert folder.result is not None
+    return int(folder.result["epochs"])
+
+
+def epochs_text(epochs: Iterable[int]) -> str:
+    """`200 + 30`: the epochs of the stages, without those that trained nothing."""
+    return " + ".join(str(number) for number in epochs if number)
+
+
+def plain_settings(settings: Settings) -> dict[str, Any]:
+    """Every setting by its flat name as a plain value; a part that comes in kinds is its name."""
+    values = {name: get_setting(settings, path) for name, path in flat_settings(settings).items()}
+    return {name: getattr(each, "name", each) for name, each in values.items()}
+
+
+def changes_of(settings: Settings, method: str, preset: str) -> dict[str, Any]:
+    """Settings, by flat name, that are not those of the method and preset; without `PROTOCOL`."""
+    usual = plain_settings(resolve(settings.data.dataset, method, preset))
+    own = plain_settings(settings)
+    return {
+        name: list(each) if isinstance(each, tuple) else each
+        for name, each in own.items()
+        if name not in PROTOCOL and (name not in usual or usual[name] != each)
+    }
+
+
+def save_records(file: Path, records: list[dict[str, Any]]) -> None:
+    """Write records as one JSON file."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    atomic_json(file, {"format": FORMAT, "records": records})
+
+
+def load_records(file: Path) -> list[dict[str, Any]]:
+    """Records of a file that `save_records` wrote.
+
+    Raises:
+        GCLError: the file is missing, damaged or of another version.
+    """
+    content = load_json(file)
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise GCLError(f"{file} is not a record file of format {FORMAT}; make it again")
+    return content["records"]
+
+
+def add_record(file: Path, new: dict[str, Any]) -> None:
+    """Add a record to a file, which is made if it is not there, in place of one of the same run.
+
+    Raises:
+        GCLError: as `load_records`; the file is left as it is.
+    """
+    records = load_records(file) if file.exists() else []
+    others = [old for old in records if old["run"] != new["run"]]
+    save_records(file, [*others, new])

@@ -1,0 +1,148 @@
+"""Tables from run records, and the places in Markdown files that hold them."""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+from gcl_core.errors import GCLError
+from gcl_core.figures.study import record_curves, save_figure
+from gcl_core.files import load_json
+from gcl_core.methods.declared import METHODS
+from gcl_core.results.records import ACCURACIES, epochs_text, load_records
+from gcl_core.training.bench import bench_table
+
+CURVES = ("ce", "ce_mixup_crt", "gcl_crt")  # a few methods, so that none hides another
+HEADINGS = ("top-1", "many", "medium", "few")
+
+
+def markdown_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table; the first column is text, the others are numbers."""
+    lines = ["| " + " | ".join(headings) + " |"]
+    lines.append("|---|" + "---:|" * (len(headings) - 1))
+    lines += ["| " + " | ".join(row) + " |" for row in rows]
+    return "\n".join(lines)
+
+
+def mean_and_spread(values: Sequence[float | None], digits: int = 1) -> str:
+    """`79.1 ± 1.2`: mean and sample standard deviation; one value stands alone; `-` for none."""
+    known = [value for value in values if value is not None]
+    if not known:
+        return "-"
+    if len(known) == 1:
+        return f"{known[0]:.{digits}f}"
+    return f"{mean(known):.{digits}f} ± {stdev(known):.{digits}f}"
+
+
+def comparison(records: Sequence[dict[str, Any]]) -> str:
+    """One row for each imbalance ratio, method and length of training, in the records' order.
+
+    Last-epoch accuracy on the test images in percent, mean ± standard deviation over the seeds.
+    """
+    groups: dict[Any, list[dict[str, Any]]] = {}
+    for each in records:
+        key = each["imbalance_ratio"], each["method"], tuple(each["epochs"])
+        groups.setdefault(key, []).append(each)
+    rows = []
+    for (ratio, method, _), group in groups.items():
+        digits = 1 if group[0]["dataset"] == "digits" else 2  # 500 or 10,000 test images
+        cells = [mean_and_spread([r[key] for r in group], digits) for key in ACCURACIES]
+        best = mean_and_spread([(r["best_on_test"] or {}).get("top1") for r in group], digits)
+        epochs = epochs_text(group[0]["epochs"])
+        rows.append([method, f"{ratio:g}", *cells, best, epochs, str(len(group))])
+    last = ["best on test (optimistic)", "epochs", "runs"]
+    return markdown_table(["method", "ratio", *HEADINGS, *last], rows)
+
+
+def paired_gain(records: Sequence[dict[str, Any]], method: str, base: str) -> str:
+    """Gain of a method over another seed by seed, as sentences for each imbalance ratio."""
+    lines = []
+    for ratio in dict.fromkeys(r["imbalance_ratio"] for r in records):
+        by = {
+            name: {
+                r["seed"]: r
+                for r in records
+                if (r["imbalance_ratio"], r["method"]) == (ratio, name)
+            }
+            for name in (method, base)
+        }
+        seeds = sorted(by[method].keys() & by[base].keys())
+        gains = [
+            mean_and_spread([by[method][s][key] - by[base][s][key] for s in seeds])
+            for key in ACCURACIES
+        ]
+        parts = ", ".join(f"{h} {g}" for h, g in zip(HEADINGS, gains, strict=True))
+        lines.append(f"`{method}` − `{base}` at ratio {ratio:g}, seed by seed: {parts}.")
+    return "  \n".join(lines)
+
+
+def replace_block(text: str, name: str, content: str) -> str:
+    """The text with the part between `<!-- name -->` and `<!-- end name -->` replaced.
+
+    Raises:
+        GCLError: the markers are not there.
+    """
+    pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- end {name} -->)", re.DOTALL)
+    if not pattern.search(text):
+        raise GCLError(f"no place for the table {name!r}: <!-- {name} --> is missing")
+    return pattern.sub(lambda found: f"{found[1]}{content}\n{found[2]}", text)
+
+
+def as_declared(records: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The records of methods as they are declared, not of variants, in the methods' order."""
+    order = {method: i for i, method in enumerate(METHODS)}
+    declared = [record for record in records if not record["changes"]]
+    return sorted(declared, key=lambda record: order[record["method"]])
+
+
+def readme_blocks(results: Path) -> dict[str, str]:
+    """What the README's marked places have to hold, from the records in `results`."""
+    digits = load_records(results / "digits.json")
+    blocks = {"digits": f"{comparison(digits)}\n\n{paired_gain(digits, 'gcl_crt', 'ce')}"}
+    cifar = results / "cifar10-jpeg.json"
+    if cifar.exists():
+        blocks["cifar10-jpeg"] = comparison(as_declared(load_records(cifar)))
+    bench = results / "bench.json"
+    if bench.exists():
+        blocks["bench"] = f"```text\n{bench_table(load_json(bench))}\n```"
+    return blocks
+
+
+def update_readme(root: Path, *, check: bool = False) -> bool:
+    """Bring the README's tables in step with `results/`; returns whether they already were.
+
+    Args:
+        root: folder of README.md and results/.
+        check: only look, do not write.
+    """
+    return update_page(root / "README.md", readme_blocks(root / "results"), check=check)
+
+
+def update_page(page: Path, blocks: Mapping[str, str], *, check: bool = False) -> bool:
+    """Bring the marked places of a Markdown file in step; returns whether they already were.
+
+    Args:
+        page: the file; what is between its marked places stays as it is.
+        blocks: what each place has to hold, by its name.
+        check: only look, do not write.
+
+    Raises:
+        GCLError: a place is not there.
+    """
+    before = after = page.read_text()
+    for name, content in blocks.items():
+        after = replace_block(after, name, content)
+    if not check and after != before:
+        page.write_text(after)
+    return after == before
+
+
+def draw_records(root: Path) -> None:
+    """Draw the curves of the CIFAR-10 records, where there are any, into `figures/`."""
+    file = root / "results" / "cifar10-jpeg.json"
+    if file.exists():
+        records = [r for r in as_declared(load_records(file)) if r["method"] in CURVES]
+        kept = ("method", "preset", "about", "identity")
+        about = {"runs": {r["run"]: {key: r[key] for key in kept} for r in records}}
+        save_figure(record_curves(records), root / "figures", "cifar10-jpeg", about, dark=True)

@@ -1,0 +1,1 @@
+"""What trains and evaluates: a run of two stages, its folder, its speed."""

@@ -1,0 +1,119 @@
+"""Accuracy from clean outputs: confusion matrix, top-1, per class and by group."""
+
+import copy
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from gcl_core.data.batches import clean_batches
+from gcl_core.data.dataset import LongTailedDataset
+from gcl_core.errors import GCLError
+from gcl_core.hardware import channels_last
+
+Inference = Callable[[Tensor], Tensor]
+
+
+def frozen(module: nn.Module, fabric: Fabric) -> Inference:
+    """A copy of a module for inference; later changes to the module do not reach it.
+
+    Batch normalisation is folded into the convolutions; no gradients; the run's precision.
+    """
+    copied = channels_last(_folded(copy.deepcopy(module).eval().requires_grad_(False)))
+
+    def infer(inputs: Tensor) -> Tensor:
+        with torch.no_grad(), fabric.autocast():
+            return copied(inputs).float()
+
+    return infer
+
+
+def _folded(module: nn.Module) -> nn.Module:
+    """The module with each batch normalisation folded into the convolution defined before it.
+
+    torch.fx finds such pairs in any network, and takes three times as long as a small one's test
+    images; here they stand side by side (`backbones`).
+    """
+    for parent in list(module.modules()):
+        for (name, conv), (other, norm) in itertools.pairwise(list(parent.named_children())):
+            if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                setattr(parent, name, fuse_conv_bn_eval(conv, norm))
+                setattr(parent, other, nn.Identity())
+    return module
+
+
+def outputs_of(
+    infer: Inference, images: Tensor, dataset: LongTailedDataset, device: torch.device
+) -> Tensor:
+    """`infer` of uint8 images without augmentation, in order: (N, ...) on the device."""
+    return torch.cat([infer(batch) for batch in clean_batches(images, dataset, device)])
+
+
+def confusion_matrix(outputs: Tensor, labels: Tensor) -> Tensor:
+    """Images by true (row) and predicted (column) class, (C, C) int64 on the CPU.
+
+    The prediction is the arg max of outputs (N, C): for a cosine classifier the clean cosines,
+    without cloud, margin or scale; ties go to the first class. labels: (N,).
+    """
+    classes = outputs.shape[1]
+    cells = labels.to(outputs.device) * classes + outputs.argmax(1)
+    return torch.bincount(cells, minlength=classes * classes).view(classes, classes).cpu()
+
+
+def accuracies(confusion: Tensor, groups: Mapping[str, list[int]]) -> dict[str, Any]:
+    """Top-1 of all, of each group and of each class, in percent.
+
+    A group's accuracy counts its test images alike (on a balanced test set: the mean of its
+    classes). A group or class without test images has no accuracy: None.
+    """
+    right, total = confusion.diagonal().double(), confusion.sum(1).double()
+
+    def percent(classes: list[int]) -> float | None:
+        images = float(total[classes].sum())
+        return round(100 * float(right[classes].sum()) / images, 4) if images else None
+
+    every = list(range(len(total)))
+    result: dict[str, Any] = {"top1": percent(every)}
+    result.update({group: percent(classes) for group, classes in groups.items()})
+    result["per_class"] = [percent([j]) for j in every]
+    return result
+
+
+def weighted_accuracy(
+    per_class: Sequence[float] | Tensor, weights: Sequence[float] | Tensor
+) -> float:
+    """Accuracy of test images of which class j makes up the share w_j / sum_i w_i.
+
+    sum_j w_j a_j / sum_j w_j,  a_j the accuracy of class j
+
+    Raises:
+        GCLError: weights that are negative or all zero, or not one for each class.
+    """
+    accuracy = torch.as_tensor(per_class, dtype=torch.float64)
+    share = torch.as_tensor(weights, dtype=torch.float64)
+    if accuracy.shape != share.shape:
+        raise GCLError(f"{accuracy.numel()} accuracies need as many weights, got {share.numel()}")
+    if bool((share < 0).any()) or not bool(share.sum() > 0):
+        raise GCLError("weights must be >= 0 and not all zero")
+    return float((share * accuracy).sum() / share.sum())
+
+
+def destinations(confusion: Tensor, groups: Mapping[str, list[int]]) -> dict[str, Tensor]:
+    """Where the test images of each class go, in percent: "right", and wrong by group.
+
+    Args:
+        confusion: (C, C) images by true (row) and predicted (column) class.
+        groups: classes by group.
+
+    Returns:
+        (C,) float64 by "right" and by group of the predicted class; for each class they add up to
+        100, or are NaN where it has no test images.
+    """
+    images = confusion.double()
+    share = 100 * images / images.sum(1, keepdim=True)
+    wrong = share - share.diagonal().diag_embed()
+    return {"right": share.diagonal(), **{g: wrong[:, c].sum(1) for g, c in groups.items()}}

@@ -1,0 +1,109 @@
+"""The training loop that one would otherwise write: PIL images one at a time, eager float32.
+
+It is here to be compared with: `bench` measures how much slower it is, `compare` shows that the
+accuracy is the same.
+"""
+
+from statistics import mean, stdev
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset, Sampler
+from torchvision import transforms
+
+from gcl_core.data.dataset import LongTailedDataset, load_dataset
+from gcl_core.methods.settings import Settings, learning_rate
+from gcl_core.networks.models import build_network
+
+
+class PlainImages(Dataset[tuple[Tensor, int]]):
+    """Training images as PIL images through torchvision's transforms, one at a time."""
+
+    def __init__(self, dataset: LongTailedDataset) -> None:
+        arrays = dataset.train_images.permute(0, 2, 3, 1).contiguous().numpy()
+        self.images = arrays[..., 0] if arrays.shape[3] == 1 else arrays
+        self.labels = dataset.train_labels.tolist()
+        steps = [transforms.RandomCrop(arrays.shape[1:3], padding=dataset.crop_padding)]
+        if dataset.flip:
+            steps.append(transforms.RandomHorizontalFlip())
+        steps += [transforms.ToTensor(), transforms.Normalize(dataset.mean, dataset.std)]
+        self.transform = transforms.Compose(steps)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        return self.transform(Image.fromarray(self.images[index])), self.labels[index]
+
+
+def plain_loader(
+    dataset: LongTailedDataset, batch_size: int, sampler: Sampler[int] | None = None
+) -> DataLoader[Any]:
+    """Shuffled batches, or those of a sampler."""
+    images = PlainImages(dataset)
+    return DataLoader(images, batch_size=batch_size, shuffle=sampler is None, sampler=sampler)
+
+
+def plain_epoch(
+    network: nn.Module, optimizer: torch.optim.Optimizer, loader: DataLoader[Any], device: Any
+) -> None:
+    """One epoch of cross-entropy."""
+    network.train()
+    for inputs, target in loader:
+        inputs, target = inputs.to(device), target.to(device)
+        loss = F.cross_entropy(network(inputs), target)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+
+def plain_accuracy(settings: Settings) -> float:
+    """Last-epoch test top-1, in percent, of stage 1 with cross-entropy in the plain loop.
+
+    Draws come from torch's global generator, as in such loops; its state is put back afterwards.
+    """
+    dataset, stage = load_dataset(settings.data), settings.stage1
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(settings.seed)
+        channels = dataset.train_images.shape[1]
+        network = build_network(settings.network, dataset.num_classes, settings.head, channels)
+        optimizer = torch.optim.SGD(
+            network.parameters(),
+            stage.lr,
+            momentum=stage.momentum,
+            weight_decay=stage.weight_decay,
+        )
+        loader = plain_loader(dataset, stage.batch_size)
+        for epoch in range(stage.epochs):
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate(stage, epoch)
+            plain_epoch(network, optimizer, loader, torch.device("cpu"))
+    network.eval()
+    normalise = transforms.Normalize(dataset.mean, dataset.std)
+    with torch.no_grad():
+        right = sum(
+            int((network(normalise(images / 255)).argmax(1) == labels).sum())
+            for images, labels in zip(
+                dataset.test_images.split(500), dataset.test_labels.split(500), strict=True
+            )
+        )
+    return 100 * right / len(dataset.test_labels)
+
+
+def same_accuracy(fast: list[float], plain: list[float]) -> dict[str, Any]:
+    """Mean top-1 of both, their difference, and its standard error over seeds.
+
+    `within` says whether the difference is smaller than two standard errors.
+    """
+    error = (stdev(fast) ** 2 / len(fast) + stdev(plain) ** 2 / len(plain)) ** 0.5
+    difference = mean(fast) - mean(plain)
+    return {
+        "fast": [round(value, 2) for value in fast],
+        "plain": [round(value, 2) for value in plain],
+        "difference": round(difference, 2),
+        "standard_error": round(error, 2),
+        "within": abs(difference) <= 2 * error,
+    }
