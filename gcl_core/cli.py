@@ -277,15 +277,16 @@ def _compare(options: argparse.Namespace, rest: Sequence[str]) -> None:
 
 
 def _study(options: argparse.Namespace, rest: Sequence[str]) -> None:
-    from gcl_core.course.study import study
+    from gcl_core.study import study
 
     print(study(project_root(), options.out, options.runs, workers=options.workers))
 
 
 def _notebooks(options: argparse.Namespace, rest: Sequence[str]) -> None:
-    from gcl_core.course.study import study, synchronise
+    from gcl_core.course.execution import synchronise
     from gcl_core.results.page import update_results
     from gcl_core.results.tables import update_readme
+    from gcl_core.study import study
 
     root = project_root()
     synchronise(root / "notebooks")

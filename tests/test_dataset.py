@@ -8,8 +8,8 @@ import torch
 
 from gcl_core import GCLError, long_tailed_counts
 from gcl_core.data.dataset import load_dataset
+from gcl_core.data.settings import DataSettings
 from gcl_core.data.sources import load_source
-from gcl_core.methods.settings import DataSettings
 from toys import image_folder
 
 

@@ -11,13 +11,13 @@ from gcl_core import (
     InstanceBalancedSampler,
     hardware,
 )
+from gcl_core.data.settings import DataSettings
 from gcl_core.hardware import best_precision
 from gcl_core.methods.declared import METHODS, PRESETS, resolve
 from gcl_core.methods.objectives import GCL, OLTR, CrossEntropy, HybridPSC, HybridSC, LabelAware
 from gcl_core.methods.rebalance import CRT, LWS, TDE, DisAlign, MetaEmbed
 from gcl_core.methods.reweight import PowerWeights
 from gcl_core.methods.sampling import CBEN, ClassBalanced, InstanceBalanced
-from gcl_core.methods.settings import DataSettings
 from gcl_core.networks.oltr import CosNormClassifier, OLTRLoss
 from gcl_core.networks.tde import MultiHeadClassifier
 

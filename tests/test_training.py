@@ -13,9 +13,10 @@ import torch.nn.functional as F
 from gcl_core import GCLError, GCLLoss
 from gcl_core.data.batches import Streams, TrainingImages, clean_batches
 from gcl_core.data.dataset import load_dataset
+from gcl_core.data.settings import DataSettings
 from gcl_core.methods.declared import METHODS, resolve
 from gcl_core.methods.rebalance import CRT
-from gcl_core.methods.settings import DataSettings, learning_rate
+from gcl_core.methods.settings import learning_rate
 from gcl_core.networks.models import build_network
 from gcl_core.networks.network import initialise
 from gcl_core.networks.tde import MultiHeadClassifier

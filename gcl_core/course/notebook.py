@@ -11,10 +11,10 @@ import PIL.Image
 from IPython.display import Image, Markdown, display
 from matplotlib.figure import Figure
 
+from gcl_core.checked import coerce
 from gcl_core.errors import GCLError
 from gcl_core.figures.looks import style
 from gcl_core.figures.study import save_figure
-from gcl_core.methods.checked import coerce
 from gcl_core.methods.declared import resolve
 from gcl_core.methods.settings import Settings
 from gcl_core.results.agreement import NOTHING, Measured, Record, measure, protocols, under

@@ -12,9 +12,9 @@ from gcl_core.data.imbalance import (
     long_tailed_counts,
     nested_subset,
 )
+from gcl_core.data.settings import DataSettings
 from gcl_core.data.sources import Source, load_source
 from gcl_core.errors import GCLError
-from gcl_core.methods.settings import DataSettings
 
 
 @dataclass(frozen=True)

@@ -196,7 +196,7 @@ def _train_or_execute(step: Step, accelerator: str) -> None:
 def _execute_notebook(step: Step, cell: NotebookCell) -> None:
     import papermill
 
-    from gcl_core.course.study import execute_notebook
+    from gcl_core.course.execution import execute_notebook
 
     folder = step.folder
     known = papermill.inspect_notebook(cell.notebook)

@@ -17,10 +17,11 @@ import nbformat
 import torch
 
 from gcl_core.data.dataset import LongTailedDataset, load_dataset
+from gcl_core.data.settings import DataSettings
 from gcl_core.errors import GCLError
 from gcl_core.files import load_json
 from gcl_core.grid.cells import Cell, NotebookCell, refuse_twins
-from gcl_core.methods.settings import DataSettings, Settings
+from gcl_core.methods.settings import Settings
 from gcl_core.training.runs import RunFolder
 from gcl_core.training.two_stages import stage1_folder, stage2_folder
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from gcl_core.data.settings import DataSettings
 from gcl_core.errors import GCLError
 from gcl_core.hardware import best_precision
 from gcl_core.methods.objectives import (
@@ -40,7 +41,7 @@ from gcl_core.methods.rebalance import (
 )
 from gcl_core.methods.reweight import EffectiveNumberByImages, EffectiveNumberWeights, PowerWeights
 from gcl_core.methods.sampling import CBEN, ClassBalanced
-from gcl_core.methods.settings import DataSettings, Settings, Stage, override
+from gcl_core.methods.settings import Settings, Stage, override
 
 
 @dataclass(frozen=True)

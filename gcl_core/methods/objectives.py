@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from gcl_core.checked import Checked, value
 from gcl_core.data.batch import Batches, Paired
 from gcl_core.data.samplers import ClassBalancedSampler, ReversedSampler
 from gcl_core.losses.angular import AngularGCLLoss
@@ -25,7 +26,6 @@ from gcl_core.losses.gcl import GCLLoss
 from gcl_core.losses.ldam import LDAMLoss
 from gcl_core.losses.priors import LADELoss, LogitAdjustedLoss
 from gcl_core.losses.smoothing import LabelAwareSmoothing
-from gcl_core.methods.checked import Checked, value
 from gcl_core.networks.bbn import BilateralLoss
 from gcl_core.networks.contrastive import HybridPSCLoss, HybridSCLoss
 from gcl_core.networks.oltr import OLTRLoss

@@ -16,8 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gcl_core.checked import Checked, value
 from gcl_core.losses.priors import logit_adjustment
-from gcl_core.methods.checked import Checked, value
 from gcl_core.networks.backbones import Backbone
 from gcl_core.networks.network import CosineClassifier, Network, initialise
 from gcl_core.networks.oltr import MetaEmbedding, ModulatedBackbone, OLTRNetwork

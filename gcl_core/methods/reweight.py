@@ -10,9 +10,9 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
+from gcl_core.checked import Checked, value
 from gcl_core.data.samplers import effective_weights
 from gcl_core.losses.clouds import checked_counts
-from gcl_core.methods.checked import Checked, value
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from gcl_core.checked import Checked, value
 from gcl_core.data import samplers
-from gcl_core.methods.checked import Checked, value
 
 
 class _Sampling(Checked):

@@ -13,10 +13,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from gcl_core.data.imbalance import PROFILES
+from gcl_core.checked import Checked, value
+from gcl_core.data.settings import DataSettings
 from gcl_core.errors import GCLError
 from gcl_core.hardware import PRECISIONS
-from gcl_core.methods.checked import Checked, value
 from gcl_core.methods.objectives import OBJECTIVES, CrossEntropy, Objective
 from gcl_core.methods.rebalance import REBALANCERS, Rebalancing
 from gcl_core.methods.reweight import CLASS_WEIGHTS, ClassWeights
@@ -31,36 +31,6 @@ KINDS: dict[str, Mapping[str, type]] = {
     "rebalance": REBALANCERS,
 }
 OPTIONAL = ("class_weights",)  # kinds that any stage can be given, or relieved of by "none"
-
-
-@dataclass(frozen=True)
-class DataSettings(Checked):
-    """Which images, and how many of each class."""
-
-    dataset: str = value("digits", "digits, cifar10, cifar100 (or cifar10:PATH), or folder:PATH")
-    imbalance_ratio: float | None = value(
-        100.0, "n_max / n_min; none: leave the data as they are", low=1
-    )
-    profile: str = value("exp", "shape of the tail; exp: the paper, Sec. 4.1", allowed=PROFILES)
-    n_max: int | None = value(
-        None, "images of the head class; none: as many as every class has", low=1
-    )
-    class_counts: tuple[int, ...] | None = value(
-        None, "explicit counts, such as 50,20,5; instead of ratio, profile and n_max", low=1
-    )
-    data_seed: int = value(
-        0, "seed of the subset (and of the split of digits)", low=0, high=2**32 - 1
-    )
-    image_size: int | None = value(
-        None, "resize every image of a folder to this size", low=4, high=512
-    )
-    crop_padding: int | None = value(
-        None,
-        "pixels around the random crop; none: 4 of 32 (published code), 1 of 8",
-        low=0,
-        high=64,
-    )
-    flip: bool | None = value(None, "mirror at random; none: yes, but not digits")
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,36 @@
+"""What a data set is made of: settings that refuse what is out of range."""
+
+from dataclasses import dataclass
+
+from gcl_core.checked import Checked, value
+from gcl_core.data.imbalance import PROFILES
+
+
+@dataclass(frozen=True)
+class DataSettings(Checked):
+    """Which images, and how many of each class."""
+
+    dataset: str = value("digits", "digits, cifar10, cifar100 (or cifar10:PATH), or folder:PATH")
+    imbalance_ratio: float | None = value(
+        100.0, "n_max / n_min; none: leave the data as they are", low=1
+    )
+    profile: str = value("exp", "shape of the tail; exp: the paper, Sec. 4.1", allowed=PROFILES)
+    n_max: int | None = value(
+        None, "images of the head class; none: as many as every class has", low=1
+    )
+    class_counts: tuple[int, ...] | None = value(
+        None, "explicit counts, such as 50,20,5; instead of ratio, profile and n_max", low=1
+    )
+    data_seed: int = value(
+        0, "seed of the subset (and of the split of digits)", low=0, high=2**32 - 1
+    )
+    image_size: int | None = value(
+        None, "resize every image of a folder to this size", low=4, high=512
+    )
+    crop_padding: int | None = value(
+        None,
+        "pixels around the random crop; none: 4 of 32 (published code), 1 of 8",
+        low=0,
+        high=64,
+    )
+    flip: bool | None = value(None, "mirror at random; none: yes, but not digits")

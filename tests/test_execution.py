@@ -1,0 +1,75 @@
+"""Executing notebooks: once, with known parameters, keeping what failed."""
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_notebook
+
+from gcl_core.course.execution import execute_notebook
+from gcl_core.errors import GCLError
+
+PARAMETERS = "runs: str = 'runs'  # folder of runs\nfigures: str = ''  # folder of figures"
+
+
+@pytest.fixture
+def notebook(tmp_path):
+    def make(code):
+        cells = [new_code_cell(PARAMETERS, metadata={"tags": ["parameters"]}), new_code_cell(code)]
+        kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+        file = tmp_path / "source" / "01_test.ipynb"
+        file.parent.mkdir(exist_ok=True)
+        nbformat.write(new_notebook(cells=cells, metadata={"kernelspec": kernel}), file)
+        return file
+
+    return make
+
+
+def test_a_notebook_is_executed_once_for_one_source_and_parameters(notebook, tmp_path):
+    target = tmp_path / "out" / "01_test.ipynb"
+    source = notebook("print(runs, figures)")
+    assert execute_notebook(source, target, {"runs": "here"})
+    assert nbformat.read(target, 4).cells[-1].outputs[0].text == "here \n"
+    assert not execute_notebook(source, target, {"runs": "here"})
+    assert execute_notebook(source, target, {"runs": "there"})
+    assert execute_notebook(notebook("print(1)"), target, {"runs": "there"})
+    assert not (target.parent / "failed").exists()
+    assert "papermill" not in target.read_text()
+
+
+@pytest.mark.parametrize("reads", [True, False])
+def test_new_run_records_are_a_reason_to_execute_what_reads_them_again(
+    notebook, tmp_path, monkeypatch, reads
+):
+    own = PARAMETERS + ("\nrecords: str = 'results'  # folder of records" if reads else "")
+    monkeypatch.setattr(f"{__name__}.PARAMETERS", own)
+    source, target = notebook("print(1)"), tmp_path / "out.ipynb"
+    assert execute_notebook(source, target, {})
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "bench.json").write_text("{}")
+    assert not execute_notebook(source, target, {})
+    (tmp_path / "results" / "cifar10-jpeg.json").write_text("{}")
+    assert execute_notebook(source, target, {}) == reads
+    assert not execute_notebook(source, target, {})
+
+
+def test_executed_in_place_the_parameters_are_not_left_behind(notebook):
+    source = notebook("print(runs)")
+    assert execute_notebook(source, source, {"runs": "elsewhere"})
+    cells = nbformat.read(source, 4).cells
+    assert [cell.source for cell in cells] == [PARAMETERS, "print(runs)"]
+    assert cells[1].outputs[0].text == "elsewhere\n"
+    assert not execute_notebook(source, source, {"runs": "elsewhere"})
+
+
+def test_an_unknown_parameter_is_refused_before_anything_runs(notebook, tmp_path):
+    target = tmp_path / "out.ipynb"
+    with pytest.raises(GCLError, match=r"no parameter 'run'; allowed: runs, figures"):
+        execute_notebook(notebook("1 / 0"), target, {"run": "x"})
+    assert not target.exists()
+
+
+def test_a_failed_notebook_is_kept_and_named(notebook, tmp_path):
+    target = tmp_path / "out.ipynb"
+    with pytest.raises(GCLError, match=r"ZeroDivisionError.*failed/out\.ipynb"):
+        execute_notebook(notebook("1 / 0"), target, {})
+    assert not target.exists()
+    assert (tmp_path / "failed" / "out.ipynb").exists()
