@@ -17,8 +17,9 @@ from gcl_core.training.two_stages import run
 
 def test_the_study_gives_a_notebook_what_it_has(tmp_path):
     cell = new_code_cell("runs: str = 'runs'  # folder", metadata={"tags": ["parameters"]})
-    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3"}}
-    nbformat.write(new_notebook(cells=[cell], metadata=kernel), tmp_path / "01_test.ipynb")
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    notebook = new_notebook(cells=[cell], metadata={"kernelspec": kernel})
+    nbformat.write(notebook, tmp_path / "01_test.ipynb")
     given = {"runs": "here", "seeds": 3}
     assert study._accepted(tmp_path / "01_test.ipynb", given) == {"runs": "here"}
 
