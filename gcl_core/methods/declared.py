@@ -51,7 +51,7 @@ class Method:
     Attributes:
         summary: one line.
         source: where its settings come from.
-        head: the classifier, and what belongs to it: a key of `gcl_core.networks.models.HEADS`.
+        head: the classifier, and what belongs to it: a name in `gcl_core.networks.models`.
         stage1, stage2: official settings.
         paper: what the paper's text says otherwise, by flat setting name.
     """
