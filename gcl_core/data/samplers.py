@@ -160,7 +160,7 @@ def check_cben(a: float, b: float) -> None:
 
 
 class CBENSampler(_BalancedSampler):
-    """Class-based effective number (Eq. 13 and 14): beta grows with the cloud size of the class.
+    """Class-based effective number (Equations 13, 14): beta grows with the class's cloud size.
 
         beta_j = a + b * delta_j,   delta = cloud_sizes(class_counts)
         rho_j = (1 - beta_j) / (1 - beta_j^n_j)
