@@ -9,11 +9,11 @@ from PIL import Image
 from gcl_core import cli
 from gcl_core.data.sources import DATASETS
 from gcl_core.errors import GCLError
-from gcl_core.methods import declared as methods
+from gcl_core.methods import declared
 from gcl_core.methods.declared import METHODS
 from gcl_core.methods.settings import flat_settings
 from gcl_core.results.records import load_records
-from gcl_core.training import two_stages as training
+from gcl_core.training import two_stages
 from processes import forked, python
 from toys import image_folder
 
@@ -104,7 +104,7 @@ def test_help_of_training_has_every_setting(capsys):
     assert stop.value.code == 0
     text = capsys.readouterr().out
     options = set(re.findall(r"^  (--[\w-]+)", text, re.MULTILINE))
-    for name in flat_settings(methods.resolve("digits", "gcl_crt", "official")):
+    for name in flat_settings(declared.resolve("digits", "gcl_crt", "official")):
         assert f"--{name.replace('_', '-')}" in options
     for option in ("--dataset", "--method", "--preset", "--runs", "--json", "--accelerator"):
         assert option in text
@@ -148,7 +148,7 @@ def test_options_reach_the_settings(tmp_path, monkeypatch):
         seen.append((settings, runs, options["accelerator"], options["progress"]))
         raise GCLError("far enough")
 
-    monkeypatch.setattr(training, "run", stop)
+    monkeypatch.setattr(two_stages, "run", stop)
     status = main(
         *("train", "--method", "ce_mixup_crt", "--preset", "paper", "--imbalance_ratio", 20),
         *("--epochs=7", "--stage2-sampler", "cben", "--stage2-sampler-a", 0.5, "--seed", 4),
@@ -156,7 +156,7 @@ def test_options_reach_the_settings(tmp_path, monkeypatch):
     )
     assert status == 1
     ((settings, *rest),) = seen
-    expected = methods.resolve(
+    expected = declared.resolve(
         *("digits", "ce_mixup_crt", "paper"),
         epochs=7,
         stage2_sampler="cben",
@@ -310,7 +310,7 @@ def test_errors_of_several_lines_become_one(monkeypatch, capsys, tmp_path):
     def fail(*arguments, **options):
         raise GCLError("one\n  two\nthree")
 
-    monkeypatch.setattr(training, "run", fail)
+    monkeypatch.setattr(two_stages, "run", fail)
     assert main("train", *SMALL, "--runs", tmp_path) == 1
     assert capsys.readouterr().err.splitlines()[-1] == "gcl: one two three"
 

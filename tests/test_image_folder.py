@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from gcl_core.data.image_folder import split_image_folder, write_image_folder
 from gcl_core.data.sources import load_source
 from gcl_core.errors import GCLError
-from gcl_core.figures import folder as folder_figures
+from gcl_core.figures.folder import accuracy_by_size, folder_overview
 from gcl_core.figures.looks import GROUP_COLOURS, METHOD_LOOKS
 from gcl_core.figures.series import Series
 from toys import image_folder, toy_dataset
@@ -116,7 +116,7 @@ def many_classes(number):
 
 def test_classes_are_drawn_by_size_in_the_colours_of_their_groups():
     dataset = toy_dataset(counts=(5, 30, 12))
-    counts, pictures = folder_figures.folder_overview(dataset).axes[:2]
+    counts, pictures = folder_overview(dataset).axes[:2]
     assert [bar.get_height() for bar in counts.patches] == [30, 12, 5]
     colours = [mpl.colors.to_hex(bar.get_facecolor()).upper() for bar in counts.patches]
     assert colours == [GROUP_COLOURS[group] for group in ("many", "medium", "few")]
@@ -130,7 +130,7 @@ def test_classes_are_drawn_by_size_in_the_colours_of_their_groups():
 def test_accuracies_follow_their_classes():
     dataset = toy_dataset(counts=(5, 30, 12))
     line = Series(METHOD_LOOKS["ce"], [10.0, 90.0, 50.0], [1.0, 2.0, 3.0])
-    (axes,) = folder_figures.accuracy_by_size(dataset, [line]).axes
+    (axes,) = accuracy_by_size(dataset, [line]).axes
     assert list(axes.lines[0].get_ydata()) == [90, 50, 10]
     assert [t.get_text().split("\n")[1] for t in axes.get_xticklabels()] == ["30", "12", "5"]
     band = axes.collections[0].get_paths()[0].vertices[:, 1]
@@ -139,7 +139,7 @@ def test_accuracies_follow_their_classes():
 
 @pytest.mark.parametrize("number", [20, 21, 150])
 def test_of_many_classes_twenty_are_shown(number):
-    figure = folder_figures.folder_overview(many_classes(number))
+    figure = folder_overview(many_classes(number))
     heights = [bar.get_height() for bar in figure.axes[0].patches]
     assert len(heights) == 20
     assert (heights[0], heights[-1]) == (number, 1)

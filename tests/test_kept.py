@@ -13,8 +13,7 @@ from gcl_core.data.batches import Streams
 from gcl_core.files import load_tensors
 from gcl_core.methods.declared import resolve
 from gcl_core.networks.models import build_network
-from gcl_core.training import runs
-from gcl_core.training import two_stages as training
+from gcl_core.training import runs, two_stages
 from gcl_core.training.evaluation import accuracies, confusion_matrix, outputs_of
 from gcl_core.training.side_by_side import run_many
 
@@ -23,7 +22,7 @@ SETTINGS = resolve("digits", "gcl", epochs=3, n_max=40, imbalance_ratio=10)
 
 
 def run(place, keep=(0, 1, 2, 3), settings=SETTINGS):
-    return training.run(settings, place, accelerator="cpu", progress="none", keep=keep)
+    return two_stages.run(settings, place, accelerator="cpu", progress="none", keep=keep)
 
 
 def kept_files(place):

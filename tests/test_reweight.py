@@ -15,7 +15,7 @@ from gcl_core.methods.reweight import (
     PowerWeights,
     Reweighted,
 )
-from gcl_core.training import two_stages as training
+from gcl_core.training import two_stages
 from toys import seeded, toy_dataset
 
 COUNTS = torch.tensor([500, 40, 7, 1])
@@ -85,9 +85,9 @@ def test_both_class_balanced_losses_are_divided_by_the_number_of_images(method):
 
 def parts_of(method, **changes):
     settings = resolve("folder:toy", method, epochs=10, batch_size=8, **changes)
-    fabric = training.make_fabric("cpu", settings.precision)
+    fabric = two_stages.make_fabric("cpu", settings.precision)
     streams = Streams.seeded(0, 1, 0, fabric.device)
-    return training._parts(fabric, settings.stage1, toy_dataset((40, 8, 4)), streams)
+    return two_stages._parts(fabric, settings.stage1, toy_dataset((40, 8, 4)), streams)
 
 
 def test_deferred_weights_count_from_their_epoch_on():

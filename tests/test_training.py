@@ -21,8 +21,7 @@ from gcl_core.networks.models import build_network
 from gcl_core.networks.network import initialise
 from gcl_core.networks.tde import MultiHeadClassifier
 from gcl_core.results.records import record
-from gcl_core.training import stage
-from gcl_core.training import two_stages as training
+from gcl_core.training import stage, two_stages
 from gcl_core.training.evaluation import confusion_matrix
 from gcl_core.training.progress import Progress
 from toys import seeded, toy_dataset
@@ -38,7 +37,7 @@ def settings_of(method="gcl_crt", **changes):
 
 
 def run(place, method="gcl_crt", **changes):
-    return training.run(settings_of(method, **changes), place, accelerator="cpu", progress="none")
+    return two_stages.run(settings_of(method, **changes), place, accelerator="cpu", progress="none")
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +88,7 @@ def plain_training(module, inputs_of, part, images, criterion):
 @pytest.mark.parametrize("method", ["ce", "ce_mixup_crt", "gcl_crt"])
 def test_both_stages_against_a_plain_loop(tmp_path, method):
     settings = settings_of(method, batch_size=32, lr=0.02, milestones="0.4,0.7")
-    ours = training.run(settings, tmp_path, accelerator="cpu", progress="none")
+    ours = two_stages.run(settings, tmp_path, accelerator="cpu", progress="none")
     dataset = load_dataset(settings.data)
     counts = torch.tensor(dataset.class_counts)
 
@@ -230,8 +229,8 @@ def test_everything_that_decides_the_result_is_in_the_name(tmp_path):
     def path(**changes):
         settings = settings_of(**changes)
         dataset = load_dataset(settings.data)
-        first = training.stage1_folder(settings, dataset, tmp_path)
-        return training.stage2_folder(settings.stage2, first).path
+        first = two_stages.stage1_folder(settings, dataset, tmp_path)
+        return two_stages.stage2_folder(settings.stage2, first).path
 
     changes = [
         {},
@@ -332,14 +331,14 @@ def test_an_accelerator_that_is_not_there_is_refused(tmp_path):
     if torch.cuda.is_available():
         pytest.skip("there is a GPU")
     with pytest.raises(GCLError, match="accelerator"):
-        training.run(settings_of(), tmp_path, accelerator="gpu")
+        two_stages.run(settings_of(), tmp_path, accelerator="gpu")
     assert not list(tmp_path.iterdir())
 
 
 def test_a_data_set_is_the_same_wherever_it_lies(tmp_path):
     dataset = load_dataset(DataSettings(n_max=40, imbalance_ratio=10))
     settings = settings_of("ce", epochs=1)
-    first = training.run(settings, tmp_path, accelerator="cpu", progress="none", dataset=dataset)
+    first = two_stages.run(settings, tmp_path, accelerator="cpu", progress="none", dataset=dataset)
     assert first.path == run(tmp_path, "ce", epochs=1).path
 
 
@@ -439,5 +438,5 @@ def test_the_result_is_that_of_the_network(tmp_path, method, changes):
 def test_evaluation_leaves_the_classifier_as_it_is():
     """The moving average of TDE holds training images only."""
     data, head = toy_dataset(), MultiHeadClassifier(6, 3).train()
-    training._accuracy(head, torch.rand(len(data.test_labels), 6, generator=seeded()), data)
+    two_stages._accuracy(head, torch.rand(len(data.test_labels), 6, generator=seeded()), data)
     assert head.mean.abs().max() == 0
