@@ -117,7 +117,7 @@ def _parser() -> argparse.ArgumentParser:
         "compare", _compare, "show that the fast loop reaches the accuracy of the plain one"
     )
     compare.add_argument("--dataset", default="digits", help=f"{', '.join(DATASETS)}:PATH (digits)")
-    compare.add_argument("--imbalance-ratio", type=float, default=100.0, help="(100)")
+    compare.add_argument("--imbalance-ratio", default="100", help="none: data as they are (100)")
     compare.add_argument(
         "--epochs", type=_positive, default=30, help="epochs of cross-entropy (30)"
     )

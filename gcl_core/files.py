@@ -61,7 +61,7 @@ def load_json(path: Path) -> Any:
         GCLError: the file is not JSON; it names the file.
     """
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, OSError) as error:
         raise GCLError(f"cannot read {path}: {error}; move it away and run again") from error
 

@@ -2,16 +2,14 @@
 
 import logging
 from pathlib import Path
-from typing import Any
 
 import joblib
-import papermill
 
-from gcl_core.course.execution import execute_notebook
+from gcl_core.course.execution import accepted, execute_notebook
 from gcl_core.files import atomic_write
 from gcl_core.grid.cells import Cell, cells_of
 from gcl_core.results.records import record, save_records
-from gcl_core.results.tables import comparison, paired_gain
+from gcl_core.results.tables import digits_block
 from gcl_core.training.side_by_side import run_many
 
 log = logging.getLogger(__name__)
@@ -38,7 +36,7 @@ def study(root: Path, out: Path, runs: Path, *, workers: int | None = None) -> s
     targets = [out / "notebooks" / source.name for source in sources]
     # Side by side, as much of a notebook (its kernel's start, t-SNE, drawing) keeps one core busy.
     tasks = [
-        joblib.delayed(execute_notebook)(source, target, _accepted(source, parameters))
+        joblib.delayed(execute_notebook)(source, target, accepted(source, parameters))
         for source, target in zip(sources, targets, strict=True)
     ]
     executed = []
@@ -63,10 +61,4 @@ def compare_on_digits(grid: Path, results: Path, runs: Path, *, workers: int | N
     done = run_many([cell.settings for cell in cells], runs, workers=workers)
     records = [record(run, cell.method, cell.preset) for run, cell in zip(done, cells, strict=True)]
     save_records(results / "digits.json", records)
-    return f"{comparison(records)}\n\n{paired_gain(records, 'gcl_crt', 'ce')}"
-
-
-def _accepted(source: Path, parameters: dict[str, Any]) -> dict[str, Any]:
-    """Those of the parameters that a notebook has; one that trains nothing has no `runs`."""
-    known = papermill.inspect_notebook(source)
-    return {name: value for name, value in parameters.items() if name in known}
+    return digits_block(records)

@@ -4,6 +4,7 @@ import errno
 import os
 import resource
 import signal
+import time
 
 from gcl_core import files
 
@@ -21,6 +22,19 @@ def die_at_write(number: int, moment: str) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
 
     files.os.replace = replace_or_die
+
+
+def wait_at_write(number: int, flag: str) -> None:
+    """At the `number`-th file, wait until the file `flag` is there."""
+    replace, done = os.replace, []
+
+    def replace_later(source, target):
+        done.append(target)
+        while len(done) == number and not os.path.exists(flag):
+            time.sleep(0.005)
+        replace(source, target)
+
+    files.os.replace = replace_later
 
 
 def checkpoints_apart(seconds: str, number: int = 0) -> None:

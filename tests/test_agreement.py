@@ -19,8 +19,8 @@ from gcl_core.results.page import (
     update_results,
 )
 from gcl_core.results.printed import ABLATION, BEYOND, ROWS, PaperRow, paper_rows
-from tests.test_paper import record_of
-from tests.test_readme import ROOT
+from test_paper import record_of
+from test_readme import ROOT
 
 TABLES = (1, 3, 4, 5)
 
@@ -47,10 +47,11 @@ def test_a_gap_is_taken_seed_by_seed():
 
 
 def test_without_two_shared_seeds_the_means_are_compared():
-    found = agreement.gap(Measured({0: 80.0, 1: 84.0}), Measured({2: 70.0, 3: 72.0}), None)
+    one, other = Measured({0: 80.0, 1: 84.0, 5: 82.0}), Measured({2: 70.0, 3: 72.0})
+    found = agreement.gap(one, other, None)
     assert found.ours == 11
-    assert found.error == pytest.approx(math.sqrt(8 / 2 + 2 / 2))
-    assert found.source == "2 and 2 seeds"
+    assert found.error == pytest.approx(math.sqrt(4 / 3 + 2 / 2))
+    assert found.source == "3 and 2 seeds"
 
 
 def test_a_single_seed_borrows_its_error():

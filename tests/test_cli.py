@@ -49,6 +49,12 @@ def test_a_run_and_its_json(tmp_path):
     assert "epoch 1/" not in again.err  # reused
 
 
+def test_threads_are_those_asked_for(tmp_path):
+    assert forked("train", *SMALL, "--threads", 2, "--runs", tmp_path).status == 0
+    found = [json.loads(file.read_text()) for file in tmp_path.rglob("settings.json")]
+    assert [each["versions"]["threads"] for each in found] == [2, 2]
+
+
 def test_a_run_is_added_to_a_record_file_once(tmp_path):
     file = tmp_path / "results" / "mine.json"
     for method in ("gcl", "gcl_crt", "gcl"):

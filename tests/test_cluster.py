@@ -241,7 +241,7 @@ def scheduler(tmp_path):
         return processes[-1]
 
     first = start("scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard")
-    wait_until(file.exists)
+    wait_until(lambda: file.exists() and file.read_text().endswith("}"))
     yield json.loads(file.read_text())["address"], first, start
     for process in processes:
         process.kill()

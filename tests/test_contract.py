@@ -6,6 +6,7 @@ import math
 import pytest
 import torch
 
+from bits import equal
 from gcl_core.data.dataset import load_dataset
 from gcl_core.errors import GCLError
 from gcl_core.files import load_tensors
@@ -14,7 +15,6 @@ from gcl_core.methods.settings import flat_settings, get_setting
 from gcl_core.networks.models import HEADS
 from gcl_core.training.progress import Progress
 from gcl_core.training.two_stages import run
-from test_resume import equal
 from toys import toy_dataset
 
 every_method = pytest.mark.parametrize("method", METHODS)

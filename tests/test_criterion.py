@@ -215,3 +215,13 @@ def test_shares_above_one_are_refused(loss, argument):
     loss(COUNTS, **{argument: 1.0})
     with pytest.raises(GCLError, match=rf"^{argument} must be in \[0, 1\], got 1.5$"):
         loss(COUNTS, **{argument: 1.5})
+
+
+@every_loss
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_outputs_that_are_not_finite_have_no_finite_loss(name, bad):
+    cosine, target, _ = cosine_batch(4)
+    target[2], cosine[2, 0] = 1, bad
+    assert not LOSSES[name](COUNTS, reduction="none")(cosine, target)[2].isfinite()
+    if name != "angular":  # which refuses them in eval mode
+        assert not LOSSES[name](COUNTS, reduction="none").eval()(cosine, target)[2].isfinite()

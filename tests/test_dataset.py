@@ -113,6 +113,14 @@ def test_fingerprint_is_of_the_images_and_labels(tmp_path):
     assert one.fingerprint == two.fingerprint  # wherever the folder lies
 
 
+@pytest.mark.parametrize("part", ["train_images", "train_labels", "test_images", "test_labels"])
+def test_every_part_of_the_data_is_in_the_fingerprint(monkeypatch, part):
+    before, source = load(imbalance_ratio=None), load_source("digits")
+    other = dataclasses.replace(source, **{part: getattr(source, part).flip(0)})
+    monkeypatch.setattr("gcl_core.data.dataset.load_source", lambda *_, **__: other)
+    assert load(imbalance_ratio=None).fingerprint != before.fingerprint
+
+
 def test_the_object_is_frozen():
     with pytest.raises(dataclasses.FrozenInstanceError):
         load().name = "other"
@@ -122,6 +130,8 @@ def test_the_object_is_frozen():
     ("settings", "message"),
     [
         ({"imbalance_ratio": 125}, "it can be at most 124"),
+        ({"n_max": 40, "imbalance_ratio": None}, "n_max goes with an imbalance_ratio"),
+        ({"n_max": 40, "class_counts": (3,) * 10}, "n_max goes with an imbalance_ratio"),
         ({"n_max": 130}, r"class \d has \d+ images, \d+ are asked for"),
         ({"class_counts": (5, 4, 3)}, "class_counts names 3 classes, digits has 10"),
         ({"class_counts": (999, *range(1, 10))}, "class 0 has 128 images, 999 are asked for"),

@@ -9,7 +9,7 @@ from gcl_core.analysis import embedding
 from gcl_core.errors import GCLError
 from gcl_core.methods.declared import resolve
 from gcl_core.training.two_stages import run
-from tests.toys import seeded, toy_dataset
+from toys import seeded, toy_dataset
 
 
 @pytest.fixture(scope="module")
@@ -155,6 +155,7 @@ def test_thinning_keeps_proportions_and_every_class():
     assert torch.bincount(labels[kept]).tolist() == [90, 9, 1]
     assert torch.equal(kept, embedding.thinned(labels, 100))
     assert torch.equal(embedding.thinned(labels, 1000), torch.arange(1000))
+    assert torch.bincount(labels[embedding.thinned(labels, 10)]).tolist() == [9, 1, 1]
 
 
 def test_group_means_leave_out_what_has_no_value():

@@ -5,8 +5,15 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gcl_core import digits_cnn, resnet32
-from gcl_core.training.evaluation import accuracies, confusion_matrix, frozen, outputs_of
+from gcl_core import GCLError, digits_cnn, resnet32
+from gcl_core.training.evaluation import (
+    accuracies,
+    confusion_matrix,
+    destinations,
+    frozen,
+    outputs_of,
+    weighted_accuracy,
+)
 from gcl_core.training.two_stages import make_fabric
 from toys import seeded, toy_dataset
 
@@ -65,7 +72,7 @@ def test_frozen_draws_nothing_and_learns_nothing(fabric):
 
 
 def test_outputs_are_those_of_every_image_in_order():
-    dataset = toy_dataset((3, 3), tests=80)
+    dataset = toy_dataset((3, 3), tests=80, size=32)  # three batches
     outputs = outputs_of(lambda x: x.mean((2, 3)), dataset.test_images, dataset, CPU)
     pixels = dataset.test_images.float().mean((2, 3)) / 255
     expected = (pixels - torch.tensor(dataset.mean)) / torch.tensor(dataset.std)
@@ -104,3 +111,31 @@ def test_scale_and_shift_of_the_outputs_do_not_matter():
     assert torch.equal(confusion_matrix(30 * outputs + 7, labels), expected)
     assert expected.sum() == 30
     assert expected.device == CPU
+
+
+@given(st.lists(st.tuples(st.integers(0, 100), st.integers(0, 9)), min_size=2, max_size=6))
+def test_weighted_accuracy_is_that_of_so_many_images(pairs):
+    images = [accuracy for accuracy, number in pairs for _ in range(number)]
+    accuracies, numbers = zip(*pairs, strict=True)
+    if images:
+        expected = sum(images) / len(images)
+        assert weighted_accuracy(accuracies, numbers) == pytest.approx(expected)
+    else:
+        with pytest.raises(GCLError, match="not all zero"):
+            weighted_accuracy(accuracies, numbers)
+
+
+def test_weighted_accuracy_refuses():
+    with pytest.raises(GCLError, match="2 accuracies need as many weights, got 3"):
+        weighted_accuracy([50.0, 60.0], [1, 1, 1])
+    with pytest.raises(GCLError, match="weights must be >= 0"):
+        weighted_accuracy([50.0, 60.0], [2, -1])
+
+
+def test_destinations_by_hand():
+    confusion = torch.tensor([[6, 1, 3], [4, 0, 0], [0, 0, 0]])
+    found = destinations(confusion, {"many": [0], "few": [1, 2]})
+    assert found["right"][:2].tolist() == [60, 0]
+    assert found["many"][:2].tolist() == [0, 100]
+    assert found["few"][:2].tolist() == [40, 0]
+    assert all(found[part][2].isnan() for part in found)  # no test images

@@ -1,10 +1,14 @@
 """Executing notebooks: once, with known parameters, keeping what failed."""
 
+from pathlib import Path
+
 import nbformat
 import pytest
-from nbformat.v4 import new_code_cell, new_notebook
+from nbformat.v4 import new_code_cell, new_notebook, new_output
 
-from gcl_core.course.execution import execute_notebook
+import gcl_core
+from gcl_core.course import execution
+from gcl_core.course.execution import accepted, execute_notebook, synchronise
 from gcl_core.errors import GCLError
 
 PARAMETERS = "runs: str = 'runs'  # folder of runs\nfigures: str = ''  # folder of figures"
@@ -58,6 +62,42 @@ def test_executed_in_place_the_parameters_are_not_left_behind(notebook):
     assert [cell.source for cell in cells] == [PARAMETERS, "print(runs)"]
     assert cells[1].outputs[0].text == "elsewhere\n"
     assert not execute_notebook(source, source, {"runs": "elsewhere"})
+
+
+def test_a_change_anywhere_in_the_package_is_a_reason_to_execute_again(
+    notebook, tmp_path, monkeypatch
+):
+    assert Path(gcl_core.__file__).parent == execution.PACKAGE
+    file = tmp_path / "package" / "part" / "a.py"
+    file.parent.mkdir(parents=True)
+    file.write_text("x = 1")
+    monkeypatch.setattr(execution, "PACKAGE", tmp_path / "package")
+    source = notebook("print(1)")
+    before = execution.fingerprint(source, {})
+    assert execution.fingerprint(source, {}) == before
+    file.write_text("x = 2")
+    assert execution.fingerprint(source, {}) != before
+
+
+def test_the_text_of_a_notebook_keeps_the_outputs_of_what_did_not_change(tmp_path):
+    text = "# %%\nfirst = 1\n\n# %%\nsecond = 2\n"
+    (tmp_path / "01_test.py").write_text(text)
+    synchronise(tmp_path)
+    file = tmp_path / "01_test.ipynb"
+    made = nbformat.read(file, 4)
+    for cell in made.cells:
+        cell.outputs = [new_output("stream", text=cell.source)]
+    nbformat.write(made, file)
+    (tmp_path / "01_test.py").write_text(text.replace("second = 2", "second = 3"))
+    synchronise(tmp_path)
+    first, second = nbformat.read(file, 4).cells
+    assert (first.source, first.outputs[0].text) == ("first = 1", "first = 1")
+    assert second.source == "second = 3"
+
+
+def test_a_notebook_is_given_what_it_has(notebook):
+    given = {"runs": "here", "seeds": 3}
+    assert accepted(notebook("print(runs)"), given) == {"runs": "here"}
 
 
 def test_an_unknown_parameter_is_refused_before_anything_runs(notebook, tmp_path):

@@ -15,7 +15,7 @@ from gcl_core.figures.looks import GROUP_COLOURS, METHOD_LOOKS, SAMPLER_LOOKS, L
 from gcl_core.figures.series import Series, curve, over_seeds
 from gcl_core.methods.declared import METHODS, resolve
 from gcl_core.training.two_stages import run
-from tests.toys import toy_dataset
+from toys import toy_dataset
 
 # Linear RGB as seen with the named deficiency at full severity: Machado, Oliveira and Fernandes,
 # "A Physiologically-based Model for Simulation of Color Vision Deficiency", 2009.

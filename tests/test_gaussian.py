@@ -11,8 +11,9 @@ from gcl_core import GCLLoss, long_tailed_counts
 from gcl_core.analysis import gaussian
 from gcl_core.analysis.saturation import cloud_quadrature, expected_target_gradient
 from gcl_core.errors import GCLError
+from gcl_core.figures.cloud import jensen_gap
 from gcl_core.losses.priors import LogitAdjustedLoss
-from tests.toys import seeded
+from toys import seeded
 
 SIGMA = 1 / 3
 
@@ -189,3 +190,11 @@ def test_sampled_gradients_have_the_mean_of_the_quadrature():
     expected = expected_target_gradient(logits, target, reach)
     error = (drawn.mean(0) - expected).abs() / (drawn.std(0) / 20_000**0.5 + 1e-12)
     assert float(error.max()) < 5
+
+
+def test_the_cloud_that_is_held_is_held_at_its_mean():
+    loss, gradient = jensen_gap(15.0).axes
+    held = torch.linspace(-5, 20, 251, dtype=torch.float64) - 15 * 0.26571
+    ours = [torch.from_numpy(axes.lines[1].get_ydata()) for axes in (loss, gradient)]
+    torch.testing.assert_close(ours[0], F.softplus(-held), rtol=0, atol=1e-3)
+    torch.testing.assert_close(ours[1], torch.sigmoid(-held), rtol=0, atol=1e-3)

@@ -142,16 +142,9 @@ def moved(page, index=0, seconds=20):
 
 
 @pytest.mark.parametrize(
-    ("name", "pictures"),
-    [
-        ("00_long_tail", 1),
-        ("01_softmax_saturation", 1),
-        ("02_gaussian_cloud", 1),
-        ("05_embedding", 1),
-    ],
-    ids=["00", "01", "02", "05"],
+    "name", ["00_long_tail", "01_softmax_saturation", "02_gaussian_cloud", "05_embedding"]
 )
-def test_a_slider_moves_its_picture(lab, page, name, pictures):
+def test_a_slider_moves_its_picture(lab, page, name):
     notebook = jupytext.read(ROOT / "notebooks" / f"{name}.py")
     cell = next(c for c in notebook.cells if "parameters" in c.metadata.get("tags", []))
     cell.source = re.sub(r'preset: str = "\w*"', 'preset: str = "smoke"', cell.source)
@@ -159,10 +152,9 @@ def test_a_slider_moves_its_picture(lab, page, name, pictures):
     cell.source = re.sub(r"workers: int = \d+", "workers: int = 1", cell.source)
     cell.source = re.sub(r"points: int = \d+", "points: int = 60", cell.source)
     run_in_lab(lab, page, notebook, name)
-    for index in range(pictures):
-        before, after = moved(page, index)
-        assert before[0] != after[0]
-        assert re.sub(r"Shown: .*", "", before[0]) == re.sub(r"Shown: .*", "", after[0])
+    before, after = moved(page, 0)
+    assert before[0] != after[0]
+    assert re.sub(r"Shown: .*", "", before[0]) == re.sub(r"Shown: .*", "", after[0])
     assert page.locator("[data-mime-type='application/vnd.jupyter.stderr']").count() == 0
 
 

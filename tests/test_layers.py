@@ -18,8 +18,13 @@ STACK = [
 def imported_parts(file):
     """Parts of the package that a file imports from, wherever in it."""
     for node in ast.walk(ast.parse(file.read_text())):
-        if isinstance(node, ast.ImportFrom) and str(node.module).startswith("gcl_core."):
-            yield node.module.split(".")[1]
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        yield from (name.split(".")[1] for name in names if name.startswith("gcl_core."))
 
 
 def test_every_part_has_its_place():

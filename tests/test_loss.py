@@ -96,6 +96,18 @@ def test_more_values_than_one_block():
     torch.testing.assert_close(result, expected, rtol=1e-12, atol=1e-12)
 
 
+def test_clouds_drawn_block_by_block_are_those_of_the_logits():
+    counts, generator = long_tailed_counts(5000, 3000, 50), seeded(4)
+    cosine, target, _ = example(300, 3000)  # four blocks
+    criterion = GCLLoss(counts, generator=generator, reduction="none")
+    loss = criterion(cosine, target)
+    generator.manual_seed(4)
+    logits = criterion.logits(cosine)
+    assert len(logits.sub(30 * cosine).unique(dim=0)) == 300  # every sample has its own
+    expected = F.cross_entropy(logits, target, reduction="none")
+    torch.testing.assert_close(loss, expected)
+
+
 @pytest.mark.parametrize("settings", SETTINGS)
 @pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
 def test_gradient_is_that_of_the_plain_composition(settings, reduction):

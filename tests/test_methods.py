@@ -1,5 +1,7 @@
 """Each method is what the published code and the paper say, value by value."""
 
+import types
+
 import pytest
 import torch
 
@@ -14,10 +16,31 @@ from gcl_core import (
 from gcl_core.data.settings import DataSettings
 from gcl_core.hardware import best_precision
 from gcl_core.methods.declared import METHODS, PRESETS, resolve
-from gcl_core.methods.objectives import GCL, OLTR, CrossEntropy, HybridPSC, HybridSC, LabelAware
-from gcl_core.methods.rebalance import CRT, LWS, TDE, DisAlign, MetaEmbed
+from gcl_core.methods.objectives import (
+    GCL,
+    LADE,
+    OLTR,
+    AngularGCL,
+    CrossEntropy,
+    Equalization,
+    Focal,
+    HybridPSC,
+    HybridSC,
+    LabelAware,
+    LogitAdjustment,
+)
+from gcl_core.methods.rebalance import (
+    CRT,
+    LWS,
+    TDE,
+    DisAlign,
+    MetaEmbed,
+    NearestMean,
+    PostHoc,
+)
 from gcl_core.methods.reweight import PowerWeights
 from gcl_core.methods.sampling import CBEN, ClassBalanced, InstanceBalanced
+from gcl_core.methods.settings import get_setting
 from gcl_core.networks.oltr import CosNormClassifier, OLTRLoss
 from gcl_core.networks.tde import MultiHeadClassifier
 
@@ -120,6 +143,29 @@ def test_values_of_tde_and_of_the_hybrids():
     assert official("hybrid_psc").stage1.objective == HybridPSC(temperature=0.1)
 
 
+ANGULAR = {"scale": 30.0, "noise_multiplier": 0.5, "margin": 0.0, "easy_margin": True}
+
+
+@pytest.mark.parametrize(
+    ("method", "place", "expected"),
+    [
+        ("focal", "stage1.objective", Focal(gamma=1.0, scale=1.0)),
+        ("equalization", "stage1.objective", Equalization(threshold=0.05, gamma=0.9)),
+        ("logit_adjustment", "stage1.objective", LogitAdjustment(tau=1.0, scale=1.0)),
+        ("balanced_softmax", "stage1.objective", LogitAdjustment(tau=1.0, scale=1.0)),
+        ("lade", "stage1.objective", LADE(weight=0.1, regulariser=0.1)),
+        ("ce_drs", "stage1.deferred", 0.8),
+        ("post_hoc", "stage2.rebalance", PostHoc(tau=1.0, scale=1.0)),
+        ("ce_ncm", "stage2.rebalance", NearestMean(transform="cl2n")),
+        ("gcl_angular_crt", "stage1.objective", AngularGCL(**ANGULAR, focal_gamma=0.0)),
+        ("gcl_angular_crt", "stage2.objective", AngularGCL(**ANGULAR, focal_gamma=1.0)),
+        ("gcl_angular_crt", "stage2.sampler", ClassBalanced()),
+    ],
+)
+def test_values_of_the_other_methods(method, place, expected):
+    assert get_setting(official(method), tuple(place.split("."))) == expected
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_the_paper_s_text_where_it_differs(method):
     settings = resolve("cifar10", method, "paper")
@@ -135,6 +181,7 @@ def test_the_paper_s_text_where_it_differs(method):
     if method == "gcl_crt":
         assert settings.stage2.objective == GCL(scale=20.0, noise_multiplier=1.0)
         assert settings.stage2.sampler == CBEN(0.9999, 1e-5)
+        assert settings.stage2.lr == 0.1  # our assumption
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -222,8 +269,12 @@ def test_precision_follows_the_hardware(monkeypatch, supported):
     assert best_precision("cpu") == expected
 
 
-def test_memory_is_kept_only_where_the_c_library_can(monkeypatch):
+def test_memory_is_kept_where_the_c_library_can(monkeypatch):
+    asked = {}
+    library = types.SimpleNamespace(mallopt=asked.__setitem__)
+    monkeypatch.setattr(hardware.ctypes, "CDLL", lambda name: library)
     hardware.keep_freed_memory()
+    assert asked == {-1: 2**31 - 1, -2: 2**26, -3: 2**30}
 
     def without(name):
         raise OSError

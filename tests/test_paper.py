@@ -23,7 +23,7 @@ from gcl_core.results.printed import (
     records_of,
 )
 from gcl_core.results.records import load_records
-from tests.test_readme import ROOT
+from test_readme import ROOT
 
 OURS = [row for row in ROWS if row.method is not None]
 

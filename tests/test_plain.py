@@ -40,3 +40,7 @@ def test_difference_against_its_standard_error(shift, within):
     assert compared["difference"] == shift
     assert compared["standard_error"] == 0.91  # sqrt(2 * (5 / 3) / 4)
     assert compared["within"] is within
+
+
+def test_each_side_has_its_own_spread():
+    assert same_accuracy([1, 2, 3, 4], [0, 4])["standard_error"] == 2.1  # sqrt(5/3/4 + 8/2)

@@ -8,9 +8,14 @@ import torch
 from torch.utils.data import TensorDataset
 
 from gcl_core.errors import GCLError
+from gcl_core.grid.cells import cells_of
+from gcl_core.grid.steps import jobs_of
 from gcl_core.methods.declared import METHODS
+from gcl_core.results.agreement import gaps, load_measured, protocols, run_spread, under
+from gcl_core.results.printed import ABLATION
 from gcl_core.results.records import load_records
 from gcl_core.results.tables import readme_blocks, replace_block, update_readme
+from gcl_core.training.runs import RESULTS_VERSION, identity_hash
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -49,6 +54,25 @@ def test_a_table_that_drifts_is_seen(tmp_path):
     assert not update_readme(tmp_path, check=True)
     assert not update_readme(tmp_path)
     assert readme.read_text() == README
+
+
+def test_the_records_are_runs_of_the_committed_grid_with_this_code(tmp_path):
+    """A run's name is a hash of all that decides its result, `RESULTS_VERSION` among it."""
+    jobs = jobs_of(cells_of(ROOT / "grids" / "digits.yaml"), tmp_path)
+    records = load_records(ROOT / "results" / "digits.json")
+    assert [r["run"] for r in records] == [job.folders[-1].path.name for job in jobs]
+    for record in load_records(ROOT / "results" / "cifar10-jpeg.json"):
+        assert record["identity"]["results_version"] == RESULTS_VERSION
+        assert identity_hash(record["identity"]) == record["run"]
+
+
+def test_the_text_says_what_the_records_say():
+    records = load_measured(ROOT / "results")
+    same = under(protocols(1, ABLATION, records)[0], records)
+    found = gaps(1, ABLATION, same)["GCL", "CE loss"]
+    said = f"by {found.ours:.1f} ± {found.error:.1f} points"
+    assert said in " ".join(README.split())
+    assert f"a single run moves by {run_spread(same):.1f} points" in " ".join(README.split())
 
 
 def test_a_missing_place_is_named():

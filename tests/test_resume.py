@@ -3,6 +3,7 @@
 import functools
 import json
 import random
+import re
 import signal
 
 import pytest
@@ -144,11 +145,15 @@ def test_ctrl_c_says_how_to_continue(tmp_path, stage, changes):
     assert not list(tmp_path.rglob("*.tmp"))
     assert len(checkpoints(tmp_path)) == stage
     assert len(list(tmp_path.rglob("result.json"))) == stage - 1
-    epochs = len(next(tmp_path.rglob("metrics.csv")).read_text().splitlines()) - 1
+    (left,) = {p.parent for p in tmp_path.rglob("checkpoint.pt")} - {
+        p.parent for p in tmp_path.rglob("result.json")
+    }
+    epochs = len(checkpoints(tmp_path)[left.name]["history"])
     again = Forked(*train(tmp_path, **changes))
     wait_until(lambda: f"stage {stage}: epoch" in again.err)
     again.send(signal.SIGKILL)
-    assert f"stage {stage}: epoch {epochs + 1}/900" in again.finish().err or stage == 2
+    first = re.search(rf"stage {stage}: epoch (\d+)/900", again.finish().err)
+    assert int(first[1]) == epochs + 1
 
 
 @pytest.mark.parametrize("number", range(1, WRITES + 1))
@@ -218,14 +223,17 @@ def test_a_folder_of_other_settings_is_refused_and_left_alone(tmp_path, half):
 
 def test_two_at_once_train_once(tmp_path, whole):
     """The second waits for the first and takes its result."""
-    first = Forked(*train(tmp_path, "--json"))
-    wait_until(lambda: list(tmp_path.rglob("settings.json")))
-    second = Forked(*train(tmp_path, "--json"))
+    runs, go = tmp_path / "runs", tmp_path / "go"
+    holds = functools.partial(sabotage.wait_at_write, 2, str(go))
+    first = Forked(*train(runs, "--json"), sabotage=holds)
+    wait_until(lambda: list(runs.rglob("settings.json")))
+    second = Forked(*train(runs, "--json"))
+    wait_until(lambda: "another process is working on this run; waiting for it" in second.err)
+    go.touch()
     outcomes = [process.finish() for process in (first, second)]
     assert [outcome.status for outcome in outcomes] == [0, 0]
     assert outcomes[0].out == outcomes[1].out != ""
     logs = "".join(outcome.err for outcome in outcomes)
-    assert "another process is working on this run; waiting for it" in outcomes[1].err
     for epoch in (f"stage 1: epoch {EPOCHS}/", f"stage 2: epoch {STAGE2_EPOCHS}/"):
         assert logs.count(epoch) == 1
-    assert_same(tmp_path, whole)
+    assert_same(runs, whole)

@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 from scipy import integrate, stats
 
+from gcl_core import GCLLoss
 from gcl_core.analysis.saturation import (
     binary_gradient,
     cloud_quadrature,
@@ -16,7 +17,7 @@ from gcl_core.analysis.saturation import (
 from gcl_core.errors import GCLError
 from gcl_core.methods.declared import resolve
 from gcl_core.training.two_stages import run
-from tests.toys import seeded, toy_dataset
+from toys import seeded, toy_dataset
 
 SIGMA = 1 / 3
 
@@ -140,6 +141,22 @@ def test_saturation_of_a_run_is_that_of_its_clean_outputs(trained):
         assert float(result.active[j]) == pytest.approx(float((members > 0.5).float().mean()))
         part = float(members.sum() / expected.sum())
         assert float(result.share[j]) == pytest.approx(part, rel=1e-3)
+
+
+def test_saturation_with_the_cloud_is_the_mean_over_what_the_loss_draws(trained):
+    data, draws = trained.dataset, 4000
+    mean, std = (torch.tensor(values).view(1, -1, 1, 1) for values in (data.mean, data.std))
+    # The published values of stage 2.
+    options = {"scale": 20.0, "noise_multiplier": 0.5, "margin": 0.1, "reduction": "none"}
+    criterion = GCLLoss(data.class_counts, generator=seeded(3), **options)
+    with torch.no_grad():
+        cosine = trained.network((data.train_images / 255 - mean) / std).double()
+        drawn = torch.stack(
+            [1 - torch.exp(-criterion(cosine, data.train_labels)) for _ in range(draws)]
+        )
+    error = 5 * drawn.std(0) / draws**0.5 + 1e-4
+    result = saturation(trained, cloud=True).gradient
+    assert bool(((result - drawn.mean(0)).abs() < error).all())
 
 
 def test_saturation_with_the_cloud_uses_the_objectives_margin_and_clouds(trained):

@@ -317,7 +317,7 @@ BROKEN = {
     ),
     "dangling link": (
         lambda d: [without(d / "train/ant/0.png"), (d / "train/ant/0.png").symlink_to("nowhere")],
-        "0.png",
+        "cannot read image .*train/ant/0.png",
     ),
     "two sizes": (
         lambda d: Image.new("RGB", (9, 7)).save(d / "train" / "bee" / "2.png"),
@@ -331,7 +331,7 @@ def test_a_folder_that_is_not_fit_is_refused(tmp_path, cache, case):
     breaks, message = BROKEN[case]
     folder = image_folder(tmp_path / "images")
     breaks(folder)
-    with pytest.raises((GCLError, OSError), match=message):
+    with pytest.raises(GCLError, match=message):
         load(folder)
     assert not cache.exists()  # nothing of it is kept
 

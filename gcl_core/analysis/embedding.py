@@ -54,14 +54,14 @@ def weight_norms(run: Run) -> Tensor:
     return norms * head.scales.detach().abs() if isinstance(head, ScaledHead) else norms
 
 
-def thinned(labels: Tensor, limit: int, seed: int = 0) -> Tensor:
-    """Indices of at most `limit` random images, each class in its proportion: (n,), sorted.
+def thinned(labels: Tensor, limit: int) -> Tensor:
+    """Indices of about `limit` random images, (n,), sorted; all when there are no more than that.
 
-    All of them when there are no more than `limit`.
+    Each class in its proportion, rounded down, but one image of it at least. The same every time.
     """
     if len(labels) <= limit:
         return torch.arange(len(labels))
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(0)
     chosen = []
     for j in labels.unique().tolist():
         members = (labels == j).nonzero().flatten()
@@ -92,7 +92,7 @@ def tsne(features: Tensor, *, perplexity: float = 30.0, seed: int = 0) -> Tensor
 def map_of(
     run: Run, split: str, *, points: int = 1000, perplexity: float = 30.0
 ) -> tuple[Tensor, Tensor]:
-    """A t-SNE map of at most `points` images of a run: (n, 2) positions and their (n,) labels.
+    """A t-SNE map of about `points` images of a run: (n, 2) positions and their (n,) labels.
 
     The perplexity is lowered to (n - 1) / 3 where there are few images, as its inventors advise.
     """

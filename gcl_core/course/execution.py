@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import tempfile
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -40,12 +41,8 @@ def execute_notebook(source: Path, target: Path, parameters: dict[str, Any]) -> 
         GCLError: an unknown parameter, or a cell that failed; what it had got to is kept
             in the folder `failed` beside `target`.
     """
-    known = papermill.inspect_notebook(source)
-    if unknown := sorted(parameters.keys() - known.keys()):
-        raise GCLError(
-            f"{source.name} has no parameter {unknown[0]!r}; allowed: {', '.join(known)}"
-        )
-    stamp = _fingerprint(source, parameters, with_records="records" in known)
+    refuse_unknown(source, parameters)
+    stamp = fingerprint(source, parameters)
     if target.exists() and nbformat.read(target, 4).metadata.get("gcl", {}).get("made_of") == stamp:
         return False
     # Progress bars would fill the saved notebook; the variable is tqdm's own.
@@ -84,12 +81,31 @@ def execute_notebook(source: Path, target: Path, parameters: dict[str, Any]) -> 
     return True
 
 
-def _fingerprint(source: Path, parameters: dict[str, Any], with_records: bool) -> str:
-    """Hash of what the outputs depend on: cells, parameters, the package, and maybe run records."""
+def accepted(notebook: Path, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of the parameters that a notebook has; one that trains nothing has no `runs`."""
+    known = papermill.inspect_notebook(notebook)
+    return {name: value for name, value in parameters.items() if name in known}
+
+
+def refuse_unknown(notebook: Path, names: Iterable[str]) -> None:
+    """Refuse names that are no parameters of a notebook.
+
+    Raises:
+        GCLError: it names the first of them, and those that there are.
+    """
+    known = papermill.inspect_notebook(notebook)
+    if unknown := sorted(set(names) - known.keys()):
+        allowed = ", ".join(known)
+        raise GCLError(f"{notebook.name} has no parameter {unknown[0]!r}; allowed: {allowed}")
+
+
+def fingerprint(source: Path, parameters: Mapping[str, Any]) -> str:
+    """Hash of what the outputs depend on: cells, parameters, the package, and records it reads."""
     cells = [(cell.cell_type, cell.source) for cell in nbformat.read(source, 4).cells]
-    digest = hashlib.sha256(json.dumps([cells, parameters], sort_keys=True).encode())
+    digest = hashlib.sha256(json.dumps([cells, dict(parameters)], sort_keys=True).encode())
     results = source.parent.parent / "results"
-    records = results.glob(RECORD_FILES) if with_records else ()
+    reads = "records" in papermill.inspect_notebook(source)
+    records = results.glob(RECORD_FILES) if reads else ()
     for file in (*sorted(PACKAGE.rglob("*.py")), *sorted(records)):
         digest.update(file.read_bytes())
     return digest.hexdigest()[:16]

@@ -15,12 +15,13 @@ from gcl_core.checked import coerce
 from gcl_core.errors import GCLError
 from gcl_core.figures.looks import style
 from gcl_core.figures.study import save_figure
+from gcl_core.files import project_root
 from gcl_core.methods.declared import resolve
 from gcl_core.methods.settings import Settings
 from gcl_core.results.agreement import NOTHING, Measured, Record, measure, protocols, under
 from gcl_core.results.printed import ABLATION, CIFAR, LARGE, Column, paper_rows
 from gcl_core.results.records import epochs_text, trained_epochs
-from gcl_core.results.tables import markdown_table, mean_and_spread
+from gcl_core.results.tables import differences, markdown_table, mean_and_spread
 from gcl_core.training.side_by_side import run_many
 from gcl_core.training.two_stages import Run
 
@@ -80,19 +81,11 @@ def numbers_in(name: str, text: str, *, low: float) -> list[float]:
 
 
 def project_path(text: str) -> Path | None:
-    """A folder as a parameter names it; relative ones lie in the project. None for the empty text.
+    """A folder as a parameter names it; relative ones lie in the project (`project_root`).
 
-    The project is the nearest folder, from the current one upward, whose pyproject.toml is that of
-    gcl-core; without one it is the current folder.
+    None for the empty text.
     """
-    if not text:
-        return None
-    here = Path.cwd()
-    for folder in (here, *here.parents):
-        file = folder / "pyproject.toml"
-        if file.is_file() and 'name = "gcl-core"' in file.read_text(encoding="utf-8"):
-            return folder / text
-    return here / text
+    return (project_root().resolve() / text) if text else None
 
 
 def seeded_settings(
@@ -191,7 +184,7 @@ def paired_difference(runs: Sequence[Run], others: Sequence[Run], key: str = "to
     pairs = list(zip(runs, others, strict=True))
     if all(run is other for run, other in pairs):
         return ""
-    return mean_and_spread([run.result[key] - other.result[key] for run, other in pairs])
+    return mean_and_spread(differences([(run.result, other.result) for run, other in pairs], key))
 
 
 def ablation_table(

@@ -63,6 +63,6 @@ class Paired:
 
     def __iter__(self) -> Iterator[Batch]:
         for first, second in zip(self.first, self.second, strict=True):
-            share = torch.full((), self.share, device=second.inputs.device)
             target = torch.stack((first.target[: len(second.target)], second.target), 1)
-            yield Batch((first.inputs, second.inputs, share), target)
+            # A plain number: a tensor would be rounded to the network's precision, to 0 early on.
+            yield Batch((first.inputs, second.inputs, self.share), target)

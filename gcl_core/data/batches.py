@@ -175,8 +175,8 @@ def clean_batches(
 class FrozenFeatures:
     """The same batches with images replaced by the features of a frozen backbone.
 
-    On a GPU several batches go through the backbone together: without gradients and batch
-    statistics that changes nothing, and the device is kept busy.
+    As many batches go through the backbone together as `inference_batch` has room for: without
+    gradients and batch statistics that changes nothing, and a GPU is kept busy.
     """
 
     def __init__(self, batches: TrainingImages, backbone: Callable[[Tensor], Tensor]) -> None:

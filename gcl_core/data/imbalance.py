@@ -96,10 +96,8 @@ def class_groups(class_counts: Sequence[int]) -> dict[str, list[int]]:
     (3 / 4 / 3 of 10 classes); ties keep class order.
     """
     if len(class_counts) >= 100:
-        rules = {"many": lambda n: n > 100, "medium": lambda n: 20 <= n <= 100}
-        groups = {g: [j for j, n in enumerate(class_counts) if r(n)] for g, r in rules.items()}
-        groups["few"] = [j for j, n in enumerate(class_counts) if n < 20]
-        return groups
+        group_of = ["many" if n > 100 else "medium" if n >= 20 else "few" for n in class_counts]
+        return {g: [j for j, its in enumerate(group_of) if its == g] for g in GROUPS}
     ranked = sorted(range(len(class_counts)), key=lambda j: (-class_counts[j], j))
     third = max(1, round(0.3 * len(ranked)))
     parts = (ranked[:third], ranked[third:-third], ranked[-third:])

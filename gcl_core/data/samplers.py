@@ -159,6 +159,12 @@ def check_cben(a: float, b: float) -> None:
         raise GCLError(f"a and a + b must be in [0, 1), got a = {a}, b = {b}")
 
 
+def cben_weights(counts: Tensor, a: float, b: float) -> Tensor:
+    """rho_j of `CBENSampler`, (C,) float64 up to a factor; counts (C,) are positive."""
+    sizes = cloud_sizes(counts) if len(counts) > 1 else torch.zeros_like(counts)
+    return effective_weights(counts, a + b * sizes)
+
+
 class CBENSampler(_BalancedSampler):
     """Class-based effective number (Equations 13, 14): beta grows with the class's cloud size.
 
@@ -189,8 +195,7 @@ class CBENSampler(_BalancedSampler):
         super().__init__(labels, num_samples=num_samples, generator=generator)
 
     def _image_weights(self, counts: Tensor) -> Tensor:
-        sizes = cloud_sizes(counts) if len(counts) > 1 else torch.zeros_like(counts)
-        return effective_weights(counts, self.a + self.b * sizes)
+        return cben_weights(counts, self.a, self.b)
 
 
 def cben_shares(class_counts: Sequence[int] | Tensor, a: float = 0.9999, b: float = 1e-5) -> Tensor:
@@ -199,9 +204,13 @@ def cben_shares(class_counts: Sequence[int] | Tensor, a: float = 0.9999, b: floa
     Args:
         class_counts: (C,) images of each class, all positive.
         a, b: as for `CBENSampler`; b = 0 is `EffectiveNumberSampler` with beta = a.
+
+    Raises:
+        GCLError: an a, or an a + b, that is no beta, and what `cloud_sizes` refuses.
     """
+    check_cben(a, b)
     counts = torch.as_tensor(class_counts, dtype=torch.float64)
-    mass = counts * effective_weights(counts, a + b * cloud_sizes(counts))
+    mass = counts * cben_weights(counts, a, b)
     return mass / mass.sum()
 
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from gcl_core.checked import Checked, value
 from gcl_core.data.imbalance import PROFILES
+from gcl_core.errors import GCLError
 
 
 @dataclass(frozen=True)
@@ -34,3 +35,11 @@ class DataSettings(Checked):
         high=64,
     )
     flip: bool | None = value(None, "mirror at random; none: yes, but not digits")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.n_max is not None and (self.class_counts or self.imbalance_ratio is None):
+            raise GCLError(
+                "n_max goes with an imbalance_ratio: class_counts, and imbalance_ratio none, say "
+                "how many images there are"
+            )

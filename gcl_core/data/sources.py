@@ -177,7 +177,10 @@ def _decode_cached(root: Path, files: list[tuple[str, int]], image_size: int | N
     """All images as one (N, 3, H, W) uint8 tensor, from the cache if no file has changed since."""
     stamp = hashlib.sha256(json.dumps(["images-1", image_size]).encode())
     for name, _ in files:
-        status = os.stat(name)
+        try:
+            status = os.stat(name)
+        except OSError as error:  # a link to nothing
+            raise GCLError(f"cannot read image {name}: {error.strerror}") from error
         relative = os.path.relpath(name, root)
         stamp.update(f"{relative}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
     cache = cache_folder() / f"{stamp.hexdigest()[:32]}.pt"

@@ -64,15 +64,14 @@ def approximation_lines(
         return figure
 
 
-def jensen_gap(reach: float, sigma: float = 1 / 3, end: float = 20.0) -> Figure:
+def jensen_gap(reach: float, sigma: float = 1 / 3) -> Figure:
     """Loss and gradient against the logit difference: mean over the cloud, and at its mean.
 
     Args:
         reach: r = s k delta of the target, in units of the logit.
         sigma: standard deviation of eps before the clamp.
-        end: largest logit difference that is drawn.
     """
-    difference = torch.linspace(-5, end, 251, dtype=torch.float64)
+    difference = torch.linspace(-5, 20, 251, dtype=torch.float64)
     with style():
         figure = Figure(figsize=(9.5, 4))
         loss, gradient = figure.subplots(1, 2)

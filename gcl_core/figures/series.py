@@ -1,5 +1,6 @@
 """Values along x with their spread and their look: what every line of a figure is made of."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -34,4 +35,9 @@ def over_seeds(look: Look, rows: Sequence[Sequence[float]]) -> Series:
 def curve(look: Look, runs: Sequence[Run], key: str) -> Series:
     """A column of the metrics of several runs by epoch, both stages one after the other."""
     rows = [[row[key] for folder in run.folders for row in folder.metrics] for run in runs]
-    return over_seeds(look, [[float(value) for value in row] for row in rows])
+    return over_seeds(look, [[number(value) for value in row] for row in rows])
+
+
+def number(text: str) -> float:
+    """A value of `metrics.csv`; NaN, which is not drawn, where a group has no classes."""
+    return float(text) if text else math.nan

@@ -32,7 +32,7 @@ from gcl_core.figures.drawing import (
     short,
 )
 from gcl_core.figures.looks import METHOD_LOOKS, style
-from gcl_core.figures.series import Series, over_seeds
+from gcl_core.figures.series import Series, number, over_seeds
 from gcl_core.files import atomic_json, atomic_write
 from gcl_core.training.two_stages import Run
 
@@ -40,13 +40,13 @@ from gcl_core.training.two_stages import Run
 def record_curves(records: Sequence[Mapping[str, Any]]) -> Figure:
     """Training loss, top-1 and few-shot accuracy by epoch of run records that have a history.
 
-    One line for each method: the mean over its records.
+    One line for each method: the mean over its records, which have to be of one protocol.
     """
     titles = {"train_loss": "Training loss", "top1": "Top-1 (%)", "few": "Few-shot classes (%)"}
 
     def line(method: str, key: str) -> Series:
         rows = [
-            [float(row[key]) for stage in record["history"] for row in stage]
+            [number(row[key]) for stage in record["history"] for row in stage]
             for record in records
             if record["method"] == method
         ]
@@ -416,7 +416,7 @@ def save_figure(
     The same figure gives the same bytes: no date, and identifiers in the SVG from a fixed salt.
 
     Args:
-        figure: made by a function of this module.
+        figure: made by a function of `gcl_core.figures`.
         folder: is made if it is not there.
         name: file name without suffix.
         about: what the figure shows, as plain values; the version of gcl_core is added.

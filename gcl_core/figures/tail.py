@@ -44,11 +44,12 @@ def count_bars(n_max: int, num_classes: int, imbalance_ratio: float, profile: st
             if len(counts) <= 20:
                 axes.set_xticks(range(len(counts)))
         linear.set_title(f"ρ = {imbalance_ratio:g}: {sum(counts)} training images")
-        linear.set_ylim(0, 1.12 * n_max)
         logarithmic.set_title("The same, logarithmic")
         logarithmic.set_yscale("log")
         logarithmic.set_ylim(0.7, 2 * n_max)
         for group, members in groups.items():
+            if not members:
+                continue
             share = 100 * sum(counts[j] for j in members) / sum(counts)
             linear.annotate(
                 f"{group}\n{share:.0f} %",

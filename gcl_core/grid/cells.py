@@ -19,7 +19,6 @@ settings have their flat names (`python -m gcl_core train --help`).
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +28,6 @@ from gcl_core.errors import GCLError
 from gcl_core.files import project_root
 from gcl_core.methods.declared import default_preset, resolve
 from gcl_core.methods.settings import Settings
-from gcl_core.results.records import changes_of
 
 KEYS = ("dataset", "preset", "settings", "cells")
 
@@ -47,11 +45,6 @@ class Cell:
     method: str
     preset: str
     settings: Settings
-
-    @cached_property
-    def changes(self) -> dict[str, Any]:
-        """What `gcl_core.results.records.changes_of` says."""
-        return changes_of(self.settings, self.method, self.preset)
 
 
 @dataclass(frozen=True)
@@ -169,18 +162,15 @@ def _training(
 def _notebooks(
     entry: dict[str, Any], content: dict[str, Any], source: str, accelerator: str
 ) -> Iterator[NotebookCell]:
-    import papermill
+    from gcl_core.course.execution import accepted, refuse_unknown
 
     for point in points(entry):
         file = project_root() / str(point.pop("notebook"))
         if not file.is_file():
             raise GCLError(f"there is no notebook {file}")
-        known = papermill.inspect_notebook(file)
-        if unknown := sorted(point.keys() - known.keys()):
-            allowed = ", ".join(known)
-            raise GCLError(f"{file.name} has no parameter {unknown[0]!r}; allowed: {allowed}")
+        refuse_unknown(file, point)
         general = {"dataset": source, "preset": content.get("preset")}
-        parameters = {k: v for k, v in general.items() if k in known and v} | point
+        parameters = accepted(file, {k: v for k, v in general.items() if v}) | point
         name = _title(file.name, point)
         yield NotebookCell(name, file.absolute(), tuple(parameters.items()))
 

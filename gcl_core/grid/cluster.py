@@ -117,8 +117,7 @@ class _Crew:
         self.fit &= tasks.keys()
         self.unfit &= tasks.keys()
         new = tasks.keys() - self.fit - self.unfit
-        own = self.scheduler is None or not new
-        checked = dict.fromkeys(new) if own else _checked(self.client, new)
+        checked = _checked(self.client, new) if new and self.scheduler else dict.fromkeys(new)
         for address, reason in checked.items():
             (self.fit if reason is None else self.unfit).add(address)
             if reason is not None:
@@ -194,18 +193,14 @@ def _train_or_execute(step: Step, accelerator: str) -> None:
 
 
 def _execute_notebook(step: Step, cell: NotebookCell) -> None:
-    import papermill
-
-    from gcl_core.course.execution import execute_notebook
+    from gcl_core.course.execution import accepted, execute_notebook
 
     folder = step.folder
-    known = papermill.inspect_notebook(cell.notebook)
     # Its runs are shared with all others, and it has one worker to itself.
-    place = {"runs": str(folder.path.parent), "workers": 1}
-    parameters = {name: given for name, given in place.items() if name in known}
+    parameters = accepted(cell.notebook, {"runs": str(folder.path.parent), "workers": 1})
     parameters |= {k: list(v) if isinstance(v, tuple) else v for k, v in cell.parameters}
     with folder.opened():
-        if folder.result is None:
+        if not folder.is_finished:
             execute_notebook(cell.notebook, folder.path / cell.notebook.name, parameters)
             folder.finish({"notebook": cell.notebook.name})
 

@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from gcl_core.grid.steps import Job, State, Step
 
 log = logging.getLogger(__name__)
-Command = Callable[..., argparse.ArgumentParser]
 
 
 def add_grid(grid: argparse.ArgumentParser, positive: Callable[[str], int]) -> None:

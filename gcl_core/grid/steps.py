@@ -5,15 +5,12 @@ stage 2 share the step of stage 1.
 """
 
 import csv
-import hashlib
-import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-import nbformat
 import torch
 
 from gcl_core.data.dataset import LongTailedDataset, load_dataset
@@ -21,8 +18,9 @@ from gcl_core.data.settings import DataSettings
 from gcl_core.errors import GCLError
 from gcl_core.files import load_json
 from gcl_core.grid.cells import Cell, NotebookCell, refuse_twins
+from gcl_core.methods.rebalance import REBALANCERS, Rebalancing
 from gcl_core.methods.settings import Settings
-from gcl_core.training.runs import RunFolder
+from gcl_core.training.runs import RESULTS_VERSION, RunFolder
 from gcl_core.training.two_stages import stage1_folder, stage2_folder
 
 NO_IMAGES = torch.empty(0, dtype=torch.uint8)
@@ -34,13 +32,12 @@ class Step:
     """The work of one run folder.
 
     Attributes:
-        name: of the first cell that needs it.
+        folder: of the run.
         work: what `gcl_core.training.two_stages.run` is to run, without a stage 2 in the step of
             stage 1; or the notebook to execute.
         after: the step that has to be done before.
     """
 
-    name: str
     folder: RunFolder
     work: Settings | NotebookCell
     after: "Step | None" = None
@@ -96,7 +93,7 @@ def jobs_of(cells: Iterable[Cell | NotebookCell], runs: Path) -> list[Job]:
     jobs = []
     for cell in cells:
         if isinstance(cell, NotebookCell):
-            wanted = [Step(cell.name, _notebook_folder(cell, runs), cell)]
+            wanted = [Step(_notebook_folder(cell, runs), cell)]
         else:
             data = cell.settings.data
             if data not in described:
@@ -120,7 +117,7 @@ def state_of(job: Job) -> State:
     Raises:
         GCLError: a damaged file.
     """
-    if (job.folders[-1].path / "result.json").exists():
+    if job.folders[-1].is_finished:
         return State("done")
     for step in job.steps:
         if step.folder.in_use:
@@ -131,8 +128,9 @@ def state_of(job: Job) -> State:
             return State("failed", f"stage 1 failed: {failure}" if shared else failure)
     for step in reversed(job.steps):
         if step.folder.epochs_done:
-            finished = (step.folder.path / "result.json").exists()
-            return State("left", "stage 1 is done") if finished else _interrupted(step)
+            if step.folder.is_finished:
+                return State("left", "stage 1 is done")
+            return State("interrupted", _progress(step))
     return State("left")
 
 
@@ -140,7 +138,7 @@ def steps_left(jobs: Iterable[Job]) -> list[Step]:
     """Steps without a result, each once, of all cells that are neither done nor failed."""
     ended = ("done", "failed")
     steps = {s.key: s for job in jobs if state_of(job).kind not in ended for s in job.steps}
-    return [step for step in steps.values() if not (step.folder.path / "result.json").exists()]
+    return [step for step in steps.values() if not step.folder.is_finished]
 
 
 class Rates:
@@ -154,7 +152,7 @@ class Rates:
         found: dict[tuple[Any, ...], list[float]] = {}
         for file in runs.glob("*/timing.csv"):
             identity = load_json(file.parent / "settings.json").get("identity", {})
-            if "images" not in identity:
+            if "images" not in identity or identity["results_version"] != RESULTS_VERSION:
                 continue
             with file.open() as stream:
                 seconds = [float(row["train_seconds"]) for row in csv.DictReader(stream)]
@@ -190,20 +188,19 @@ def predicted(steps: Sequence[Step], rates: Rates, workers: int) -> tuple[float,
 
 def _training(cell: Cell, dataset: LongTailedDataset, runs: Path) -> list[Step]:
     first = stage1_folder(cell.settings, dataset, runs)
-    made = [Step(cell.name, first, replace(cell.settings, stage2=None))]
+    made = [Step(first, replace(cell.settings, stage2=None))]
     if cell.settings.stage2 is not None:
         second = stage2_folder(cell.settings.stage2, first)
-        made.append(Step(cell.name, second, cell.settings))
+        made.append(Step(second, cell.settings))
     return made
 
 
 def _notebook_folder(cell: NotebookCell, runs: Path) -> RunFolder:
-    sources = [(c.cell_type, c.source) for c in nbformat.read(cell.notebook, 4).cells]
-    identity = {
-        "notebook": cell.notebook.name,
-        "cells": hashlib.sha256(json.dumps(sources).encode()).hexdigest()[:16],
-        "parameters": dict(cell.parameters),
-    }
+    from gcl_core.course.execution import fingerprint
+
+    parameters = dict(cell.parameters)
+    made_of = fingerprint(cell.notebook, parameters)
+    identity = {"notebook": cell.notebook.name, "made_of": made_of, "parameters": parameters}
     return RunFolder(runs, identity, {"notebook": cell.notebook.name})
 
 
@@ -218,10 +215,6 @@ def _progress(step: Step) -> str:
     return f"stage {stage}, epoch {step.folder.epochs_done} of {step.epochs}"
 
 
-def _interrupted(step: Step) -> State:
-    return State("interrupted", _progress(step))
-
-
 def _images(identity: dict[str, Any]) -> int:
     return sum(identity["images"]["class_counts"])
 
@@ -229,9 +222,15 @@ def _images(identity: dict[str, Any]) -> int:
 def _kind(identity: dict[str, Any]) -> tuple[tuple[Any, ...], Any]:
     """Network, precision and kind of stage of a folder; and its objective."""
     stage = identity.get("stage2") or identity["stage1"]
-    rebalance = (stage["rebalance"] or {}).get("name")
-    on_images = rebalance in (None, "oltr") or stage["rebalance"].get("batch_norm") == "shifted"
+    on_images = stage["rebalance"] is None or _rebalancing(stage["rebalance"]).on_images
     return (
         (identity["network"], identity["precision"], "stage2" in identity, on_images),
         stage["objective"]["name"],
     )
+
+
+def _rebalancing(recorded: dict[str, Any]) -> Rebalancing:
+    """A re-balancing from a folder's settings, whose fields may be older than ours."""
+    kind = REBALANCERS[recorded["name"]]
+    known = {field.name for field in fields(kind)}
+    return kind(**{name: given for name, given in recorded.items() if name in known})

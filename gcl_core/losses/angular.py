@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gcl_core.losses.criterion import check_target, reduced
+from gcl_core.losses.criterion import check_target, nothing_or_nan, reduced
 from gcl_core.losses.gcl import GCLLoss, clouds
 
 SMALLEST_SINE = 1e-3
@@ -96,7 +96,7 @@ class AngularGCLLoss(GCLLoss):
         check_target(target, cosine)
         angles = self._angles(cosine, noise) + self.margin * F.one_hot(target, cosine.shape[1])
         logits = self.scale * self._widened(cosine, angles)
-        loss = F.cross_entropy(logits, target, reduction="none")
+        loss = F.cross_entropy(logits, target, reduction="none") + nothing_or_nan(cosine)
         loss = loss * (1 - torch.exp(-loss.detach())) ** self.focal_gamma
         return reduced(loss, self.reduction)
 

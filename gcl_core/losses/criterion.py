@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gcl_core.errors import GCLError
-from gcl_core.losses.gcl import REDUCTIONS
+
+REDUCTIONS = ("mean", "sum", "none")
 
 
 class Criterion(nn.Module):
@@ -35,10 +36,8 @@ class Criterion(nn.Module):
 
     def __init__(self, reduction: str, scale: float = 1.0, classes: int | None = None) -> None:
         super().__init__()
-        if reduction not in REDUCTIONS:
-            raise GCLError(f"reduction {reduction!r} is unknown; allowed: {', '.join(REDUCTIONS)}")
-        if not (math.isfinite(scale) and scale > 0):
-            raise GCLError(f"scale must be > 0, got {scale}")
+        check_reduction(reduction)
+        check_scale(scale)
         self.reduction, self.scale, self.classes = reduction, scale, classes
 
     def forward(self, outputs: Tensor, target: Tensor) -> Tensor:
@@ -56,7 +55,7 @@ class Criterion(nn.Module):
             losses = self.losses(logits, target, *given)
         else:
             losses = F.cross_entropy(logits, target, reduction="none")
-        return reduced(losses, self.reduction)
+        return reduced(losses + nothing_or_nan(logits), self.reduction)
 
 
 def precise(outputs: Tensor) -> Tensor:
@@ -78,11 +77,34 @@ def check_target(target: Tensor, outputs: Tensor) -> None:
         raise GCLError(f"target must be in [0, {classes}), got {bad}")
 
 
+def nothing_or_nan(outputs: Tensor) -> Tensor:
+    """0 for each row of (N, C) outputs, or NaN where one of them is not finite: (N,)."""
+    return 0 * outputs.sum(1)
+
+
+def check_reduction(reduction: str) -> None:
+    """Refuse an unknown reduction."""
+    if reduction not in REDUCTIONS:
+        raise GCLError(f"reduction {reduction!r} is unknown; allowed: {', '.join(REDUCTIONS)}")
+
+
+def check_scale(scale: float) -> None:
+    """Refuse a scale that is not positive, or not finite."""
+    if not (math.isfinite(scale) and scale > 0):
+        raise GCLError(f"scale must be > 0, got {scale}")
+
+
 def check_number(name: str, given: float, high: float = math.inf) -> None:
     """Refuse a number that is not in [0, high], or not finite."""
     if not (math.isfinite(given) and 0 <= given <= high):
         allowed = ">= 0" if high == math.inf else f"in [0, {high:g}]"
         raise GCLError(f"{name} must be {allowed}, got {given}")
+
+
+def lead(logits: Tensor, target: Tensor) -> Tensor:
+    """How far the others are ahead of the target, log sum_{j != y} exp z_j - z_y: (N,)."""
+    own = target[:, None]
+    return logits.scatter(1, own, -torch.inf).logsumexp(1) - logits.gather(1, own)[:, 0]
 
 
 def reduced(losses: Tensor, reduction: str) -> Tensor:

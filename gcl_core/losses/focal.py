@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gcl_core.losses.criterion import Criterion, check_number
+from gcl_core.losses.criterion import Criterion, check_number, lead
 
 
 class FocalLoss(Criterion):
@@ -36,8 +36,6 @@ class FocalLoss(Criterion):
         1 - p_y = sigmoid(d) keeps its precision, and its power a finite gradient, when p_y rounds
         to 1.
         """
-        labels = target[:, None]
-        others = logits.scatter(1, labels, -torch.inf).logsumexp(1)
-        ahead = others - logits.gather(1, labels)[:, 0]
+        ahead = lead(logits, target)
         factor = torch.exp(self.gamma * F.logsigmoid(ahead))
         return factor * -F.logsigmoid(-ahead)

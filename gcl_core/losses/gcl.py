@@ -13,8 +13,16 @@ from torch.autograd.function import once_differentiable
 
 from gcl_core.errors import GCLError
 from gcl_core.losses.clouds import cloud_sizes
+from gcl_core.losses.criterion import (
+    check_number,
+    check_reduction,
+    check_scale,
+    check_target,
+    nothing_or_nan,
+    precise,
+    reduced,
+)
 
-REDUCTIONS = ("mean", "sum", "none")
 ROUNDING = 0.01  # a cosine may be this much above 1; bfloat16 rounds to 1 / 256
 BLOCK = 2**18  # values that are worked on at a time on a CPU: 1 MiB, so that they stay in its cache
 
@@ -83,16 +91,13 @@ class GCLLoss(nn.Module):
         check_range: bool = True,
     ) -> None:
         super().__init__()
-        if not (math.isfinite(scale) and scale > 0):
-            raise GCLError(f"scale must be > 0, got {scale}")
-        others = {"noise_multiplier": noise_multiplier, "sigma": sigma, "focal_gamma": focal_gamma}
-        for name, given in others.items():
-            if not (math.isfinite(given) and given >= 0):
-                raise GCLError(f"{name} must be >= 0, got {given}")
+        check_scale(scale)
+        check_number("noise_multiplier", noise_multiplier)
+        check_number("sigma", sigma)
+        check_number("focal_gamma", focal_gamma)
         if not math.isfinite(margin):
             raise GCLError(f"margin must be a number, got {margin}")
-        if reduction not in REDUCTIONS:
-            raise GCLError(f"reduction {reduction!r} is unknown; allowed: {', '.join(REDUCTIONS)}")
+        check_reduction(reduction)
         self.scale, self.noise_multiplier, self.sigma = scale, noise_multiplier, sigma
         self.margin, self.focal_gamma, self.reduction = margin, focal_gamma, reduction
         self.generator, self.check_range = generator, check_range
@@ -111,13 +116,7 @@ class GCLLoss(nn.Module):
     def forward(self, cosine: Tensor, target: Tensor, noise: Tensor | None = None) -> Tensor:
         """The loss: () for "mean" and "sum", (N,) for "none"."""
         cosine = self._checked(cosine, noise)
-        if target.shape != cosine.shape[:1]:
-            shapes = f"({len(cosine)},), got {tuple(target.shape)}"
-            raise GCLError(f"target must have one entry for each row of cosine, {shapes}")
-        on_cpu = cosine.device.type == "cpu"
-        if on_cpu and len(target) and not 0 <= target.min() <= target.max() < cosine.shape[1]:
-            bad = target[(target < 0) | (target >= cosine.shape[1])][0]
-            raise GCLError(f"target must be in [0, {cosine.shape[1]}), got {bad}")
+        check_target(target, cosine)
         if self.training:
             loss = _CloudedCrossEntropy.apply(
                 cosine,
@@ -129,15 +128,13 @@ class GCLLoss(nn.Module):
                 self.focal_gamma,
             )
         else:
-            # The sum adds 0, or NaN where any cosine of the row is not finite.
-            loss = F.cross_entropy(self.scale * cosine, target, reduction="none") + 0 * cosine.sum(
-                1
-            )
+            loss = F.cross_entropy(self.scale * cosine, target, reduction="none")
+            loss = loss + nothing_or_nan(cosine)
         # One bad cosine spoils the loss of its row: N values to check instead of N x C.
-        if on_cpu and not loss.isfinite().all():
+        if cosine.device.type == "cpu" and not loss.isfinite().all():
             row = int((~loss.isfinite()).nonzero()[0])
             raise GCLError(f"cosine of sample {row} is not finite (NaN or infinite)")
-        return loss if self.reduction == "none" else getattr(loss, self.reduction)()
+        return reduced(loss, self.reduction)
 
     def _checked(self, cosine: Tensor, noise: Tensor | None) -> Tensor:
         classes = len(self.cloud_sizes)
@@ -154,7 +151,7 @@ class GCLLoss(nn.Module):
                     f"cosine must be in [-1, 1], got {largest:.4g}: give the output of a "
                     "CosineClassifier, not logits; the scale is in the loss"
                 )
-        return cosine if cosine.dtype == torch.float64 else cosine.float()
+        return precise(cosine)
 
     def _reach(self, cosine: Tensor) -> Tensor:
         """-s k delta_j: what a full cloud adds to the logit of class j, (C,)."""
@@ -242,7 +239,7 @@ class _CloudedCrossEntropy(torch.autograd.Function):
             p = torch.softmax(logits, 1, out=probability[rows])
             # -log p_y = max z - log max p - z_y; softmax costs less than log_softmax and exp.
             loss[rows] = logits.amax(1) - p.amax(1).log_() - logits.gather(1, labels)[:, 0]
-            loss[rows] += 0 * given.sum(1)  # NaN where a cosine of the row is not finite
+            loss[rows] += nothing_or_nan(given)
         weight = (1 - torch.exp(-loss)) ** focal_gamma if focal_gamma else None
         ctx.scale = scale
         ctx.save_for_backward(probability, target, weight)

@@ -5,6 +5,7 @@ own `cross_entropy`, as in LDAM-DRW's code; or sum_i w(y_i) L_i / N, as in the c
 Weights add up to the number of classes.
 """
 
+import typing
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -80,6 +81,4 @@ class Reweighted(nn.Module):
 
 
 ClassWeights = EffectiveNumberWeights | EffectiveNumberByImages | PowerWeights
-CLASS_WEIGHTS = {
-    kind.name: kind for kind in (EffectiveNumberWeights, EffectiveNumberByImages, PowerWeights)
-}
+CLASS_WEIGHTS = {kind.name: kind for kind in typing.get_args(ClassWeights)}

@@ -1,9 +1,9 @@
 """Every setting of a run, as frozen dataclasses that refuse what is out of range.
 
 A run is described by one `Settings`: the data, the network, stage 1 and (for two-stage methods)
-stage 2. Parts that come in kinds, the objective, the sampler and the re-balancing, are small
-dataclasses of their own, chosen by name. `override` changes any single value by its flat name
-(`epochs`, `scale`, `stage2_epochs`); the command line, the notebooks and the grids all use it.
+stage 2. Parts that come in kinds, the objective, class weights, the sampler and the re-balancing,
+are small dataclasses of their own, chosen by name. `override` changes any single value by its flat
+name (`epochs`, `scale`, `stage2_epochs`); the command line, the notebooks and the grids all use it.
 """
 
 import dataclasses
@@ -119,7 +119,11 @@ class Settings(Checked):
     seed: int = value(
         0, "seed of weights, order, augmentation, mixup and noise", low=0, high=2**32 - 1
     )
-    precision: str = value("float32", "of convolutions; weights stay float32", allowed=PRECISIONS)
+    precision: str = value(
+        "float32",
+        "of convolutions and linear layers; weights, cosines and losses stay float32",
+        allowed=PRECISIONS,
+    )
     devices: int = value(1, "processes, each with its share of every batch", low=1)
 
     def __post_init__(self) -> None:

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gcl_core.losses.criterion import precise
+from gcl_core.losses.criterion import lead, precise
 from gcl_core.networks.backbones import Backbone
 from gcl_core.networks.network import CosineClassifier, Network
 
@@ -78,10 +78,7 @@ def prototypical_contrastive(cosine: Tensor, labels: Tensor, temperature: float)
     Shape:
         cosine: (M, C) of projections and prototypes; labels: (M,); returns ().
     """
-    scaled = precise(cosine) / temperature
-    own = labels[:, None]
-    others = scaled.scatter(1, own, -torch.inf).logsumexp(1)
-    return (others - scaled.gather(1, own).squeeze(1)).mean()
+    return lead(precise(cosine) / temperature, labels).mean()
 
 
 class HybridSCLoss(nn.Module):
@@ -91,7 +88,7 @@ class HybridSCLoss(nn.Module):
         temperature: t > 0 of the contrast.
 
     Shape:
-        outputs: first (M, ...) with M = N or, in two views, 2 N; logits (N, C); alpha ().
+        outputs: first (M, ...) with M = N or, in two views, 2 N; logits (N, C); alpha, a number.
         target: (N, 2), labels of the images of both.
     """
 
@@ -103,7 +100,7 @@ class HybridSCLoss(nn.Module):
         """The contrastive loss of the first outputs."""
         return supervised_contrastive(projected, labels, self.temperature)
 
-    def forward(self, outputs: tuple[Tensor, Tensor, Tensor], target: Tensor) -> Tensor:
+    def forward(self, outputs: tuple[Tensor, Tensor, float], target: Tensor) -> Tensor:
         first, logits, share = outputs
         labels = target[:, 0].repeat(len(first) // len(target))
         contrast = self.contrast(first, labels)

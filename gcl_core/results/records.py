@@ -13,7 +13,8 @@ from gcl_core.training.two_stages import Run
 
 FORMAT = 1
 ACCURACIES = ("top1", "many", "medium", "few")
-PROTOCOL = ("dataset", "imbalance_ratio", "data_seed", "seed")  # fields of their own in a record
+# What is no variant of a method: it has fields of its own in a record, or follows the machine.
+PROTOCOL = ("dataset", "imbalance_ratio", "data_seed", "seed", "precision")
 
 
 def record(run: Run, method: str, preset: str, *, history: bool = False) -> dict[str, Any]:

@@ -8,12 +8,13 @@ from typing import Any
 
 from gcl_core.errors import GCLError
 from gcl_core.figures.study import record_curves, save_figure
-from gcl_core.files import load_json
+from gcl_core.files import atomic_write, load_json
 from gcl_core.methods.declared import METHODS
 from gcl_core.results.records import ACCURACIES, epochs_text, load_records
 from gcl_core.training.bench import bench_table
 
 CURVES = ("ce", "ce_mixup_crt", "gcl_crt")  # a few methods, so that none hides another
+SHOWN = (100.0, "short")  # imbalance ratio and preset of CIFAR-10's curves and table in the README
 HEADINGS = ("top-1", "many", "medium", "few")
 
 
@@ -35,17 +36,25 @@ def mean_and_spread(values: Sequence[float | None], digits: int = 1) -> str:
     return f"{mean(known):.{digits}f} ± {stdev(known):.{digits}f}"
 
 
+def differences(
+    pairs: Iterable[tuple[Mapping[str, Any], Mapping[str, Any]]], key: str
+) -> list[float | None]:
+    """First minus second result of each pair; None where the data have no such group."""
+    values = [(one[key], other[key]) for one, other in pairs]
+    return [None if None in pair else pair[0] - pair[1] for pair in values]
+
+
 def comparison(records: Sequence[dict[str, Any]]) -> str:
-    """One row for each imbalance ratio, method and length of training, in the records' order.
+    """One row for each imbalance ratio, method, preset and length, in the records' order.
 
     Last-epoch accuracy on the test images in percent, mean ± standard deviation over the seeds.
     """
     groups: dict[Any, list[dict[str, Any]]] = {}
     for each in records:
-        key = each["imbalance_ratio"], each["method"], tuple(each["epochs"])
+        key = each["imbalance_ratio"], each["method"], each["preset"], tuple(each["epochs"])
         groups.setdefault(key, []).append(each)
     rows = []
-    for (ratio, method, _), group in groups.items():
+    for (ratio, method, *_), group in groups.items():
         digits = 1 if group[0]["dataset"] == "digits" else 2  # 500 or 10,000 test images
         cells = [mean_and_spread([r[key] for r in group], digits) for key in ACCURACIES]
         best = mean_and_spread([(r["best_on_test"] or {}).get("top1") for r in group], digits)
@@ -68,10 +77,8 @@ def paired_gain(records: Sequence[dict[str, Any]], method: str, base: str) -> st
             for name in (method, base)
         }
         seeds = sorted(by[method].keys() & by[base].keys())
-        gains = [
-            mean_and_spread([by[method][s][key] - by[base][s][key] for s in seeds])
-            for key in ACCURACIES
-        ]
+        pairs = [(by[method][seed], by[base][seed]) for seed in seeds]
+        gains = [mean_and_spread(differences(pairs, key)) for key in ACCURACIES]
         parts = ", ".join(f"{h} {g}" for h, g in zip(HEADINGS, gains, strict=True))
         lines.append(f"`{method}` − `{base}` at ratio {ratio:g}, seed by seed: {parts}.")
     return "  \n".join(lines)
@@ -89,20 +96,28 @@ def replace_block(text: str, name: str, content: str) -> str:
     return pattern.sub(lambda found: f"{found[1]}{content}\n{found[2]}", text)
 
 
-def as_declared(records: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The records of methods as they are declared, not of variants, in the methods' order."""
+def shown_records(file: Path) -> list[dict[str, Any]]:
+    """The records of `SHOWN`, of methods as they are declared, not of variants, in their order."""
     order = {method: i for i, method in enumerate(METHODS)}
-    declared = [record for record in records if not record["changes"]]
-    return sorted(declared, key=lambda record: order[record["method"]])
+    shown = [
+        record
+        for record in load_records(file)
+        if not record["changes"] and (record["imbalance_ratio"], record["preset"]) == SHOWN
+    ]
+    return sorted(shown, key=lambda record: order[record["method"]])
+
+
+def digits_block(records: Sequence[dict[str, Any]]) -> str:
+    """The comparison on digits, and what GCL with cRT gains over cross-entropy."""
+    return f"{comparison(records)}\n\n{paired_gain(records, 'gcl_crt', 'ce')}"
 
 
 def readme_blocks(results: Path) -> dict[str, str]:
     """What the README's marked places have to hold, from the records in `results`."""
-    digits = load_records(results / "digits.json")
-    blocks = {"digits": f"{comparison(digits)}\n\n{paired_gain(digits, 'gcl_crt', 'ce')}"}
+    blocks = {"digits": digits_block(load_records(results / "digits.json"))}
     cifar = results / "cifar10-jpeg.json"
     if cifar.exists():
-        blocks["cifar10-jpeg"] = comparison(as_declared(load_records(cifar)))
+        blocks["cifar10-jpeg"] = comparison(shown_records(cifar))
     bench = results / "bench.json"
     if bench.exists():
         blocks["bench"] = f"```text\n{bench_table(load_json(bench))}\n```"
@@ -130,11 +145,11 @@ def update_page(page: Path, blocks: Mapping[str, str], *, check: bool = False) -
     Raises:
         GCLError: a place is not there.
     """
-    before = after = page.read_text()
+    before = after = page.read_text(encoding="utf-8")
     for name, content in blocks.items():
         after = replace_block(after, name, content)
     if not check and after != before:
-        page.write_text(after)
+        atomic_write(page, after.encode())
     return after == before
 
 
@@ -142,7 +157,7 @@ def draw_records(root: Path) -> None:
     """Draw the curves of the CIFAR-10 records, where there are any, into `figures/`."""
     file = root / "results" / "cifar10-jpeg.json"
     if file.exists():
-        records = [r for r in as_declared(load_records(file)) if r["method"] in CURVES]
+        records = [r for r in shown_records(file) if r["method"] in CURVES]
         kept = ("method", "preset", "about", "identity")
         about = {"runs": {r["run"]: {key: r[key] for key in kept} for r in records}}
         save_figure(record_curves(records), root / "figures", "cifar10-jpeg", about, dark=True)

@@ -1,6 +1,7 @@
 """How far a stage is: a bar in a terminal or notebook, one line an epoch in a log."""
 
 import logging
+import os
 import sys
 import time
 from typing import Any
@@ -25,7 +26,8 @@ class Progress:
             raise GCLError(f"progress {kind!r} is unknown; allowed: {', '.join(KINDS)}")
         if kind == "auto":
             watched = sys.stderr.isatty() or "ipykernel" in sys.modules
-            kind = "bar" if watched else "log"
+            # tqdm's own variable, which it asks only where it is not told.
+            kind = "bar" if watched and not os.environ.get("TQDM_DISABLE") else "log"
         self.kind, self.title, self.first, self.epochs = kind, title, start, epochs
         self.began = time.perf_counter()
         self.bar = tqdm(

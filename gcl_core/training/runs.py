@@ -55,8 +55,12 @@ class RunFolder:
         Raises:
             GCLError: the file is damaged.
         """
-        file = self.path / "result.json"
-        return load_json(file) if file.exists() else None
+        return load_json(self.path / "result.json") if self.is_finished else None
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether there is a result."""
+        return (self.path / "result.json").exists()
 
     @property
     def failure(self) -> str | None:
@@ -226,11 +230,10 @@ class RunFolder:
         with (self.path / "metrics.csv").open() as stream:
             return list(csv.DictReader(stream))
 
-    def finish(self, result: dict[str, Any]) -> dict[str, Any]:
+    def finish(self, result: dict[str, Any]) -> None:
         """Write the result, which ends the run."""
         atomic_json(self.path / "result.json", result)
         self.forget_failure()
-        return result
 
 
 def identity_hash(identity: dict[str, Any]) -> str:
