@@ -107,7 +107,8 @@ def test_the_share_falls_from_one_and_the_samples_are_reversed():
     assert shares[0] == 1
 
 
-def test_the_share_follows_the_epochs_of_a_run(tmp_path, monkeypatch):
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_the_share_follows_the_epochs_of_a_run(tmp_path, monkeypatch, precision):
     shares = []
     loss = BilateralLoss.forward
 
@@ -116,7 +117,7 @@ def test_the_share_follows_the_epochs_of_a_run(tmp_path, monkeypatch):
         return loss(self, outputs, target)
 
     monkeypatch.setattr(BilateralLoss, "forward", seen)
-    small = {"network": "digits_cnn", "precision": "float32", "epochs": 4, "batch_size": 64}
+    small = {"network": "digits_cnn", "precision": precision, "epochs": 5, "batch_size": 64}
     settings = resolve("folder:toy", "bbn", **small)
     run(settings, tmp_path, dataset=toy_dataset(), progress="none")
-    assert shares == pytest.approx([1 - (epoch / 4) ** 2 for epoch in range(4)])
+    assert shares == pytest.approx([1 - (epoch / 5) ** 2 for epoch in range(5)])

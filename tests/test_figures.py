@@ -13,6 +13,7 @@ from gcl_core.figures import dark
 from gcl_core.figures import study as figures
 from gcl_core.figures.looks import GROUP_COLOURS, METHOD_LOOKS, SAMPLER_LOOKS, Look, style
 from gcl_core.figures.series import Series, curve, over_seeds
+from gcl_core.figures.tail import count_bars
 from gcl_core.methods.declared import METHODS, resolve
 from gcl_core.training.two_stages import run
 from toys import toy_dataset
@@ -247,6 +248,13 @@ def test_recorded_curves_are_the_mean_of_a_methods_records():
         [record("ce", [2], [3.0, 5.0]), record("ce", [2], [5, 9])]
     ).axes
     assert [line.get_ydata().tolist() for line in top1.lines] == [[4.0, 7.0]]
+
+
+def test_a_group_without_classes_is_not_drawn():
+    assert figures.number("81.5") == 81.5
+    assert np.isnan(figures.number(""))
+    texts = [text.get_text() for text in count_bars(100, 2, 10, "exp").axes[0].texts]
+    assert [text.split()[0] for text in texts if "%" in text] == ["many", "few"]
 
 
 def test_labels_at_line_ends_keep_apart():

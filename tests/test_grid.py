@@ -88,7 +88,7 @@ def test_changes_are_what_differs_from_the_method(tmp_path):
     (cell,) = cells(
         tmp_path,
         "  - {method: gcl_crt, scale: 30, stage2_scale: 9, stage2_sampler: class, seed: 2, "
-        "data_seed: 1, milestones: '0.5,0.7'}",
+        "data_seed: 1, precision: bfloat16, milestones: '0.5,0.7'}",
     )
     assert changes_of(cell.settings, cell.method, cell.preset) == {
         "stage2_scale": 9.0,

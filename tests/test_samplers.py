@@ -242,6 +242,11 @@ def test_shares_are_those_of_the_sampler(counts, a, part):
     assert torch.allclose(cben_shares(counts, a, b), sampler.class_probabilities, rtol=1e-9)
 
 
+def test_shares_of_what_is_no_beta_are_refused():
+    with pytest.raises(GCLError, match=r"a and a \+ b must be in \[0, 1\)"):
+        cben_shares([9, 3, 1], 0.9, 0.2)
+
+
 def test_where_cben_parts_from_en():
     counts = long_tailed_counts(5000, 10, 100)
     shares = cben_shares(counts, 0.999, 9e-4)

@@ -379,6 +379,15 @@ def test_a_terminal_gets_a_bar(monkeypatch, caplog):
     assert caplog.messages == []
 
 
+def test_who_wants_no_bars_gets_none(monkeypatch):
+    monkeypatch.setattr("sys.stderr", terminal := Terminal())
+    monkeypatch.setenv("TQDM_DISABLE", "1")
+    progress = Progress("auto", "stage 2", 0, 1, 1)
+    progress.step()
+    progress.close()
+    assert (progress.kind, terminal.getvalue()) == ("log", "")
+
+
 def test_a_log_gets_no_bar(monkeypatch):
     monkeypatch.setattr("sys.stderr", log := io.StringIO())
     monkeypatch.delitem(sys.modules, "ipykernel", raising=False)
