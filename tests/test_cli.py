@@ -2,10 +2,12 @@
 
 import json
 import re
+import shutil
 
 import pytest
 from PIL import Image
 
+from bits import checkpoints, equal, tree
 from gcl_core import cli
 from gcl_core.data.sources import DATASETS
 from gcl_core.errors import GCLError
@@ -14,7 +16,9 @@ from gcl_core.methods.declared import METHODS
 from gcl_core.methods.settings import flat_settings
 from gcl_core.results.records import load_records
 from gcl_core.training import two_stages
+from gcl_core.training.plain import plain_accuracy
 from processes import forked, python
+from test_readme import ROOT
 from toys import image_folder
 
 SMALL = ["--epochs", 2, "--stage2-epochs", 1, "--n-max", 40, "--imbalance-ratio", 10]
@@ -102,6 +106,38 @@ def test_methods_and_datasets_are_listed(capsys):
     parsed = json.loads(capsys.readouterr().out)
     assert list(parsed) == list(DATASETS)
     assert all(name in listing and text in listing for name, text in parsed.items())
+
+
+def test_compare_is_of_both_loops(tmp_path, capsys):
+    words = ("--epochs", 1, "--seeds", 2, "--imbalance-ratio", "none", "--runs", tmp_path)
+    assert main("compare", *words, "--json") == 0
+    said = json.loads(capsys.readouterr().out.splitlines()[-1])
+    same = {"imbalance_ratio": None, "epochs": 1}
+    settings = [declared.resolve("digits", "ce", seed=seed, **same) for seed in (0, 1)]
+    assert said["plain"] == [round(plain_accuracy(each), 2) for each in settings]
+    fast = [two_stages.run(each, tmp_path, progress="none").result["top1"] for each in settings]
+    assert said["fast"] == [round(top1, 2) for top1 in fast]
+
+
+def test_tables_are_checked_and_renewed(tmp_path, monkeypatch, capsys):
+    (tmp_path / "gcl_core").mkdir()
+    (tmp_path / "gcl_core" / "__init__.py").touch()  # what makes a folder the project's
+    pages = {page: (ROOT / page).read_text() for page in ("README.md", "results/README.md")}
+    shutil.copytree(ROOT / "results", tmp_path / "results")
+    (tmp_path / "README.md").write_text(pages["README.md"])
+    monkeypatch.chdir(tmp_path)
+    assert main("tables", "--check") == 0
+    drifted = pages["results/README.md"].replace("| 82.68 |", "| 82.86 |", 1)
+    (tmp_path / "results" / "README.md").write_text(drifted)
+    assert main("tables", "--check") == 1
+    assert "results/README.md: out of step" in capsys.readouterr().out
+    assert (tmp_path / "results" / "README.md").read_text() == drifted
+    assert not (tmp_path / "figures").exists()
+    assert main("tables") == 0
+    assert {page: (tmp_path / page).read_text() for page in pages} == pages
+    for name in ("table1", "cifar10-jpeg"):
+        file = f"figures/{name}.json"  # with the runs that are in the picture
+        assert (tmp_path / file).read_text() == (ROOT / file).read_text()
 
 
 def test_help_of_training_has_every_setting(capsys):
@@ -345,3 +381,13 @@ def test_two_processes_train_one_network(tmp_path):
     assert "Traceback" not in done.err
     assert not list(tmp_path.rglob("*.tmp"))
     assert len(list(tmp_path.rglob("result.json"))) == 2
+
+
+def test_two_processes_go_on_each_with_its_own_draws(tmp_path):
+    options = (*SMALL, "--devices", 2, "--accelerator", "cpu", "--threads", 1)
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    assert python("train", *options, "--runs", whole).status == 0
+    assert python("train", *options, "--runs", broken, kill_at="stage 1: epoch 1/2").status != 0
+    assert python("train", *options, "--runs", broken).status == 0
+    assert tree(broken) == tree(whole)
+    assert equal(checkpoints(broken), checkpoints(whole))

@@ -3,14 +3,23 @@
 import errno
 import os
 import pickle
+from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+import gcl_core
 from gcl_core import GCLError
-from gcl_core.files import atomic_json, atomic_save, atomic_write, load_json, load_tensors
+from gcl_core.files import (
+    atomic_json,
+    atomic_save,
+    atomic_write,
+    load_json,
+    load_tensors,
+    project_root,
+)
 
 
 def test_writing_replaces_the_whole_file(tmp_path):
@@ -123,3 +132,11 @@ def test_a_missing_file_is_named(tmp_path):
     for load in (load_json, load_tensors):
         with pytest.raises(GCLError, match="absent"):
             load(tmp_path / "absent")
+
+
+def test_the_project_is_found_from_its_notebooks(monkeypatch, tmp_path):
+    root = Path(gcl_core.__file__).parents[1]
+    monkeypatch.chdir(root / "notebooks")
+    assert project_root() == Path("..")
+    monkeypatch.chdir(tmp_path)
+    assert project_root() == Path()

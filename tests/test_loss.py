@@ -1,5 +1,6 @@
 """GCLLoss against a loop in float64, its limits and symmetries, its contract and its refusals."""
 
+import doctest
 import math
 
 import pytest
@@ -94,6 +95,12 @@ def test_more_values_than_one_block():
     expected = loop(cosine, target, noise, counts, margin=0.1)[1]
     result = GCLLoss(counts, margin=0.1, reduction="none").double()(cosine, target, noise)
     torch.testing.assert_close(result, expected, rtol=1e-12, atol=1e-12)
+
+
+def test_the_example_of_the_docstring_is_true():
+    known = {"torch": torch, "GCLLoss": GCLLoss}
+    example = doctest.DocTestParser().get_doctest(GCLLoss.__doc__, known, "GCLLoss", None, None)
+    assert doctest.DocTestRunner().run(example) == (0, 4)
 
 
 def test_clouds_drawn_block_by_block_are_those_of_the_logits():

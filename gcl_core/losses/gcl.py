@@ -69,7 +69,7 @@ class GCLLoss(nn.Module):
 
     Example:
         >>> loss = GCLLoss([500, 50, 5], generator=torch.Generator().manual_seed(0))
-        >>> cosine = torch.tensor([[0.9, 0.1, -0.2]], requires_grad=True)
+        >>> cosine = torch.tensor([[0.4, 0.3, 0.1]], requires_grad=True)
         >>> loss(cosine, torch.tensor([0])).backward()
         >>> bool(cosine.grad[0, 0] < 0 < cosine.grad[0, 2])
         True
