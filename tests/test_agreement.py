@@ -199,6 +199,7 @@ def test_rows_that_the_paper_has_not():
 def test_runs_of_other_epochs_or_values_are_kept_apart():
     made = [
         record_of("ce", top1=60.0, epochs=60),
+        record_of("ce", top1=65.0, epochs=60, precision="float32"),
         record_of("ce", top1=70.0),
         record_of("ce", "paper", top1=80.0),
         record_of("focal", top1=50.0),
@@ -206,18 +207,19 @@ def test_runs_of_other_epochs_or_values_are_kept_apart():
     found = agreement.protocols(1, ABLATION, made)
     jpeg = "folder:cifar10-jpeg"
     assert found == [
-        Protocol(jpeg, "official", 200),
-        Protocol(jpeg, "paper", 200),
-        Protocol(jpeg, "official", 60),
+        Protocol(jpeg, "official", 200, "bfloat16"),
+        Protocol(jpeg, "paper", 200, "bfloat16"),
+        Protocol(jpeg, "official", 60, "bfloat16"),
+        Protocol(jpeg, "official", 60, "float32"),
     ]
     means = [
         agreement.measure(paper_rows(1)[0], ABLATION, agreement.under(p, made)).mean for p in found
     ]
-    assert means == [70.0, 80.0, 60.0]
+    assert means == [70.0, 80.0, 60.0, 65.0]
     assert agreement.protocols(5, ABLATION, made) == []
     text = table_block(1, made)
-    assert "JPEG re-encoded; 60 epochs in stage 1; preset official." in text
-    assert text.count("| CE loss | 70.70 |") == 3
+    assert "JPEG re-encoded; 60 epochs in stage 1; preset official; bfloat16." in text
+    assert text.count("| CE loss | 70.70 |") == 4
 
 
 def test_a_repeated_seed_counts_once():

@@ -120,4 +120,5 @@ def test_the_share_follows_the_epochs_of_a_run(tmp_path, monkeypatch, precision)
     small = {"network": "digits_cnn", "precision": precision, "epochs": 5, "batch_size": 64}
     settings = resolve("folder:toy", "bbn", **small)
     run(settings, tmp_path, dataset=toy_dataset(), progress="none")
-    assert shares == pytest.approx([1 - (epoch / 5) ** 2 for epoch in range(5)])
+    rounding = 2**-8 if precision == "bfloat16" else 1e-6  # as of every input
+    assert shares == pytest.approx([1 - (epoch / 5) ** 2 for epoch in range(5)], rel=rounding)

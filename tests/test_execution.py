@@ -1,5 +1,6 @@
 """Executing notebooks: once, with known parameters, keeping what failed."""
 
+import os
 from pathlib import Path
 
 import nbformat
@@ -37,6 +38,7 @@ def test_a_notebook_is_executed_once_for_one_source_and_parameters(notebook, tmp
     assert execute_notebook(notebook("print(1)"), target, {"runs": "there"})
     assert not (target.parent / "failed").exists()
     assert "papermill" not in target.read_text()
+    assert "TQDM_DISABLE" not in os.environ  # only while a notebook is executed
 
 
 @pytest.mark.parametrize("reads", [True, False])

@@ -295,6 +295,29 @@ def test_time_is_predicted_from_runs_like_it(tmp_path, capsys):
     assert "0:11:00 of training left with one worker" in capsys.readouterr().out
 
 
+def test_runs_of_another_version_predict_nothing(tmp_path):
+    (job,) = jobs_of(cells(tmp_path, "  - {method: ce}"), tmp_path / "runs")
+    with job.folders[0].opened():
+        time_of(job.folders[0], 1, 2.0)
+    assert Rates(tmp_path / "runs").seconds(job.steps[0]) is not None
+    file = job.folders[0].path / "settings.json"
+    file.write_text(file.read_text().replace('"results_version": 2', '"results_version": 1'))
+    assert Rates(tmp_path / "runs").seconds(job.steps[0]) is None
+
+
+def test_stages_on_images_and_on_features_are_timed_apart(tmp_path):
+    entries = "  - {method: gcl_crt, stage2_rebalance_batch_norm: [frozen, shifted]}"
+    jobs = jobs_of(cells(tmp_path, entries), tmp_path / "runs")
+    for job, seconds in zip(jobs, (1.0, 50.0), strict=True):
+        with job.folders[1].opened():
+            time_of(job.folders[1], 1, seconds)
+    file = jobs[1].folders[1].path / "settings.json"  # of a time when there was one setting more
+    file.write_text(file.read_text().replace('"fresh_head"', '"gone": false, "fresh_head"'))
+    rates = Rates(tmp_path / "runs")
+    frozen, shifted = (rates.seconds(job.steps[1]) for job in jobs)
+    assert shifted == pytest.approx(50 * frozen)
+
+
 def test_without_a_run_no_time_is_predicted(tmp_path, capsys):
     file = grid(tmp_path, "dataset: digits\ncells: [{method: ce}]")
     assert cli.main(["grid", "plan", str(file), "--runs", str(tmp_path / "runs")]) == 0

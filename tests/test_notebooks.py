@@ -1,3 +1,4 @@
+import pkgutil
 import re
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -304,7 +305,10 @@ def test_tables_say_their_protocol_and_pair_by_seed(tmp_path):
     made = tools.ablation_table("x", trained, paper=5, records=records, reference="CBEN + cRT").data
     assert "| w/o RT | *80.52* | **71.00 ± 1.41** (2) |" in made
     assert "| CBEN + cRT | *82.68* | not measured |" in made
-    assert "Recorded: CIFAR-10, JPEG re-encoded; 60 epochs in stage 1; preset official" in made
+    assert (
+        "Recorded: CIFAR-10, JPEG re-encoded; 60 epochs in stage 1; preset official; bfloat16"
+        in made
+    )
 
 
 def test_the_rows_of_a_table_are_variants_to_run():
@@ -341,3 +345,13 @@ def test_a_column_that_table_1_lacks_is_refused():
     assert tools.table1_column("CIFAR-100-LT", 50) == ("CIFAR-100-LT", 50)
     with pytest.raises(GCLError, match=r"no column 'digits' 100; allowed: CIFAR-10-LT 200"):
         tools.table1_column("digits", 100.0)
+
+
+NAME = r"\bgcl_core(?:\.\w+)+"
+TEXTS = [*NOTEBOOKS, ROOT / "README.md", ROOT / "results" / "README.md"]
+
+
+@pytest.mark.parametrize("file", TEXTS, ids=lambda file: file.name)
+def test_what_texts_and_outputs_name_is_there(file):
+    for name in set(re.findall(NAME, file.read_text())):
+        assert pkgutil.resolve_name(name), name

@@ -35,9 +35,8 @@ def number(table, name, column=ABLATION):
 
 def record_of(method, preset="official", ratio=100.0, seed=0, top1=70.0, **changes):
     """A record of a run that was never made, with what `record` would keep."""
-    settings = resolve(
-        "folder:cifar10-jpeg", method, preset, imbalance_ratio=ratio, seed=seed, **changes
-    )
+    given = {"imbalance_ratio": ratio, "seed": seed, "precision": "bfloat16", **changes}
+    settings = resolve("folder:cifar10-jpeg", method, preset, **given)
     stages = [stage for stage in (settings.stage1, settings.stage2) if stage is not None]
     identity = {k: v for k, v in to_dict(settings).items() if k != "data" and v is not None}
     counts = long_tailed_counts(5000, 10, ratio)

@@ -77,9 +77,18 @@ def test_markdown_aligns_numbers_right():
 
 def test_lengths_of_training_are_kept_apart():
     short = record("ce", 2, 60.0, 10.0) | {"epochs": [60]}
+    rows = comparison([*RECORDS, short]).splitlines()[2:]
+    assert [row.split(" | ")[-2] for row in rows] == ["200", "200 + 30", "60"]
+
+
+def test_presets_are_kept_apart_and_named():
     other = record("ce", 2, 60.0, 10.0) | {"preset": "paper"}
-    rows = comparison([*RECORDS, short, other]).splitlines()[2:]
-    assert [row.split(" | ")[-2] for row in rows] == ["200", "200 + 30", "60", "200"]
+    rows = comparison([*RECORDS, other]).splitlines()[2:]
+    assert [row.split(" | ")[0] for row in rows] == [
+        "| ce (official)",
+        "| gcl_crt (official)",
+        "| ce (paper)",
+    ]
 
 
 def test_a_stage_that_trained_nothing_has_no_epochs_in_the_table():
@@ -89,11 +98,13 @@ def test_a_stage_that_trained_nothing_has_no_epochs_in_the_table():
 
 def test_one_protocol_is_shown_without_variants_and_methods_in_their_order(tmp_path):
     plain = {"changes": {}, "preset": "short", "imbalance_ratio": 100.0}
+    plain |= {"identity": {"precision": "bfloat16"}}
     records = [r | plain for r in reversed(RECORDS)]
     others = (
         {"changes": {"stage2_sampler": "class"}},
         {"imbalance_ratio": 200.0},
         {"preset": "official"},
+        {"identity": {"precision": "float32"}},
     )
     save_records(tmp_path / "cifar.json", [*(records[0] | each for each in others), *records])
     kept = shown_records(tmp_path / "cifar.json")

@@ -366,6 +366,7 @@ class Terminal(io.StringIO):
 
 
 def test_a_terminal_gets_a_bar(monkeypatch, caplog):
+    monkeypatch.delenv("TQDM_DISABLE", raising=False)
     monkeypatch.setattr("sys.stderr", terminal := Terminal())
     with caplog.at_level(logging.INFO):
         progress = Progress("auto", "stage 2", 1, 2, 3)
@@ -389,6 +390,7 @@ def test_who_wants_no_bars_gets_none(monkeypatch):
 
 
 def test_a_log_gets_no_bar(monkeypatch):
+    monkeypatch.delenv("TQDM_DISABLE", raising=False)
     monkeypatch.setattr("sys.stderr", log := io.StringIO())
     monkeypatch.delitem(sys.modules, "ipykernel", raising=False)
     progress = Progress("auto", "stage 2", 0, 1, 1)

@@ -1,10 +1,11 @@
 """Executing notebooks: once for what they are made of, with known parameters."""
 
+import contextlib
 import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -45,10 +46,8 @@ def execute_notebook(source: Path, target: Path, parameters: dict[str, Any]) -> 
     stamp = fingerprint(source, parameters)
     if target.exists() and nbformat.read(target, 4).metadata.get("gcl", {}).get("made_of") == stamp:
         return False
-    # Progress bars would fill the saved notebook; the variable is tqdm's own.
-    os.environ["TQDM_DISABLE"] = "1"
     # Sockets in a folder of its own: no open port, and none that another kernel may take.
-    with tempfile.TemporaryDirectory(prefix="gcl-") as folder:
+    with _no_bars(), tempfile.TemporaryDirectory(prefix="gcl-") as folder:
         unfinished = Path(folder, target.name)
         try:
             papermill.execute_notebook(
@@ -79,6 +78,19 @@ def execute_notebook(source: Path, target: Path, parameters: dict[str, Any]) -> 
     target.parent.mkdir(parents=True, exist_ok=True)
     atomic_write(target, nbformat.writes(notebook).encode())
     return True
+
+
+@contextlib.contextmanager
+def _no_bars() -> Iterator[None]:
+    """Progress bars would fill the saved notebook; the variable is tqdm's own."""
+    before = os.environ.get("TQDM_DISABLE")
+    os.environ["TQDM_DISABLE"] = "1"
+    try:
+        yield
+    finally:
+        os.environ.pop("TQDM_DISABLE")
+        if before is not None:
+            os.environ["TQDM_DISABLE"] = before
 
 
 def accepted(notebook: Path, parameters: Mapping[str, Any]) -> dict[str, Any]:

@@ -17,10 +17,12 @@ class DataSettings(Checked):
     )
     profile: str = value("exp", "shape of the tail; exp: the paper, Sec. 4.1", allowed=PROFILES)
     n_max: int | None = value(
-        None, "images of the head class; none: as many as every class has", low=1
+        None,
+        "images of the head class, with an imbalance_ratio; none: as many as every class has",
+        low=1,
     )
     class_counts: tuple[int, ...] | None = value(
-        None, "explicit counts, such as 50,20,5; instead of ratio, profile and n_max", low=1
+        None, "explicit counts, such as 50,20,5; instead of ratio and profile", low=1
     )
     data_seed: int = value(
         0, "seed of the subset (and of the split of digits)", low=0, high=2**32 - 1

@@ -152,7 +152,7 @@ class Rates:
         found: dict[tuple[Any, ...], list[float]] = {}
         for file in runs.glob("*/timing.csv"):
             identity = load_json(file.parent / "settings.json").get("identity", {})
-            if "images" not in identity or identity["results_version"] != RESULTS_VERSION:
+            if "images" not in identity or identity.get("results_version") != RESULTS_VERSION:
                 continue
             with file.open() as stream:
                 seconds = [float(row["train_seconds"]) for row in csv.DictReader(stream)]

@@ -71,11 +71,10 @@ class BilateralLoss(nn.Module):
     """alpha CE(z, y) + (1 - alpha) CE(z, y'), the mean over the batch.
 
     Shape:
-        outputs: logits z (N, C) and alpha, a number; target: (N, 2), the labels y and y' of both
-        branches.
+        outputs: logits z (N, C) and alpha (); target: (N, 2), the labels y and y' of both branches.
     """
 
-    def forward(self, outputs: tuple[Tensor, float], target: Tensor) -> Tensor:
+    def forward(self, outputs: tuple[Tensor, Tensor], target: Tensor) -> Tensor:
         logits, share = precise(outputs[0]), outputs[1]
         first, second = (F.cross_entropy(logits, labels) for labels in target.unbind(1))
         return share * first + (1 - share) * second

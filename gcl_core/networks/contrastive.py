@@ -88,7 +88,7 @@ class HybridSCLoss(nn.Module):
         temperature: t > 0 of the contrast.
 
     Shape:
-        outputs: first (M, ...) with M = N or, in two views, 2 N; logits (N, C); alpha, a number.
+        outputs: first (M, ...) with M = N or, in two views, 2 N; logits (N, C); alpha ().
         target: (N, 2), labels of the images of both.
     """
 
@@ -100,7 +100,7 @@ class HybridSCLoss(nn.Module):
         """The contrastive loss of the first outputs."""
         return supervised_contrastive(projected, labels, self.temperature)
 
-    def forward(self, outputs: tuple[Tensor, Tensor, float], target: Tensor) -> Tensor:
+    def forward(self, outputs: tuple[Tensor, Tensor, Tensor], target: Tensor) -> Tensor:
         first, logits, share = outputs
         labels = target[:, 0].repeat(len(first) // len(target))
         contrast = self.contrast(first, labels)

@@ -51,15 +51,17 @@ class Protocol:
         dataset: as the records name it.
         preset: "paper", or "official" for that and its shorter forms.
         epochs: of stage 1.
+        precision: of the training.
     """
 
     dataset: str
     preset: str
     epochs: int
+    precision: str
 
     def __str__(self) -> str:
         epochs = f"{self.epochs} epochs in stage 1"
-        return f"{DATA[self.dataset][1]}; {epochs}; preset {self.preset}"
+        return f"{DATA[self.dataset][1]}; {epochs}; preset {self.preset}; {self.precision}"
 
 
 @dataclass(frozen=True)
@@ -131,13 +133,14 @@ def protocols(table: int, column: Column, records: Iterable[Record]) -> list[Pro
         for record in records
         if column_of(record) == column and any(belongs(record, row) for row in rows)
     }
-    return sorted(found, key=lambda p: (-p.epochs, p.dataset, p.preset))
+    return sorted(found, key=lambda p: (-p.epochs, p.dataset, p.preset, p.precision))
 
 
 def protocol_of(record: Record) -> Protocol:
     """What a record has in common with those that it may be compared with."""
     preset = "paper" if record["preset"] == "paper" else "official"
-    return Protocol(record["dataset"], preset, record["epochs"][0])
+    precision = record["identity"]["precision"]
+    return Protocol(record["dataset"], preset, record["epochs"][0], precision)
 
 
 def under(protocol: Protocol, records: Iterable[Record]) -> list[Record]:

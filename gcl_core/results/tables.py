@@ -14,7 +14,8 @@ from gcl_core.results.records import ACCURACIES, epochs_text, load_records
 from gcl_core.training.bench import bench_table
 
 CURVES = ("ce", "ce_mixup_crt", "gcl_crt")  # a few methods, so that none hides another
-SHOWN = (100.0, "short")  # imbalance ratio and preset of CIFAR-10's curves and table in the README
+# Imbalance ratio, preset and precision of CIFAR-10's curves and table in the README.
+SHOWN = (100.0, "short", "bfloat16")
 HEADINGS = ("top-1", "many", "medium", "few")
 
 
@@ -45,21 +46,22 @@ def differences(
 
 
 def comparison(records: Sequence[dict[str, Any]]) -> str:
-    """One row for each imbalance ratio, method, preset and length, in the records' order.
+    """One row for each imbalance ratio, method and length of training, in the records' order.
 
     Last-epoch accuracy on the test images in percent, mean ± standard deviation over the seeds.
     """
     groups: dict[Any, list[dict[str, Any]]] = {}
+    several = len({each["preset"] for each in records}) > 1
     for each in records:
-        key = each["imbalance_ratio"], each["method"], each["preset"], tuple(each["epochs"])
-        groups.setdefault(key, []).append(each)
+        name = f"{each['method']} ({each['preset']})" if several else each["method"]
+        groups.setdefault((each["imbalance_ratio"], name, tuple(each["epochs"])), []).append(each)
     rows = []
-    for (ratio, method, *_), group in groups.items():
+    for (ratio, name, _), group in groups.items():
         digits = 1 if group[0]["dataset"] == "digits" else 2  # 500 or 10,000 test images
         cells = [mean_and_spread([r[key] for r in group], digits) for key in ACCURACIES]
         best = mean_and_spread([(r["best_on_test"] or {}).get("top1") for r in group], digits)
         epochs = epochs_text(group[0]["epochs"])
-        rows.append([method, f"{ratio:g}", *cells, best, epochs, str(len(group))])
+        rows.append([name, f"{ratio:g}", *cells, best, epochs, str(len(group))])
     last = ["best on test (optimistic)", "epochs", "runs"]
     return markdown_table(["method", "ratio", *HEADINGS, *last], rows)
 
@@ -102,7 +104,8 @@ def shown_records(file: Path) -> list[dict[str, Any]]:
     shown = [
         record
         for record in load_records(file)
-        if not record["changes"] and (record["imbalance_ratio"], record["preset"]) == SHOWN
+        if not record["changes"]
+        and (record["imbalance_ratio"], record["preset"], record["identity"]["precision"]) == SHOWN
     ]
     return sorted(shown, key=lambda record: order[record["method"]])
 

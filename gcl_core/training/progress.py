@@ -18,7 +18,8 @@ class Progress:
     """Progress of one stage, from `start` epochs done to `epochs`.
 
     Args:
-        kind: "bar", "log", "none", or "auto": a bar where there is somebody to see it move.
+        kind: "bar", "log", "none", or "auto": a bar where there is somebody to see it move (unless
+            the environment variable TQDM_DISABLE is set), else a log.
     """
 
     def __init__(self, kind: str, title: str, start: int, epochs: int, steps: int) -> None:
