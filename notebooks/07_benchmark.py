@@ -227,8 +227,8 @@ show(
 # The paper's order rests on gaps between numbers without a spread. Those between cross-entropy and
 # whatever re-balances are large, and our runs show them too, in the one column of six that was
 # measured. Those among the re-balancing methods are 0.6 to 5.7 points in the paper at ratio 100; in
-# ours, after 60 epochs, at most 0.6 but for BBN, so the paper's order of them is not reproduced yet.
-# Quoted and measured numbers answer different questions, so they never share a cell here.
+# ours, after 60 epochs, at most 0.6 but for BBN, so the paper's order of them is not reproduced
+# yet. Quoted and measured numbers answer different questions, so they never share a cell here.
 #
 # ## References
 #
