@@ -7,12 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import integrate, stats
 
-from gcl_core import GCLLoss, long_tailed_counts
+from gcl_core import GCLLoss, cloud_sizes, long_tailed_counts
 from gcl_core.analysis import gaussian
 from gcl_core.analysis.saturation import cloud_quadrature, expected_target_gradient
 from gcl_core.errors import GCLError
 from gcl_core.figures.cloud import jensen_gap
-from gcl_core.losses.priors import LogitAdjustedLoss
+from gcl_core.losses.priors import LogitAdjustedLoss, logit_adjustment
 from toys import seeded
 
 SIGMA = 1 / 3
@@ -94,6 +94,14 @@ def test_moments_are_those_of_the_quadrature(sigma):
     assert gaussian.cloud_moments(sigma) == pytest.approx((mean, deviation), rel=1e-6)
 
 
+@pytest.mark.parametrize("sigma", [0.05, 1 / 3, 1.0, 4.0])
+def test_the_mean_is_the_integral(sigma):
+    grid = torch.linspace(-12, 12, 400_001, dtype=torch.float64)
+    density = torch.exp(-(grid**2) / 2) / math.sqrt(2 * math.pi)
+    expected = torch.trapezoid((sigma * grid).clamp(-1, 1).abs() * density, grid)
+    assert gaussian.cloud_moments(sigma)[0] == pytest.approx(float(expected), abs=1e-8)
+
+
 def test_moments_at_the_papers_sigma_and_in_the_limits():
     assert gaussian.cloud_moments()[0] == pytest.approx(0.26571, abs=1e-5)
     mean, deviation = gaussian.cloud_moments(1e-3)
@@ -133,6 +141,17 @@ def test_gcl_at_the_mean_cloud_is_logit_adjustment(counts, scale, multiplier):
     adjusted = LogitAdjustedLoss(counts, tau=tau, scale=scale, reduction="none")
     expected = adjusted(cosine, target)
     torch.testing.assert_close(gcl(cosine, target, noise), expected, rtol=1e-5, atol=1e-5)
+
+
+@given(
+    st.lists(st.integers(1, 10**6), min_size=2, max_size=30).filter(lambda n: len(set(n)) > 1),
+    st.floats(1, 60),
+    st.floats(0.1, 2),
+)
+def test_at_the_matched_tau_logit_adjustment_is_the_mean_cloud(counts, scale, multiplier):
+    shift = logit_adjustment(counts, gaussian.matched_tau(counts, scale, multiplier))
+    mean = -scale * multiplier * gaussian.cloud_moments()[0] * cloud_sizes(counts)
+    assert torch.allclose(shift - shift.max(), mean, atol=1e-9)
 
 
 def test_equal_classes_have_no_tau():

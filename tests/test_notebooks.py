@@ -263,7 +263,8 @@ def test_relative_folders_lie_in_the_project(tmp_path, monkeypatch):
     inner.mkdir(parents=True)
     monkeypatch.chdir(inner)
     assert tools.project_path("runs") == inner / "runs"
-    (inner.parent / "gcl_core").mkdir()
+    (inner.parent / "gcl_core").mkdir()  # an empty folder of that name is not the package
+    assert tools.project_path("runs") == inner / "runs"
     (inner.parent / "gcl_core" / "__init__.py").touch()
     assert tools.project_path("runs") == inner.parent / "runs"
     assert tools.project_path(str(tmp_path / "x")) == tmp_path / "x"
