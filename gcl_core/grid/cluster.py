@@ -281,6 +281,21 @@ def _answering(scheduler: str | None) -> Iterator[None]:
         ) from error
 
 
+class _ClosedOnFailure(Client):
+    """Closes itself if it cannot connect.
+
+    One left open is closed by whatever thread collects it. If that is the thread of the next
+    client's event loop, the closing waits for a lock that is held until this thread answers.
+    """
+
+    def start(self, **kwargs: Any) -> None:
+        try:
+            super().start(**kwargs)
+        except BaseException:
+            self.close()
+            raise
+
+
 @contextmanager
 def _client(workers: int, scheduler: str | None) -> Iterator[Client]:
     with ExitStack() as stack:
@@ -315,7 +330,7 @@ def _client(workers: int, scheduler: str | None) -> Iterator[Client]:
         else:
             scheduler_or_cluster = scheduler
         try:
-            client = Client(scheduler_or_cluster, timeout=ANSWER_SECONDS)
+            client = _ClosedOnFailure(scheduler_or_cluster, timeout=ANSWER_SECONDS)
         except (OSError, TimeoutError, ValueError) as error:
             raise GCLError(
                 f"no scheduler answers at {scheduler} ({_first_line(error)}); "
