@@ -212,7 +212,7 @@ def test_ctrl_c_stops_the_workers_and_says_how_to_continue(tmp_path, scratch):
         "2 cells, 0 of them done",
         "gcl: interrupted; the same command continues after the last saved epoch",
     ]
-    wait_until(lambda: not alive(process.pid), 10)
+    wait_until(lambda: not alive(process.pid))
     assert list(scratch.iterdir()) == []
     # One of the two may not have come to its first epoch yet.
     assert "interrupted" in {state_of(job).kind for job in jobs(file, runs)}
@@ -277,16 +277,16 @@ def test_a_running_cluster_is_used_checked_and_missed_when_it_goes(
     assert "not -1; install the same gcl_core there" in capsys.readouterr().err
     assert not runs.exists()
 
-    monkeypatch.setattr(cluster, "ANSWER_SECONDS", 2)
-
     def kill():
         wait_until(lambda: any(len(e) > 3 for e in timed_epochs(runs).values()))
         process.kill()
 
     thread = threading.Thread(target=kill)
-    thread.start()
-    assert main(*words) == 1
-    thread.join()
+    with monkeypatch.context() as patch:
+        patch.setattr(cluster, "ANSWER_SECONDS", 2)
+        thread.start()
+        assert main(*words) == 1
+        thread.join()
     err = capsys.readouterr().err
     assert f"gcl: the scheduler {address} went away" in err
     assert "Traceback" not in err
@@ -311,7 +311,7 @@ def test_a_late_worker_that_is_unfit_is_left_out(tmp_path, scheduler, caplog, mo
     def come():
         wait_until(lambda: "waiting for them" in caplog.text)
         start(*WORKER, "2")
-        wait_until(lambda: "has 2 threads" in caplog.text, 30)
+        wait_until(lambda: "has 2 threads" in caplog.text)
         start(*WORKER, "1")
 
     thread = threading.Thread(target=come)
@@ -368,7 +368,6 @@ class Workers:
 
 
 def test_without_any_worker_left_it_is_told_in_one_line(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(cluster, "ALONE_SECONDS", 0.5)
     clusters = []
 
     class Watched(LocalCluster):
@@ -376,7 +375,6 @@ def test_without_any_worker_left_it_is_told_in_one_line(tmp_path, monkeypatch, c
             super().__init__(*args, **kwargs)
             clusters.append(self)
 
-    monkeypatch.setattr(cluster, "LocalCluster", Watched)
     file, runs = grid(tmp_path, LONG), tmp_path / "runs"
 
     def end():
@@ -385,9 +383,12 @@ def test_without_any_worker_left_it_is_told_in_one_line(tmp_path, monkeypatch, c
         clusters[0].sync(clusters[0].workers[0].close)
 
     thread = threading.Thread(target=end)
-    thread.start()
-    assert main("run", file, "--runs", runs, "--workers", 1) == 1
-    thread.join()
+    with monkeypatch.context() as patch:
+        patch.setattr(cluster, "ALONE_SECONDS", 0.5)
+        patch.setattr(cluster, "LocalCluster", Watched)
+        thread.start()
+        assert main("run", file, "--runs", runs, "--workers", 1) == 1
+        thread.join()
     err = capsys.readouterr().err
     assert err.splitlines()[-1] == (
         "gcl: no worker is left on this machine, and none is started again; "
