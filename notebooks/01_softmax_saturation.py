@@ -170,10 +170,9 @@ explore(
 )
 
 # %% [markdown]
-# **What to notice.** At $d = 5$ the mean is made of two kinds of draws: four in ten leave the image
-# as good as alone, one in seven pushes it almost with full strength. The cloud does not give every
-# draw a middling gradient; it gives most of them almost none and some almost all. (In JupyterLab
-# this cell has sliders; everywhere else it shows where they start.)
+# **What to notice.** At $d = 5$ four draws in ten leave the image as good as alone, one in seven
+# pushes it almost with full strength, and the rest are spread over all that is between. The mean is
+# no typical draw. (In JupyterLab this cell has sliders; everywhere else it shows where they start.)
 
 # %% [markdown]
 # ## Measured in trained networks

@@ -196,8 +196,8 @@ table(["clouds of two classes", "correlation"], rows, "Mean over all pairs of te
 # $$\sqrt{\mathbb E\,\frac{\lVert f + \delta\varepsilon\rVert^2}{\lVert f\rVert^2}} =
 # \sqrt{1 + \Bigl(\frac{\delta}{\lVert f\rVert}\Bigr)^{2} \sigma^2 D}.$$
 #
-# It is the *dimension* that decides. ResNet-32 has $D = 64$. We measure the length, and the cosine
-# of a feature at 60 degrees from its anchor, exact and simplified.
+# So for the length it is the *dimension* that decides. ResNet-32 has $D = 64$. We measure the
+# length, and the cosine of a feature at 60 degrees from its anchor, exact and simplified.
 
 # %%
 sizes = torch.linspace(0, 1, 21).tolist()
@@ -248,12 +248,14 @@ table(header, rows, "D = 64; root mean squares, and the standard deviation of th
 # random direction, at right angles to nearly every anchor, so that all cosines shrink towards 0,
 # and the cloud stays narrower.
 #
-# So Eq. 7 needs clouds well below a tenth of the feature's length, in these dimensions: at a tenth
-# the *length* is right to 4 %, but the error of the cosine is two thirds of the cloud, and at 0.05
-# still half of it.
-# The clouds of GCL are larger: in units of the cosine a full cloud of the rarest class is $k\delta
-# = 0.5$ with the published code. From here on it is better to take the cloud as *defined* on the
-# logit. What the method does is Eq. 11; that it imitates noise on the feature is its motivation.
+# And no cloud is small enough: at 0.05 the error is still half of the cloud, and there it stays.
+# Noise along $f$ only changes its length, which a cosine does not see and Eq. 7 counts. For
+# $\delta/\lVert f\rVert \to 0$ the error is $\cos\theta$ of the cloud of Eq. 7 (a half at 60
+# degrees), and the true cloud has the spread $\sigma\sin\theta$ instead of $\sigma$: next to none
+# for an image beside its anchor, which is where training puts it.
+#
+# From here on it is better to take the cloud as *defined* on the logit. What the method does is
+# Eq. 11; that it imitates noise on the feature is its motivation.
 #
 # ## The cloud of a class: one number
 #
@@ -602,12 +604,13 @@ print(f"none {-binary_gradient(d):.3f}, |ε| {absolute:.3f}, signed {signed:.3f}
 # %% [markdown]
 # ## Summary
 #
-# Gaussian noise on a feature is Gaussian noise on each logit: exactly so for a linear classifier,
-# and for a cosine classifier only while it is small against the feature, $\delta\sigma\sqrt D \ll
-# \lVert f \rVert$, which full clouds are not. GCL's cloud is best read as a margin of random width
-# $s k \delta_j |\varepsilon|$. Its mean is a logit adjustment with a $\tau$ of 0.75 to 1.02 in
-# stage 1 on CIFAR; its randomness pushes images near the boundary less and keeps those beyond it at
-# work for longer. Whether that is worth anything beyond the mean is the question of notebook 6.
+# Gaussian noise on a feature is Gaussian noise on each logit: exactly so for a linear classifier.
+# For a cosine classifier it is so only while it is small against the feature, $\delta\sigma\sqrt D
+# \ll \lVert f \rVert$, and then with $\sin\theta$ times the spread. GCL's cloud is best read as a
+# margin of random width $s k \delta_j |\varepsilon|$. Its mean is a logit adjustment with a $\tau$
+# of 0.75 to 1.02 in stage 1 on CIFAR-10; its randomness pushes images near the boundary less and
+# keeps those beyond it at work for longer. Whether that is worth anything beyond the mean is the
+# question of notebook 6.
 #
 # ## References
 #

@@ -156,9 +156,11 @@ show(
 # %% [markdown]
 # **What to notice.** Colours are families of methods, as in every figure. On the left the filled
 # diamonds lie to the left of the hollow circles: other images, fewer epochs; do not read anything
-# into this panel. On the right cross-entropy is zero for both, and what counts is whether the
-# circle lies within the diamond's bar. A row without a diamond was not measured; a diamond without
-# a bar is a single seed, enough to see a gap of ten points, not one of one point.
+# into this panel; a diamond without a bar is a single seed. On the right cross-entropy is zero for
+# both, and what counts is how far the circle is from the diamond in its bars: one standard error
+# each (borrowed from the other methods where there is one seed), of which the verdicts take two.
+# That is enough to see a gap of ten points, not one of one point. A row without a diamond was not
+# measured.
 #
 # So how much of this column do our runs show, at ratio 100 after 60 epochs?
 #

@@ -471,7 +471,7 @@ print((place / "own.yaml").read_text())
 # %% [markdown]
 # Each entry is a product, with a cell for every combination. `plan` checks all of it and shows what
 # is done already and how long the rest will take, judging by earlier runs; a wrong setting is
-# refused here and not after a night. (In the output as committed all was done already.)
+# refused here and not after a night.
 
 # %%
 grid_runs = project_path(p.runs)

@@ -140,7 +140,7 @@ def test_values_of_tde_and_of_the_hybrids():
     head = MultiHeadClassifier
     assert (head.groups, head.scale, head.gamma, head.momentum) == (2, 16.0, 1 / 32, 0.9)
     assert official("hybrid_sc").stage1.objective == HybridSC(temperature=0.1)
-    assert official("hybrid_psc").stage1.objective == HybridPSC(temperature=0.1)
+    assert official("hybrid_psc").stage1.objective == HybridPSC(temperature=1.0)
 
 
 ANGULAR = {"scale": 30.0, "noise_multiplier": 0.5, "margin": 0.0, "easy_margin": True}

@@ -83,8 +83,8 @@ def test_both_class_balanced_losses_are_divided_by_the_number_of_images(method):
     assert criterion(outputs, target).item() == pytest.approx(expected)
 
 
-def parts_of(method, **changes):
-    settings = resolve("folder:toy", method, epochs=10, batch_size=8, **changes)
+def parts_of(method, epochs=10, **changes):
+    settings = resolve("folder:toy", method, epochs=epochs, batch_size=8, **changes)
     fabric = two_stages.make_fabric("cpu", settings.precision)
     streams = Streams.seeded(0, 1, 0, fabric.device)
     return two_stages._parts(fabric, settings.stage1, toy_dataset((40, 8, 4)), streams)
@@ -95,6 +95,13 @@ def test_deferred_weights_count_from_their_epoch_on():
     reweighted = [isinstance(parts(epoch)[1], Reweighted) for epoch in range(10)]
     assert reweighted == [False] * 8 + [True] * 2
     assert all(isinstance(parts_of("class_balanced")(e)[1], Reweighted) for e in range(10))
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 5])
+def test_the_last_epoch_is_always_one_of_the_deferred_ones(epochs):
+    parts = parts_of("ldam_drw", epochs)
+    reweighted = [isinstance(parts(epoch)[1], Reweighted) for epoch in range(epochs)]
+    assert reweighted == [False] * (epochs - 1) + [True]
 
 
 def test_deferred_sampling_counts_from_its_epoch_on():

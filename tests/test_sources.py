@@ -199,7 +199,7 @@ def test_decoding_is_done_once(tmp_path, decoded, cache):
     assert len(decoded) == 27
     assert torch.equal(load(folder).train_images, first.train_images)
     assert len(decoded) == 27
-    load(folder, image_size=4)  # another size is another cache
+    load(folder, image_size=5)  # another size is another cache
     assert len(decoded) == 54
     assert len(list(cache.iterdir())) == 2
 

@@ -176,7 +176,8 @@ class CBENSampler(_BalancedSampler):
         a: beta of the head class, in [0, 1). Default 0.9999: the published code; the paper's own
             value is not known.
         b: range of beta, with a + b in [0, 1). Default 1e-5: the published code. At these values
-            the probabilities differ from `EffectiveNumberSampler(beta=a)` by less than 0.1 %.
+            the probabilities differ from `EffectiveNumberSampler(beta=a)` by less than 0.1 % on
+            CIFAR-10-LT at ratios 100 and 200, and by 0.13 % at 50; by more with more images.
         num_samples: length of an epoch, N by default.
         generator: source of randomness; None is torch's default generator.
     """

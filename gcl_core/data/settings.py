@@ -28,7 +28,7 @@ class DataSettings(Checked):
         0, "seed of the subset (and of the split of digits)", low=0, high=2**32 - 1
     )
     image_size: int | None = value(
-        None, "resize every image of a folder to this size", low=4, high=512
+        None, "resize every image of a folder to this size", low=5, high=512
     )
     crop_padding: int | None = value(
         None,

@@ -36,7 +36,8 @@ class AngularGCLLoss(GCLLoss):
         class_counts, sigma, strategy, exponent, reduction, generator, check_range: see `GCLLoss`.
         scale: s > 0. Default 30: published code for Places-LT, both stages.
         noise_multiplier: k >= 0. Default 0.5: published code for Places-LT.
-        margin: m, an angle, added to the target's. Default 0: published code for Places-LT.
+        margin: m, an angle in [0, pi], added to the target's. Default 0: published code for
+            Places-LT.
         easy_margin: see above. Default True: published code for Places-LT.
         focal_gamma: gamma >= 0; the factor (1 - p_y)^gamma is not differentiated. Default 0 (stage
             2 of the published code: 1).

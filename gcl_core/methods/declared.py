@@ -110,8 +110,8 @@ CE_MIXUP_CRT = _rebalanced(
     CRT(fresh_head=True),
     "mixup, then the classifier re-trained from new weights on balanced classes",
     "Kang et al. 2020; epochs, rates and decay of BagofTricks-LT's CIFAR recipe; departures: batch "
-    "normalisation stays as stage 1 left it, and classes are drawn with replacement, where Kang et "
-    "al. go round each class's images",
+    "64 (there: 128), batch normalisation stays as stage 1 left it, and classes are drawn with "
+    "replacement, where Kang et al. go round each class's images",
 )
 
 CE_CRT = _rebalanced(
@@ -125,8 +125,8 @@ CE_LWS = _rebalanced(
     CE,
     LWS(),
     "cross-entropy, then one learned scale for each class",
-    "Kang et al. 2020, LWS; recipe of BagofTricks-LT for CIFAR; batch normalisation and drawing of "
-    "classes as in cRT",
+    "Kang et al. 2020, LWS; recipe of BagofTricks-LT for CIFAR; batch, batch normalisation and "
+    "drawing of classes as in cRT",
 )
 
 CE_TAU_NORM = _rebalanced(
@@ -174,9 +174,9 @@ MISLAS = replace(
     "0.3 to 0, batch normalisation not shifted: their configuration of CIFAR-10 at ratio 100 only. "
     "Theirs of others, by smoothing of head and tail and the classifier's factor "
     "(--stage2-smooth-head, --stage2-smooth-tail, --stage2-rebalance-head-lr-factor): CIFAR-10 at "
-    "50 0.2, 0, 0.2; CIFAR-100 at 100 0.4, 0.1, 0.2, at 50 0.3, 0, 0.1, at 10 0.2, 0, 0.1, there "
-    "with --stage2-rebalance-batch-norm shifted; none at 200. Batch 64 for equal terms (theirs: "
-    "128); classes are drawn with replacement",
+    "50 0.2, 0, 0.2, at 10 0.1, 0, 0.2; CIFAR-100 at 100 0.4, 0.1, 0.2, at 50 0.3, 0, 0.1, at 10 "
+    "0.2, 0, 0.1, there with --stage2-rebalance-batch-norm shifted; none at 200. Batch 64 for "
+    "equal terms (theirs: 128); classes are drawn with replacement",
     stage2=Stage(
         objective=LabelAware(),
         sampler=ClassBalanced(),
@@ -191,7 +191,8 @@ MISLAS = replace(
 FOCAL = replace(
     CE,
     summary="focal loss: less weight for what is classified well",
-    source="Lin et al. 2017 in the softmax form of LDAM-DRW's code, gamma 1",
+    source="Lin et al. 2017 in the softmax form of LDAM-DRW's code, gamma 1; its batch is 128 and "
+    "its decay 0.01",
     stage1=Stage(objective=Focal()),
 )
 
@@ -199,7 +200,7 @@ CLASS_BALANCED = replace(
     CE,
     summary="cross-entropy weighted by the effective number of each class",
     source="Cui et al. 2019, softmax form, beta 0.9999, divided by the number of images as in "
-    "their code; their decay is 0.01",
+    "their code; their batch is 128 and their decay 0.01",
     stage1=Stage(class_weights=EffectiveNumberByImages()),
 )
 
@@ -207,7 +208,8 @@ CLASS_BALANCED_FOCAL = replace(
     CE,
     summary="focal loss weighted by the effective number of each class",
     source="Cui et al. 2019, beta 0.9999, gamma 1, divided by the number of images as in their "
-    "code; softmax form (theirs is a sigmoid for each class); their decay is 0.01",
+    "code; softmax form (theirs is a sigmoid for each class); their batch is 128 and their "
+    "decay 0.01",
     stage1=Stage(objective=Focal(), class_weights=EffectiveNumberByImages()),
 )
 
@@ -216,7 +218,7 @@ EQUALIZATION = replace(
     summary="rare classes are spared as negatives of others",
     source="Tan et al. 2020, softmax form; threshold 0.05, gamma 0.9: BagofTricks-LT for CIFAR-10 "
     "only. On CIFAR-100-LT every class has less than a share of 0.05 and would count as rare: give "
-    "a --threshold there (that code's default is 0.005)",
+    "a --threshold there (that code's default is 0.005). Its batch is 128 and its decay 0.01",
     stage1=Stage(objective=Equalization()),
 )
 
@@ -263,7 +265,8 @@ LOGIT_ADJUSTMENT = replace(
 BALANCED_SOFTMAX = replace(
     LOGIT_ADJUSTMENT,
     summary="log class counts added to the logits in training: logit adjustment at tau = 1",
-    source="Ren et al. 2020, without their meta sampler",
+    source="Ren et al. 2020, without their meta sampler; their CIFAR-10-LT run has 13,000 "
+    "iterations of batch 512, a cosine from 0.1 and weight decay 5e-4",
 )
 
 LADE_METHOD = replace(
@@ -296,8 +299,8 @@ BBN_METHOD = Method(
 HYBRID_SC = Method(
     summary="supervised contrast of two views beside cross-entropy on balanced classes",
     source="Wang et al. 2021, as far as known (no code is published): temperature 0.1, parabolic "
-    "weight; theirs has batch 512, rate 0.5, weight decay 1e-4 and decay at 120 and 160 of 200 "
-    "epochs; two linear layers project to 128",
+    "weight; theirs has batch 512, rate 0.5, weight decay 1e-4, decay at 120 and 160 of 200 epochs "
+    "and greyscale at random (0.2); two linear layers project to 128",
     head="contrastive",
     stage1=Stage(objective=HybridSC()),
     paper=CAO,
@@ -306,7 +309,8 @@ HYBRID_SC = Method(
 HYBRID_PSC = replace(
     HYBRID_SC,
     summary="contrast with learned class prototypes beside cross-entropy on balanced classes",
-    source="Wang et al. 2021, as Hybrid-SC; one view, prototypes of unit length",
+    source="Wang et al. 2021, as Hybrid-SC; temperature 1 for CIFAR-10 as a third-party "
+    "reproduction reports it (CIFAR-100: --temperature 0.1); one view, prototypes of unit length",
     head="prototypical",
     stage1=Stage(objective=HybridPSC()),
 )
@@ -315,8 +319,7 @@ TDE_METHOD = Method(
     summary="cross-entropy on a multi-head classifier, then without the mean feature's direction",
     source="Tang et al. 2020; two heads, scale 16, gamma 1/32, momentum 0.9, alpha 1: their code "
     "for CIFAR-10 (alpha for CIFAR-100: --stage2-rebalance-alpha 1.5); theirs has BBN's trunk, "
-    "rate 0.2, batch 256, weight decay 5e-4, decay 0.01 at 120 and 160 of 200 epochs, and rescales "
-    "the mean when the rate changes",
+    "rate 0.2, batch 256, weight decay 5e-4 and decay 0.01 at 120 and 160 of 200 epochs",
     head="multi_head",
     stage1=Stage(objective=CrossEntropy()),
     stage2=replace(BAG_OF_TRICKS, rebalance=TDE()),

@@ -265,7 +265,9 @@ class HybridPSC(_TwoBranches):
     heads = ("prototypical",)
     criterion = HybridPSCLoss
     second = ClassBalancedSampler
-    temperature: float = value(0.1, "of the contrast; 0.1: as Hybrid-SC, not verified", above=0)
+    temperature: float = value(
+        1.0, "of the contrast; 1: the paper for CIFAR-10, as a reproduction reports it", above=0
+    )
 
 
 @dataclass(frozen=True)

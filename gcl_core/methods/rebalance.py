@@ -314,7 +314,7 @@ class ShiftedHead(nn.Module):
 class CalibratedHead(nn.Module):
     """z'_j = (1 + sigma(f) a_j) z_j + sigma(f) b_j, sigma(f) = sigmoid(v . f + c); z is frozen.
 
-    a starts at 1, b and c at 0, v at 0.1: a third-party copy of DisAlign's published layer.
+    a starts at 1, b at 0, v at 0.1: a third-party copy of DisAlign's published layer; c at 0.
 
     Shape:
         features: (N, D); returns (N, C).

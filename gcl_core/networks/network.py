@@ -72,7 +72,8 @@ def initialise(module: nn.Module, generator: torch.Generator | None = None) -> N
     """Draw every weight anew, as the published code does.
 
     Kaiming normal for convolutions and linear layers (He et al. 2015), what a `Classifier` says for
-    itself, identity for normalisation layers.
+    itself, identity for normalisation layers. Biases start at 0; there they stay as PyTorch draws
+    them.
     """
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d | nn.Linear):

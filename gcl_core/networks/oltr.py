@@ -5,7 +5,9 @@ configuration for CIFAR; that of ImageNet-LT has 60 epochs of stage 2 with batch
 classes, at rate 0.1 for the classifier and 0.01 for backbone, attention and centroids, both times
 0.1 every 20 epochs, and weight decay 5e-4. Changed here: 30 epochs and batch 64, for equal terms;
 classes are drawn with replacement; no fully connected layer before the embedding; where attention
-matters is said by a 1x1 convolution; a distance to a centroid counts as 0.001 at least.
+matters is said by a 1x1 convolution; attention starts at zero, as its own layer has it there (the
+published network then draws all convolutions anew); a distance to a centroid counts as 0.001 at
+least.
 """
 
 import math

@@ -5,8 +5,8 @@ Formulas are with `MultiHeadClassifier` and `CounterfactualHead`; source is the 
 gamma 1/32, momentum 0.9, alpha 1 for CIFAR-10 and 1.5 for CIFAR-100; ResNet-32 with BBN's two last
 blocks and 128 features, 200 epochs, rate 0.2, batch 256, weight decay 5e-4, warm-up of 5, times
 0.01 at 120 and 160. Changed here, for equal terms: the backbone of all methods with 64 features,
-rate 0.1, batch 64, weight decay 2e-4, times 0.1 at 160 and 180; the mean is not rescaled when the
-rate changes.
+rate 0.1, batch 64, weight decay 2e-4, times 0.1 at 160 and 180. On other data than CIFAR their
+momentum follows the rate; here it does not.
 """
 
 import math

@@ -111,8 +111,9 @@ def shown_records(file: Path) -> list[dict[str, Any]]:
 
 
 def digits_block(records: Sequence[dict[str, Any]]) -> str:
-    """The comparison on digits, and what GCL with cRT gains over cross-entropy."""
-    return f"{comparison(records)}\n\n{paired_gain(records, 'gcl_crt', 'ce')}"
+    """The comparison on digits, and what GCL with cRT gains over CE, plain and re-balanced."""
+    gains = [paired_gain(records, "gcl_crt", base) for base in ("ce", "ce_mixup_crt")]
+    return "\n\n".join([comparison(records), *gains])
 
 
 def readme_blocks(results: Path) -> dict[str, str]:

@@ -291,7 +291,8 @@ def _parts(
     balanced = images, criterion(stage.class_weights)
     plain = InstanceBalanced().build(dataset.train_labels, streams.order)
     before = images.drawn_by(plain), criterion(None)
-    start = round(stage.deferred * stage.epochs)
+    # At least the last epoch: two epochs, times 0.8 and rounded, would have none.
+    start = min(round(stage.deferred * stage.epochs), stage.epochs - 1)
 
     def parts(epoch: int) -> tuple[Batches, nn.Module]:
         drawn, criterion = balanced if epoch >= start else before
