@@ -74,6 +74,12 @@ def _positive(text: str) -> int:
     return int(text)
 
 
+def _several(text: str) -> int:
+    if not text.isdecimal() or int(text) < 2:
+        raise argparse.ArgumentTypeError(f"must be a whole number, at least 2, got {text!r}")
+    return int(text)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="python -m gcl_core", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -121,7 +127,7 @@ def _parser() -> argparse.ArgumentParser:
     compare.add_argument(
         "--epochs", type=_positive, default=30, help="epochs of cross-entropy (30)"
     )
-    compare.add_argument("--seeds", type=_positive, default=5, help="runs of each (5)")
+    compare.add_argument("--seeds", type=_several, default=5, help="runs of each, 2 or more (5)")
     compare.add_argument(
         "--runs", type=Path, default=Path("runs"), help="folder of all runs (runs)"
     )

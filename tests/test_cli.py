@@ -109,6 +109,12 @@ def test_methods_and_datasets_are_listed(capsys):
     assert all(name in listing and text in listing for name, text in parsed.items())
 
 
+def test_compare_needs_two_seeds_for_an_error(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        main("compare", "--seeds", 1, "--runs", tmp_path)
+    assert "--seeds: must be a whole number, at least 2, got '1'" in capsys.readouterr().err
+
+
 def test_compare_is_of_both_loops(tmp_path, capsys):
     words = ("--epochs", 1, "--seeds", 2, "--imbalance-ratio", "none", "--runs", tmp_path)
     assert main("compare", *words, "--json") == 0

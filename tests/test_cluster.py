@@ -7,6 +7,7 @@ import logging
 import multiprocessing
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -218,7 +219,9 @@ def test_ctrl_c_stops_the_workers_and_says_how_to_continue(tmp_path, scratch):
     assert "interrupted" in {state_of(job).kind for job in jobs(file, runs)}
 
 
-@pytest.mark.parametrize("address", ["tcp://127.0.0.1:1", "nonsense", "nonsense://x:1"])
+@pytest.mark.parametrize(
+    "address", ["tcp://127.0.0.1:1", "nonsense", "nonsense://x:1", "tls://127.0.0.1:1"]
+)
 def test_a_scheduler_that_does_not_answer_is_one_line(tmp_path, capsys, monkeypatch, address):
     monkeypatch.setattr(cluster, "ANSWER_SECONDS", 1)
     file = grid(tmp_path, PAIR)
@@ -231,6 +234,20 @@ def test_a_scheduler_that_does_not_answer_is_one_line(tmp_path, capsys, monkeypa
     # Dask's own leaves some open, and the thread that collects those may wait for itself.
     clients = [each for each in gc.get_objects() if issubclass(type(each), Client)]
     assert {client.status for client in clients} <= {"closed"}
+
+
+def test_what_accepts_and_never_answers_is_given_up(tmp_path, capsys, monkeypatch):
+    """Such as the port of the dashboard, one number from that of the scheduler."""
+    monkeypatch.setattr(cluster, "ANSWER_SECONDS", 1)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"tcp://127.0.0.1:{server.getsockname()[1]}"
+        file = grid(tmp_path, PAIR)
+        assert main("run", file, "--runs", tmp_path / "runs", "--scheduler", address) == 1
+    assert (
+        capsys.readouterr()
+        .err.splitlines()[-1]
+        .startswith(f"gcl: no scheduler answers at {address} (")
+    )
 
 
 @pytest.fixture

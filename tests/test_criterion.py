@@ -150,6 +150,9 @@ def test_wrong_batches_are_refused(name, train):
     for labels in (target[:5], target[:, None]):
         with pytest.raises(GCLError, match="target must have one entry for each row"):
             criterion(cosine, labels)
+    for dtype in (torch.int32, torch.uint8, torch.float32):
+        with pytest.raises(GCLError, match=f"target must be int64, got {dtype}"):
+            criterion(cosine, target.to(dtype))
     for bad in (-1, -100, 4):
         wrong = target.clone()
         wrong[1] = bad

@@ -125,6 +125,17 @@ ENTRY = "cells: [{method: ce}]"
         ("dataset: digits\ncells: [{method: ce, epohcs: 3}]", "did you mean epochs"),
         ("dataset: digits\ncells: [{method: ec}]", "method 'ec' is unknown"),
         ("dataset: digits\npreset: long\n" + ENTRY, "preset 'long' is unknown"),
+        ("dataset: digits\npreset: [smoke]\n" + ENTRY, "preset must be one name"),
+        ("dataset: digits\ncells: [{method: 1}]", "entry 1: method 1 is unknown"),
+        ("dataset: digits\ncells: [{method: [[ce]]}]", r"entry 1: method \('ce',\) is unknown"),
+        (
+            f"dataset: digits\ncells: [{{notebook: {ROOT}/README.md}}]",
+            r"entry 1: .*README.md is not a notebook \(.ipynb\)",
+        ),
+        (
+            f"dataset: digits\ncells: [{{notebook: {ROOT}/notebooks/06_ablations.py}}]",
+            r"entry 1: .*06_ablations.py is not a notebook \(.ipynb\)",
+        ),
         ("dataset: digits\ncells: [{method: ce, seed: []}]", "seed must be a value or a list"),
         ("dataset: digits\ncells: [{method: ce, seed: {a: 1}}]", "seed must be a value or a list"),
         ("dataset: digits\ncells: [{method: ce, seed: x}]", "seed must be a whole number, got 'x'"),
@@ -233,10 +244,10 @@ def test_the_state_of_a_cell(tmp_path, monkeypatch):
     first, second = job.folders
     assert state_of(job) == State("left")
     with first.opened():
-        assert state_of(job) == State("running", "stage 1, epoch 0 of 2")
+        assert state_of(job) == State("running", "stage 1, epoch 0 of 3")
         first.write_metrics([{"epoch": 1, "top1": 3.0}])
-        assert state_of(job) == State("running", "stage 1, epoch 1 of 2")
-    assert state_of(job) == State("interrupted", "stage 1, epoch 1 of 2")
+        assert state_of(job) == State("running", "stage 1, epoch 1 of 3")
+    assert state_of(job) == State("interrupted", "stage 1, epoch 1 of 3")
     first.fail("ValueError", "too hot", "Traceback")
     assert str(state_of(job)) == "failed: stage 1 failed: ValueError: too hot"
     assert steps_left([job]) == []
@@ -295,6 +306,18 @@ def test_time_is_predicted_from_runs_like_it(tmp_path, capsys):
     assert "0:11:00 of training left with one worker" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("left", ["", "1,2.0\n", "epoch,train_seconds\n1,2.0\n3", "\0"])
+def test_what_a_full_disk_has_left_of_a_run_stops_no_prediction(tmp_path, left):
+    jobs = jobs_of(cells(tmp_path, "  - {method: ce, seed: [0, 1, 2]}"), tmp_path / "runs")
+    for job in jobs:
+        with job.folders[0].opened():
+            time_of(job.folders[0], 1, 2.0)
+    expected = Rates(tmp_path / "runs").rates
+    (jobs[0].folders[0].path / "timing.csv").write_text(left)
+    (jobs[1].folders[0].path / "settings.json").write_text("[]")
+    assert Rates(tmp_path / "runs").rates == expected
+
+
 def test_runs_of_another_version_predict_nothing(tmp_path):
     (job,) = jobs_of(cells(tmp_path, "  - {method: ce}"), tmp_path / "runs")
     with job.folders[0].opened():
@@ -329,7 +352,7 @@ def test_a_chain_of_two_stages_is_not_shorter_than_both(tmp_path):
     for step, seconds in zip(job.steps, (8.0, 2.0), strict=True):
         with step.folder.opened():
             time_of(step.folder, 1, seconds)
-    assert predicted(steps_left([job]), Rates(tmp_path / "runs"), 2) == (pytest.approx(18), 0)
+    assert predicted(steps_left([job]), Rates(tmp_path / "runs"), 2) == (pytest.approx(26), 0)
 
 
 def test_what_trains_nothing_takes_no_time(tmp_path):
@@ -367,6 +390,14 @@ def test_a_cell_can_be_a_notebook(tmp_path, notebook):
     assert len(set(before)) == 2
     notebook.write_text(notebook.read_text().replace("print(seeds)", "print(-seeds)"))
     assert not {job.steps[0].key for job in jobs_of(made, tmp_path / "runs")} & set(before)
+
+
+def test_entries_can_share_what_an_anchor_names(tmp_path):
+    (first, second) = cells(
+        tmp_path, "  - &base {method: ce, lr: 0.2}\n  - {<<: *base, seed: 1, lr: 0.3}"
+    )
+    assert (first.method, first.settings.stage1.lr, first.settings.seed) == ("ce", 0.2, 0)
+    assert (second.method, second.settings.stage1.lr, second.settings.seed) == ("ce", 0.3, 1)
 
 
 def test_an_unknown_parameter_of_a_notebook_is_refused(tmp_path, notebook):

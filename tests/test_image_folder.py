@@ -92,6 +92,18 @@ def test_neither_overwrites(tmp_path):
     split_image_folder(images / "train", tmp_path / "empty")
 
 
+def test_no_part_goes_where_it_would_pass_for_a_class(tmp_path):
+    train = image_folder(tmp_path / "images") / "train"
+    before = files_in(train)
+    for out in (train, train / "split0", train / "ant" / "deep"):
+        with pytest.raises(GCLError, match=f"{out} is inside of {train}"):
+            split_image_folder(train, out)
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(GCLError, match="file has files in it; name another folder"):
+        split_image_folder(train, tmp_path / "file")
+    assert files_in(train) == before
+
+
 @pytest.mark.parametrize("share", [0, 1, -0.1, float("nan")])
 def test_a_share_out_of_range_is_refused(tmp_path, share):
     with pytest.raises(GCLError, match=r"share must be in \(0, 1\), got"):

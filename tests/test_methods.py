@@ -186,7 +186,7 @@ def test_the_paper_s_text_where_it_differs(method):
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize(
-    ("preset", "epochs"), [("short", (60, None)), ("digits", (120, 30)), ("smoke", (2, 1))]
+    ("preset", "epochs"), [("short", (60, None)), ("digits", (120, 30)), ("smoke", (3, 1))]
 )
 def test_short_presets_change_the_epochs_only(method, preset, epochs):
     short, long = resolve("cifar10", method, preset), official(method)

@@ -290,7 +290,7 @@ def test_tables_say_their_protocol_and_pair_by_seed(tmp_path):
     runs = [run(settings, tmp_path, progress="none") for settings in plan]
     line = tools.protocol(runs)
     assert "304 training images in 10 classes (124 to 1 each)" in line
-    assert "2 + 1 epochs, last epoch, 2 seeds" in line
+    assert "3 + 1 epochs, last epoch, 2 seeds" in line
     untrained = tools.seeded_settings(given, "ce_tau_norm", 0)
     assert "2 epochs, last" in tools.protocol([run(untrained, tmp_path, progress="none")])
     other = [

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from gcl_core.data.batches import Streams
+from gcl_core.errors import GCLError
 from gcl_core.methods.declared import METHODS, resolve
 from gcl_core.methods.reweight import (
     EffectiveNumberByImages,
@@ -97,11 +98,14 @@ def test_deferred_weights_count_from_their_epoch_on():
     assert all(isinstance(parts_of("class_balanced")(e)[1], Reweighted) for e in range(10))
 
 
-@pytest.mark.parametrize("epochs", [1, 2, 5])
-def test_the_last_epoch_is_always_one_of_the_deferred_ones(epochs):
-    parts = parts_of("ldam_drw", epochs)
-    reweighted = [isinstance(parts(epoch)[1], Reweighted) for epoch in range(epochs)]
-    assert reweighted == [False] * (epochs - 1) + [True]
+@pytest.mark.parametrize("method", ["ce_drw", "ce_drs", "ldam_drw"])
+def test_a_deferral_that_leaves_no_epoch_is_refused(method):
+    for epochs, first in ((3, 2), (5, 4), (60, 48), (200, 160)):
+        assert resolve("digits", method, epochs=epochs).stage1.balanced_from == first
+    assert resolve("digits", method, "smoke").stage1.balanced_from < 3
+    for epochs in (1, 2):
+        with pytest.raises(GCLError, match=f"deferred 0.8 leaves .* none of the {epochs} epochs"):
+            resolve("digits", method, epochs=epochs)
 
 
 def test_deferred_sampling_counts_from_its_epoch_on():

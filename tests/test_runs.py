@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 
 import pytest
@@ -164,6 +165,39 @@ def test_a_folder_is_free_again_after_a_failure(folder):
         raise RuntimeError
     with folder.opened():
         pass
+
+
+def test_a_file_that_a_full_disk_left_empty_gets_its_first_line(folder):
+    with folder.opened():
+        (folder.path / "timing.csv").write_text("")
+        folder.save_checkpoint({"history": []}, [{"epoch": 1, "train_seconds": 2.0}])
+    assert (folder.path / "timing.csv").read_text() == "epoch,train_seconds\n1,2.0\n"
+
+
+def test_a_finished_folder_can_be_one_that_is_only_read(folder, monkeypatch):
+    with folder.opened():
+        folder.finish({"top1": 1.0})
+
+    def times():
+        return {file: file.stat().st_mtime_ns for file in (folder.path, *folder.path.iterdir())}
+
+    before = times()
+
+    def refuse(*arguments, **options):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(runs.filelock.FileLock, "acquire", refuse)
+    with folder.opened():
+        assert folder.result == {"top1": 1.0}
+    assert not folder.in_use
+    assert times() == before
+
+
+def test_who_only_looks_is_not_taken_for_one_at_work(folder):
+    with folder.opened():
+        assert RunFolder(folder.path.parent, {"lr": 0.1, "counts": (3, 2)}, ABOUT).in_use
+    with ThreadPoolExecutor(4) as pool:
+        assert not any(pool.map(lambda _: folder.in_use, range(400)))
 
 
 def test_one_process_at_a_time(folder):

@@ -218,6 +218,7 @@ def test_more_images_than_multinomial_takes():
     [
         (lambda: ClassBalancedSampler([]), "no labels"),
         (lambda: ClassBalancedSampler([0, -1]), "got -1"),
+        (lambda: ClassBalancedSampler([[0, 1], [1, 0]]), r"labels must be \(N,\), got \(2, 2\)"),
         (lambda: ClassBalancedSampler([0.0, 1.0]), "labels must be integers"),
         (lambda: ClassBalancedSampler([True, False]), "labels must be integers"),
         (

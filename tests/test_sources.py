@@ -7,7 +7,9 @@ import os
 import pickle
 import tarfile
 import urllib.error
+from concurrent.futures import ThreadPoolExecutor
 
+import filelock
 import numpy as np
 import pytest
 import torch
@@ -126,6 +128,25 @@ def test_cifar_from_its_archive(tmp_path, monkeypatch, offline, name, dataset_cl
         assert source.std == (0.2023, 0.1994, 0.2010)
 
 
+def test_cifar_is_downloaded_by_one_process_at_a_time(tmp_path, monkeypatch, offline):
+    write_cifar(tmp_path, *CIFARS[0][1:2], monkeypatch, CIFARS[0][2])
+    lock = filelock.FileLock(tmp_path / ".cifar10.lock")
+    with ThreadPoolExecutor(1) as pool:
+        with lock:
+            source = pool.submit(load_source, f"cifar10:{tmp_path}")
+            with pytest.raises(TimeoutError):
+                source.result(0.5)
+        assert source.result(60).train_images.shape == (20, 3, 32, 32)
+    with lock:  # what is there already is read by any number
+        assert load_source(f"cifar10:{tmp_path}").train_images.shape == (20, 3, 32, 32)
+
+
+def test_a_folder_of_cifar_that_is_not_there_is_not_made(tmp_path, offline):
+    with pytest.raises(GCLError, match="no such folder: '.*typo'; write --dataset cifar10:PATH"):
+        load_source(f"cifar10:{tmp_path / 'typo'}")
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize(("name", "dataset_class", "keys"), CIFARS)
 def test_cifar_that_is_missing_or_damaged_is_refused(
     tmp_path, monkeypatch, offline, name, dataset_class, keys
@@ -223,6 +244,37 @@ def test_any_change_of_the_folder_is_noticed(tmp_path, decoded, change):
     assert source.train_images[0].max() == expected
 
 
+def test_another_folder_with_the_same_names_and_times_is_another(tmp_path, decoded):
+    """As from an archive or an image of a container, where all times are one."""
+    values = {}
+    for name, value in (("a", 10), ("b", 200)):
+        folder = image_folder(tmp_path / name)
+        for file in folder.rglob("*.png"):
+            file.unlink()
+            Image.new("RGB", (8, 8), (value,) * 3).save(file.with_suffix(".bmp"))
+            os.utime(file.with_suffix(".bmp"), (0, 0))
+        values[name] = load(folder).train_images.unique().tolist()
+    assert values == {"a": [10], "b": [200]}
+    (tmp_path / "a").rename(tmp_path / "c")
+    (tmp_path / "b").rename(tmp_path / "a")
+    assert load(tmp_path / "a").train_images.unique().tolist() == [200]
+
+
+def test_sizes_are_compared_before_anything_is_decoded(tmp_path, decoded):
+    folder = image_folder(tmp_path / "images")
+    Image.new("RGB", (9, 7)).save(folder / "test" / "cow" / "2.png")
+    with pytest.raises(GCLError, match="images differ in size"):
+        load(folder)
+    assert decoded == []
+
+
+def test_a_name_that_is_not_utf_8(tmp_path):
+    folder = image_folder(tmp_path / "images")
+    file = folder / "train" / "ant" / "0.png"
+    os.rename(file, os.path.join(os.fsencode(file.parent), b"K\xf6ln.png"))
+    assert len(load(folder).train_images) == 18
+
+
 def test_a_damaged_cache_is_made_anew(tmp_path, decoded, cache, caplog):
     folder = image_folder(tmp_path / "images")
     first = load(folder)
@@ -318,6 +370,10 @@ BROKEN = {
     "dangling link": (
         lambda d: [without(d / "train/ant/0.png"), (d / "train/ant/0.png").symlink_to("nowhere")],
         "cannot read image .*train/ant/0.png",
+    ),
+    "16 bit image": (
+        lambda d: Image.new("I;16", (8, 8), 300).save(d / "train" / "cow" / "0.png"),
+        "cannot read image .*cow/0.png: I;16 has more than 8 bits a channel; convert it to 8",
     ),
     "two sizes": (
         lambda d: Image.new("RGB", (9, 7)).save(d / "train" / "bee" / "2.png"),

@@ -1,6 +1,7 @@
 """The whole study in small, what it gives to notebooks, and records on disk."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ import torch
 from gcl_core import study
 from gcl_core.errors import GCLError
 from gcl_core.methods.declared import resolve
-from gcl_core.results.records import load_records, record, save_records
+from gcl_core.results.records import add_record, load_records, record, save_records
 from gcl_core.results.tables import comparison
 from gcl_core.training.side_by_side import run_many
 from gcl_core.training.two_stages import run
@@ -22,10 +23,33 @@ def test_records_hold_result_protocol_and_history(tmp_path):
     (back,) = load_records(tmp_path / "records.json")
     assert back == json.loads(json.dumps(kept))
     assert back["top1"] == finished.result["top1"]
-    assert back["epochs"] == [2, 1]
-    assert [len(rows) for rows in back["history"]] == [2, 1]
+    assert back["epochs"] == [3, 1]
+    assert [len(rows) for rows in back["history"]] == [3, 1]
     assert back["identity"]["stage1"]["objective"]["scale"] == 30.0
     assert str(tmp_path) not in json.dumps(back)
+
+
+def test_a_record_of_given_counts_has_no_ratio(tmp_path):
+    counts = "20,19,18,17,16,15,14,13,12,10"
+    settings = resolve("digits", "ce", "smoke", class_counts=counts)
+    kept = record(run(settings, tmp_path, progress="none"), "ce", "smoke")
+    assert kept["imbalance_ratio"] is None
+
+
+def test_several_processes_add_records_to_one_file(tmp_path):
+    def add(number):
+        add_record(tmp_path / "r.json", {"run": f"{number}", "method": "ce", "preset": "smoke"})
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(add, range(40)))
+    assert {each["run"] for each in load_records(tmp_path / "r.json")} == set(map(str, range(40)))
+
+
+def test_two_methods_that_are_one_run_have_a_record_each(tmp_path):
+    for method in ("logit_adjustment", "balanced_softmax", "logit_adjustment"):
+        add_record(tmp_path / "r.json", {"run": "1", "method": method, "preset": "smoke"})
+    methods = [each["method"] for each in load_records(tmp_path / "r.json")]
+    assert methods == ["balanced_softmax", "logit_adjustment"]
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"format": 0, "records": []}'])

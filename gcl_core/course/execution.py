@@ -95,7 +95,7 @@ def _no_bars() -> Iterator[None]:
 
 def accepted(notebook: Path, parameters: Mapping[str, Any]) -> dict[str, Any]:
     """Those of the parameters that a notebook has; one that trains nothing has no `runs`."""
-    known = papermill.inspect_notebook(notebook)
+    known = _parameters(notebook)
     return {name: value for name, value in parameters.items() if name in known}
 
 
@@ -103,12 +103,21 @@ def refuse_unknown(notebook: Path, names: Iterable[str]) -> None:
     """Refuse names that are no parameters of a notebook.
 
     Raises:
-        GCLError: it names the first of them, and those that there are.
+        GCLError: it names the first of them, and those that there are; or the file is no notebook.
     """
-    known = papermill.inspect_notebook(notebook)
+    known = _parameters(notebook)
     if unknown := sorted(set(names) - known.keys()):
         allowed = ", ".join(known)
         raise GCLError(f"{notebook.name} has no parameter {unknown[0]!r}; allowed: {allowed}")
+
+
+def _parameters(notebook: Path) -> dict[str, Any]:
+    try:
+        if notebook.suffix == ".ipynb":
+            return papermill.inspect_notebook(notebook)
+    except (ValueError, nbformat.ValidationError) as error:
+        raise GCLError(f"{notebook} cannot be read: {error}") from error
+    raise GCLError(f"{notebook} is not a notebook (.ipynb)")
 
 
 def fingerprint(source: Path, parameters: Mapping[str, Any]) -> str:

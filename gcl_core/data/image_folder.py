@@ -48,12 +48,15 @@ def split_image_folder(source: Path, out: Path, *, share: float = 0.2, seed: int
         `out`.
 
     Raises:
-        GCLError: a share out of range, a class with fewer than two images, or files in `out`.
+        GCLError: a share out of range, a class with fewer than two images, files in `out`, or
+            an `out` inside of `source`.
         OSError: `out` cannot be written.
     """
     if not 0 < share < 1:
         raise GCLError(f"share must be in (0, 1), got {share}")
     files, class_names = list_images(source)
+    if out.resolve().is_relative_to(source.resolve()):
+        raise GCLError(f"{out} is inside of {source}, where it would pass for a class")
     _refuse_files(out)
     generator = torch.Generator().manual_seed(seed)
     parts: list[tuple[str, list[Path]]] = []
@@ -85,5 +88,5 @@ def _write(images: Tensor, labels: Tensor, class_names: tuple[str, ...], split: 
 
 
 def _refuse_files(folder: Path) -> None:
-    if folder.exists() and any(folder.iterdir()):
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise GCLError(f"{folder} has files in it; name another folder")

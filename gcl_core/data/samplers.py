@@ -36,7 +36,9 @@ class _BalancedSampler(Sampler[int]):
         num_samples: int | None = None,
         generator: torch.Generator | None = None,
     ) -> None:
-        labels = torch.as_tensor(labels).cpu().flatten()
+        labels = torch.as_tensor(labels).cpu()
+        if labels.ndim != 1:
+            raise GCLError(f"labels must be (N,), got {tuple(labels.shape)}")
         if len(labels) and (labels.is_floating_point() or labels.dtype == torch.bool):
             raise GCLError(f"labels must be integers, got {labels.dtype}")
         labels = labels.long()  # torch takes uint8 for a mask, and no other short type, as an index

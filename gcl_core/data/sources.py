@@ -7,11 +7,13 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import filelock
 import numpy as np
 import torch
 from PIL import Image
@@ -98,8 +100,20 @@ def _cifar(dataset_class: type[datasets.CIFAR10], name: str) -> "Reader":
         if image_size:
             raise GCLError(f"dataset {name!r} has one size, 32: leave image_size out")
         root = Path(path) if path else cache_folder() / "torchvision"
+        if path and not root.is_dir():
+            raise GCLError(f"no such folder: {path!r}; write --dataset {name}:PATH")
+
+        def both(download: bool) -> list[datasets.CIFAR10]:
+            return [dataset_class(root, train=t, download=download) for t in (True, False)]
+
         try:
-            splits = [dataset_class(root, train=t, download=True) for t in (True, False)]
+            try:
+                splits = both(download=False)
+            except RuntimeError:  # not there, or not whole
+                root.mkdir(parents=True, exist_ok=True)
+                # torchvision writes in place, where another process would find half an archive.
+                with filelock.FileLock(root / f".{name}.lock"):
+                    splits = both(download=True)
         except (OSError, RuntimeError) as error:
             raise GCLError(
                 f"{name} is not in {root} and could not be downloaded ({error}); "
@@ -175,14 +189,16 @@ def list_images(split: Path) -> tuple[list[tuple[str, int]], tuple[str, ...]]:
 
 def _decode_cached(root: Path, files: list[tuple[str, int]], image_size: int | None) -> Tensor:
     """All images as one (N, 3, H, W) uint8 tensor, from the cache if no file has changed since."""
-    stamp = hashlib.sha256(json.dumps(["images-1", image_size]).encode())
+    stamp = hashlib.sha256(json.dumps(["images-2", image_size]).encode())
+    stamp.update(os.fsencode(root.resolve()))
     for name, _ in files:
         try:
             status = os.stat(name)
         except OSError as error:  # a link to nothing
             raise GCLError(f"cannot read image {name}: {error.strerror}") from error
-        relative = os.path.relpath(name, root)
-        stamp.update(f"{relative}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
+        # The time of the last change too: that of the content can be set, and often is.
+        times = f"{status.st_size}\0{status.st_mtime_ns}\0{status.st_ctime_ns}\n"
+        stamp.update(os.fsencode(os.path.relpath(name, root)) + b"\0" + times.encode())
     cache = cache_folder() / f"{stamp.hexdigest()[:32]}.pt"
     if cache.exists():
         try:
@@ -191,14 +207,9 @@ def _decode_cached(root: Path, files: list[tuple[str, int]], image_size: int | N
             log.warning("%s; it is decoded again", error)
     log.info("decoding %d images of %s, once", len(files), root)
     with ThreadPoolExecutor() as pool:
+        if not image_size:
+            _refuse_sizes([name for name, _ in files], pool)
         arrays = list(pool.map(lambda f: _decode(f[0], image_size), files))
-    for array, (name, _) in zip(arrays, files, strict=True):
-        if array.shape != arrays[0].shape:
-            sizes = [f"{a.shape[1]}x{a.shape[0]}" for a in (arrays[0], array)]
-            raise GCLError(
-                f"images differ in size: {files[0][0]} is {sizes[0]}, {name} is {sizes[1]}; "
-                "give one size to resize them all: --image-size 32"
-            )
     images = torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).contiguous()
     try:
         cache.parent.mkdir(parents=True, exist_ok=True)
@@ -208,12 +219,36 @@ def _decode_cached(root: Path, files: list[tuple[str, int]], image_size: int | N
     return images
 
 
-def _decode(name: str, image_size: int | None) -> np.ndarray:
+def _refuse_sizes(names: list[str], pool: ThreadPoolExecutor) -> None:
+    """Refuse images of several sizes by their headers: decoded they may not fit the memory."""
+
+    def size(name: str) -> tuple[int, int]:
+        with _opened(name) as image:
+            return image.size
+
+    first = size(names[0])
+    for name, own in zip(names, pool.map(size, names), strict=True):
+        if own != first:
+            raise GCLError(
+                f"images differ in size: {names[0]} is {first[0]}x{first[1]}, "
+                f"{name} is {own[0]}x{own[1]}; give one size to resize them all: --image-size 32"
+            )
+
+
+@contextmanager
+def _opened(name: str) -> Iterator[Image.Image]:
     try:
         with Image.open(name) as image:
-            rgb = image.convert("RGB")
+            yield image
     except Exception as error:  # of almost any kind, for the bytes may be anything
         raise GCLError(f"cannot read image {name}: {error}") from error
+
+
+def _decode(name: str, image_size: int | None) -> np.ndarray:
+    with _opened(name) as image:
+        if image.mode.startswith(("I", "F")):  # Pillow would cut everything above 255
+            raise ValueError(f"{image.mode} has more than 8 bits a channel; convert it to 8")
+        rgb = image.convert("RGB")
     if image_size:
         rgb = rgb.resize((image_size, image_size), Image.Resampling.BILINEAR)
     return np.asarray(rgb)

@@ -148,7 +148,7 @@ def _training(
     # What all cells have in common is left out of their names.
     single = {n for key, v in rest.items() if not isinstance(v, list) for n in _names(key)}
     for point in points(rest | entry):
-        name = _title(point["method"], {k: v for k, v in point.items() if k not in single})
+        name = _title(str(point["method"]), {k: v for k, v in point.items() if k not in single})
         method, preset = point.pop("method"), point.pop("preset", content.get("preset"))
         preset = preset or default_preset(source)
         if odd := {"dataset", "accelerator"} & point.keys():
@@ -184,6 +184,8 @@ def _content(file: Path) -> dict[str, Any]:
         raise GCLError(f"{file} is not a grid: it needs the keys dataset and cells")
     if unknown := [key for key in content if key not in KEYS]:
         raise GCLError(f"{file}: unknown key {unknown[0]!r}; allowed: {', '.join(KEYS)}")
+    if not isinstance(content.get("preset") or "", str):
+        raise GCLError(f"{file}: preset must be one name; in an entry it may be a list")
     if not isinstance(content.get("cells"), list) or not content["cells"]:
         raise GCLError(f"{file}: cells must be a list of entries")
     if not isinstance(content.get("settings") or {}, dict):
@@ -195,9 +197,10 @@ class _Loader(yaml.SafeLoader):
     """PyYAML's safe one, which would take the last of two equal keys without a word."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key) for key, _ in node.value]
+        nodes = [key for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
+        keys = [self.construct_object(key) for key in nodes]
         for place, key in enumerate(keys):
             if key in keys[:place]:
-                line = node.value[place][0].start_mark.line + 1
+                line = nodes[place].start_mark.line + 1
                 raise yaml.YAMLError(f"{key} is given twice, again in line {line}")
         return super().construct_mapping(node, deep)

@@ -5,6 +5,7 @@ the step that it needs is done and that worker is idle, so that no worker waits 
 death of a worker is laid to the one step that it was at.
 """
 
+import asyncio
 import logging
 import tempfile
 import threading
@@ -281,11 +282,12 @@ def _answering(scheduler: str | None) -> Iterator[None]:
         ) from error
 
 
-class _ClosedOnFailure(Client):
-    """Closes itself if it cannot connect.
+class _PromptClient(Client):
+    """Gives up in time, whatever it is that answers, and closes itself if it cannot connect.
 
-    One left open is closed by whatever thread collects it. If that is the thread of the next
-    client's event loop, the closing waits for a lock that is held until this thread answers.
+    Dask's own waits for ever for a greeting from what is no scheduler, such as its dashboard. Left
+    open, it is closed by whatever thread collects it. If that is the thread of the next client's
+    event loop, the closing waits for a lock that is held until this thread answers.
     """
 
     def start(self, **kwargs: Any) -> None:
@@ -294,6 +296,9 @@ class _ClosedOnFailure(Client):
         except BaseException:
             self.close()
             raise
+
+    async def _start(self, *args: Any, **kwargs: Any) -> None:
+        await asyncio.wait_for(super()._start(*args, **kwargs), 2 * ANSWER_SECONDS)
 
 
 @contextmanager
@@ -330,8 +335,8 @@ def _client(workers: int, scheduler: str | None) -> Iterator[Client]:
         else:
             scheduler_or_cluster = scheduler
         try:
-            client = _ClosedOnFailure(scheduler_or_cluster, timeout=ANSWER_SECONDS)
-        except (OSError, TimeoutError, ValueError) as error:
+            client = _PromptClient(scheduler_or_cluster, timeout=ANSWER_SECONDS)
+        except (OSError, TimeoutError, TypeError, ValueError) as error:
             raise GCLError(
                 f"no scheduler answers at {scheduler} ({_first_line(error)}); "
                 "start one with: dask scheduler"

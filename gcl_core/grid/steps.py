@@ -151,11 +151,14 @@ class Rates:
     def __init__(self, runs: Path) -> None:
         found: dict[tuple[Any, ...], list[float]] = {}
         for file in runs.glob("*/timing.csv"):
-            identity = load_json(file.parent / "settings.json").get("identity", {})
+            try:  # an estimate is no reason to stop: what a full disk has left is passed over
+                identity = load_json(file.parent / "settings.json").get("identity", {})
+                with file.open() as stream:
+                    seconds = [float(row["train_seconds"]) for row in csv.DictReader(stream)]
+            except (GCLError, AttributeError, KeyError, TypeError, ValueError):
+                continue
             if "images" not in identity or identity.get("results_version") != RESULTS_VERSION:
                 continue
-            with file.open() as stream:
-                seconds = [float(row["train_seconds"]) for row in csv.DictReader(stream)]
             if seconds:
                 kind, objective = _kind(identity)
                 for key in (kind, (*kind, objective)):

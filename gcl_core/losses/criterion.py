@@ -72,6 +72,8 @@ def check_target(target: Tensor, outputs: Tensor) -> None:
     if target.shape != (rows,):
         shapes = f"({rows},), got {tuple(target.shape)}"
         raise GCLError(f"target must have one entry for each row, {shapes}")
+    if target.dtype != torch.int64:
+        raise GCLError(f"target must be int64, got {target.dtype}")
     if target.device.type == "cpu" and rows and not 0 <= target.min() <= target.max() < classes:
         bad = target[(target < 0) | (target >= classes)][0]
         raise GCLError(f"target must be in [0, {classes}), got {bad}")

@@ -441,12 +441,12 @@ PRESETS = {
     "paper": "the paper's text where it differs from the code; stage 2's rate is an assumption",
     "short": "official with 60 epochs of stage 1, its schedule in proportion",
     "digits": "official with 120 + 30 epochs: Digits-LT's default, so that a study takes minutes",
-    "smoke": "official with 2 + 1 epochs, to see that everything works",
+    "smoke": "official with 3 + 1 epochs, to see that everything works",
 }
 EPOCHS: dict[str, dict[str, int]] = {
     "short": {"epochs": 60},
     "digits": {"epochs": 120, "stage2_epochs": 30},
-    "smoke": {"epochs": 2, "stage2_epochs": 1},
+    "smoke": {"epochs": 3, "stage2_epochs": 1},
 }
 
 

@@ -50,7 +50,7 @@ class Stage(Checked):
         "share of the epochs before class weights and sampler come into force; 160 of 200: Cao et "
         "al. 2019 (deferred re-balancing); 0: from the start",
         low=0,
-        high=1,
+        below=1,
     )
     epochs: int = value(200, "200: published code, and the author for all methods (issue 2)", low=1)
     batch_size: int = value(64, "64: published code; 128: Cao et al. 2019", low=2)
@@ -85,6 +85,16 @@ class Stage(Checked):
                 f"objective {self.objective.name!r} has batches and outputs of its own: neither "
                 "mixup_alpha nor class_weights can go with it"
             )
+        if self.balanced_from == self.epochs:
+            raise GCLError(
+                f"deferred {self.deferred:g} leaves class weights and sampler none of the "
+                f"{self.epochs} epochs; more epochs, or a smaller share"
+            )
+
+    @property
+    def balanced_from(self) -> int:
+        """The first epoch (0-based) in which class weights and sampler are in force."""
+        return round(self.deferred * self.epochs)
 
 
 def learning_rate(stage: Stage, epoch: int) -> float:

@@ -4,6 +4,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import filelock
+
 from gcl_core.errors import GCLError
 from gcl_core.files import atomic_json, load_json
 from gcl_core.methods.declared import resolve
@@ -47,7 +49,8 @@ def record_of(
         "method": method,
         "preset": preset,
         "dataset": last.about["dataset"],
-        "imbalance_ratio": settings.data.imbalance_ratio,
+        # None: the counts are given, or are those of the data as they are.
+        "imbalance_ratio": None if settings.data.class_counts else settings.data.imbalance_ratio,
         "seed": settings.seed,
         "data_seed": settings.data.data_seed,
         "changes": changes_of(settings, method, preset),
@@ -109,11 +112,19 @@ def load_records(file: Path) -> list[dict[str, Any]]:
 
 
 def add_record(file: Path, new: dict[str, Any]) -> None:
-    """Add a record to a file, which is made if it is not there, in place of one of the same run.
+    """Add a record to a file, which is made if it is not there, in place of its own earlier one.
+
+    Several processes may do so at once. Its own is one of the same run under the same names: two
+    methods that are the same computation share their run.
 
     Raises:
         GCLError: as `load_records`; the file is left as it is.
     """
-    records = load_records(file) if file.exists() else []
-    others = [old for old in records if old["run"] != new["run"]]
-    save_records(file, [*others, new])
+
+    def own(each: dict[str, Any]) -> tuple[str, ...]:
+        return each["run"], each["method"], each["preset"]
+
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with filelock.FileLock(file.parent / f".{file.name}.lock"):
+        records = load_records(file) if file.exists() else []
+        save_records(file, [*(old for old in records if own(old) != own(new)), new])

@@ -61,7 +61,7 @@ def comparison(records: Sequence[dict[str, Any]]) -> str:
         cells = [mean_and_spread([r[key] for r in group], digits) for key in ACCURACIES]
         best = mean_and_spread([(r["best_on_test"] or {}).get("top1") for r in group], digits)
         epochs = epochs_text(group[0]["epochs"])
-        rows.append([name, f"{ratio:g}", *cells, best, epochs, str(len(group))])
+        rows.append([name, _ratio_text(ratio), *cells, best, epochs, str(len(group))])
     last = ["best on test (optimistic)", "epochs", "runs"]
     return markdown_table(["method", "ratio", *HEADINGS, *last], rows)
 
@@ -82,8 +82,12 @@ def paired_gain(records: Sequence[dict[str, Any]], method: str, base: str) -> st
         pairs = [(by[method][seed], by[base][seed]) for seed in seeds]
         gains = [mean_and_spread(differences(pairs, key)) for key in ACCURACIES]
         parts = ", ".join(f"{h} {g}" for h, g in zip(HEADINGS, gains, strict=True))
-        lines.append(f"`{method}` − `{base}` at ratio {ratio:g}, seed by seed: {parts}.")
+        lines.append(f"`{method}` − `{base}` at ratio {_ratio_text(ratio)}, seed by seed: {parts}.")
     return "  \n".join(lines)
+
+
+def _ratio_text(ratio: float | None) -> str:
+    return "none" if ratio is None else f"{ratio:g}"
 
 
 def replace_block(text: str, name: str, content: str) -> str:

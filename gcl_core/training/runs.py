@@ -92,14 +92,16 @@ class RunFolder:
 
     @property
     def in_use(self) -> bool:
-        """Whether a process is working on the run at this moment."""
+        """Whether a process is working on the run; False where the folder can only be read."""
         if not (self.path / ".lock").exists():
             return False
         lock = filelock.FileLock(self.path / ".lock")
         try:
-            lock.acquire(timeout=0)
+            lock.acquire(timeout=0.1, poll_interval=0.01)  # another that looks is gone by then
         except filelock.Timeout:
             return True
+        except PermissionError:
+            return False
         lock.release()
         return False
 
@@ -113,9 +115,15 @@ class RunFolder:
     def opened(self) -> Iterator[None]:
         """Make the folder ready and keep every other process out of it until the block ends.
 
+        A finished one is left as it is, and may be one that can only be read.
+
         Raises:
             GCLError: the folder belongs to other settings, or cannot be written.
         """
+        if self.is_finished:
+            self._claim()
+            yield
+            return
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             lock = filelock.FileLock(self.path / ".lock")
@@ -215,7 +223,7 @@ class RunFolder:
         if not rows:
             return
         file = self.path / name
-        new = not file.exists()
+        new = not file.exists() or file.stat().st_size == 0  # a full disk leaves it empty
         with file.open("a") as stream:
             writer = csv.DictWriter(stream, rows[0].keys(), lineterminator="\n")
             if new:

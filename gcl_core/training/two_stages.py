@@ -291,11 +291,9 @@ def _parts(
     balanced = images, criterion(stage.class_weights)
     plain = InstanceBalanced().build(dataset.train_labels, streams.order)
     before = images.drawn_by(plain), criterion(None)
-    # At least the last epoch: two epochs, times 0.8 and rounded, would have none.
-    start = min(round(stage.deferred * stage.epochs), stage.epochs - 1)
 
     def parts(epoch: int) -> tuple[Batches, nn.Module]:
-        drawn, criterion = balanced if epoch >= start else before
+        drawn, criterion = balanced if epoch >= stage.balanced_from else before
         return seen(stage.objective.batches(drawn, epoch / stage.epochs)), criterion
 
     return parts
