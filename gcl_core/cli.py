@@ -6,7 +6,7 @@ import logging
 import os
 import sys
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -68,16 +68,18 @@ class _Parser(argparse.ArgumentParser):
         raise GCLError(f"{message}; see {self.prog} --help")
 
 
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number, at least 1, got {text!r}")
-    return int(text)
+def _at_least(low: int) -> Callable[[str], int]:
+    def number(text: str) -> int:
+        if not text.isdecimal() or int(text) < low:
+            raise argparse.ArgumentTypeError(
+                f"must be a whole number, at least {low}, got {text!r}"
+            )
+        return int(text)
+
+    return number
 
 
-def _several(text: str) -> int:
-    if not text.isdecimal() or int(text) < 2:
-        raise argparse.ArgumentTypeError(f"must be a whole number, at least 2, got {text!r}")
-    return int(text)
+_positive = _at_least(1)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -127,7 +129,7 @@ def _parser() -> argparse.ArgumentParser:
     compare.add_argument(
         "--epochs", type=_positive, default=30, help="epochs of cross-entropy (30)"
     )
-    compare.add_argument("--seeds", type=_several, default=5, help="runs of each, 2 or more (5)")
+    compare.add_argument("--seeds", type=_at_least(2), default=5, help="runs of each, 2 or more (5)")
     compare.add_argument(
         "--runs", type=Path, default=Path("runs"), help="folder of all runs (runs)"
     )

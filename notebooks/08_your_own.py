@@ -112,9 +112,9 @@ from gcl_core.training.evaluation import accuracies, confusion_matrix
 #
 # This is the layout of torchvision's `ImageFolder`, which reads it here too, so that **the classes
 # are numbered by their names in alphabetical order**: the largest class is rarely class 0. Any
-# format that Pillow reads will do. Every image becomes RGB; all are decoded once, cached, and kept
-# in memory as bytes. The stand-in has its classes spelled out, so that their order is as arbitrary
-# as yours.
+# format that Pillow reads will do, with 8 bits a channel. Every image becomes RGB; all are decoded
+# once, cached, and kept in memory as bytes. The stand-in has its classes spelled out, so that their
+# order is as arbitrary as yours.
 
 # %%
 scratch = tempfile.TemporaryDirectory(prefix="gcl-own-")
