@@ -129,7 +129,9 @@ def _parser() -> argparse.ArgumentParser:
     compare.add_argument(
         "--epochs", type=_positive, default=30, help="epochs of cross-entropy (30)"
     )
-    compare.add_argument("--seeds", type=_at_least(2), default=5, help="runs of each, 2 or more (5)")
+    compare.add_argument(
+        "--seeds", type=_at_least(2), default=5, help="runs of each, 2 or more (5)"
+    )
     compare.add_argument(
         "--runs", type=Path, default=Path("runs"), help="folder of all runs (runs)"
     )

@@ -61,8 +61,6 @@ def test_ratios_are_kept_apart():
 def test_data_without_a_ratio_are_named_so():
     pair = (("ce", 50.0), ("gcl_crt", 51.0))
     records = [record(method, 0, top1, 10.0, ratio=None) for method, top1 in pair]
-        record(m, 0, top1, 10.0, ratio=None) for m, top1 in (("ce", 50.0), ("gcl_crt", 51.0))
-    ]
     assert comparison(records).splitlines()[2].startswith("| ce | none | 50.0 |")
     assert "at ratio none, seed by seed: top-1 1.0" in paired_gain(records, "gcl_crt", "ce")
 
