@@ -193,9 +193,10 @@ def test_a_finished_folder_can_be_one_that_is_only_read(folder, monkeypatch):
     assert times() == before
 
 
-def test_who_only_looks_is_not_taken_for_one_at_work(folder):
+def test_who_only_looks_is_not_taken_for_one_at_work(folder, monkeypatch):
     with folder.opened():
         assert RunFolder(folder.path.parent, {"lr": 0.1, "counts": (3, 2)}, ABOUT).in_use
+    monkeypatch.setattr(runs, "LOOK_SECONDS", 60)  # however slow the machine is
     with ThreadPoolExecutor(4) as pool:
         assert not any(pool.map(lambda _: folder.in_use, range(400)))
 

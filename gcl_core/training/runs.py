@@ -32,6 +32,7 @@ log = logging.getLogger(__name__)
 
 # Raised whenever the same settings would give other results, so that no old run passes for a new.
 RESULTS_VERSION = 2
+LOOK_SECONDS = 0.1  # who only looks whether a run is in use, as others may, is gone by then
 
 
 class RunFolder:
@@ -97,7 +98,7 @@ class RunFolder:
             return False
         lock = filelock.FileLock(self.path / ".lock")
         try:
-            lock.acquire(timeout=0.1, poll_interval=0.01)  # another that looks is gone by then
+            lock.acquire(timeout=LOOK_SECONDS, poll_interval=0.01)
         except filelock.Timeout:
             return True
         except PermissionError:
