@@ -164,12 +164,11 @@ show(
 #
 # So how much of this column do our runs show, at ratio 100 after 60 epochs?
 #
-# - *That re-balancing is worth six to eight points* they show, for all six ways to do it that were
-#   measured.
-# - *The order among these six* they do not. Five end within 0.6 points of each other, where the
+# - *That re-balancing is worth five to eight points* they show, for all seven ways to do it.
+# - *The order among these seven* they do not. Five end within 0.6 points of each other, where the
 #   paper has up to 5.7; GCL's lead over MisLAS was −0.2, 0.1 and 0.0 points with one, two and three
-#   seeds of GCL. The sixth, BBN, is two points below all of them; in the paper it is below GCL and
-#   MisLAS, but above LDAM-DRW and mixup with cRT.
+#   seeds of GCL. The other two, BBN and contrastive learning, are two and three points below all of
+#   them; in the paper both are below GCL and MisLAS, but above LDAM-DRW and mixup with cRT.
 # - *Mixup alone* has the opposite sign: it lowers the accuracy after 60 epochs, and raises it in
 #   the paper after 200.
 #
