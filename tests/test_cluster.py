@@ -89,7 +89,7 @@ def test_a_grid_runs_each_step_once_and_a_failure_stops_no_other(tmp_path, capsy
     assert sorted(line[:3] for line in lines if "/4 " in line) == ["1/4", "2/4", "3/4", "4/4"]
     assert {record.name.split(".")[0] for record in caplog.records} == {"gcl_core"}
     # Three stages 1, of which one is shared and two have failed, and two stages 2.
-    assert sorted(map(len, timed_epochs(runs).values())) == [1, 1, 2]
+    assert sorted(map(len, timed_epochs(runs).values())) == [1, 1, 3]
     failed = jobs(file, runs)[0].steps[0].folder.path
     error = json.loads((failed / "error.json").read_text())
     assert error["type"] == "GCLError"

@@ -307,7 +307,7 @@ def test_what_stands_beside_a_figure_names_runs_and_settings_but_no_path(tmp_pat
     finished = run(settings, tmp_path / "runs", dataset=toy_dataset(), progress="none")
     about = figures.about_runs([finished], [finished])["runs"]
     assert list(about) == [finished.path.name]
-    assert about[finished.path.name]["stage1"]["epochs"] == 2
+    assert about[finished.path.name]["stage1"]["epochs"] == 3
     assert about[finished.path.name]["dataset"] == "toy"
     text = json.dumps(about)
     assert "somewhere" not in text
@@ -318,7 +318,7 @@ def test_curves_join_both_stages(tmp_path):
     settings = resolve("folder:x", "gcl_crt", "smoke", network="digits_cnn", precision="float32")
     finished = run(settings, tmp_path, dataset=toy_dataset(), progress="none")
     line = curve(METHOD_LOOKS["gcl_crt"], [finished], "top1")
-    assert len(line.values) == 3
+    assert len(line.values) == 3 + 1
     assert line.values[-1] == finished.result["top1"]
 
 

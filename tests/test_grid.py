@@ -315,6 +315,11 @@ def test_what_a_full_disk_has_left_of_a_run_stops_no_prediction(tmp_path, left):
     expected = Rates(tmp_path / "runs").rates
     (jobs[0].folders[0].path / "timing.csv").write_text(left)
     (jobs[1].folders[0].path / "settings.json").write_text("[]")
+    (later,) = jobs_of(cells(tmp_path, "  - {method: ce_tau_norm}"), tmp_path / "runs")
+    with later.folders[1].opened():
+        time_of(later.folders[1], 1, 2.0)
+    file = later.folders[1].path / "settings.json"
+    file.write_text(file.read_text().replace('"tau_norm"', '"not known yet"'))
     assert Rates(tmp_path / "runs").rates == expected
 
 

@@ -292,7 +292,7 @@ def test_tables_say_their_protocol_and_pair_by_seed(tmp_path):
     assert "304 training images in 10 classes (124 to 1 each)" in line
     assert "3 + 1 epochs, last epoch, 2 seeds" in line
     untrained = tools.seeded_settings(given, "ce_tau_norm", 0)
-    assert "2 epochs, last" in tools.protocol([run(untrained, tmp_path, progress="none")])
+    assert "3 epochs, last" in tools.protocol([run(untrained, tmp_path, progress="none")])
     other = [
         SimpleNamespace(result={"top1": r.result["top1"] + 2, "few": r.result["few"] - 3})
         for r in runs

@@ -151,18 +151,13 @@ class Rates:
     def __init__(self, runs: Path) -> None:
         found: dict[tuple[Any, ...], list[float]] = {}
         for file in runs.glob("*/timing.csv"):
-            try:  # an estimate is no reason to stop: what a full disk has left is passed over
-                identity = load_json(file.parent / "settings.json").get("identity", {})
-                with file.open() as stream:
-                    seconds = [float(row["train_seconds"]) for row in csv.DictReader(stream)]
-            except (GCLError, AttributeError, KeyError, TypeError, ValueError):
+            try:
+                kind, objective, rate = _measured(file)
+            # No reason to stop: what a full disk or another version has left says nothing here.
+            except (GCLError, OSError, LookupError, TypeError, ValueError):
                 continue
-            if "images" not in identity or identity.get("results_version") != RESULTS_VERSION:
-                continue
-            if seconds:
-                kind, objective = _kind(identity)
-                for key in (kind, (*kind, objective)):
-                    found.setdefault(key, []).append(median(seconds) / _images(identity))
+            for key in (kind, (*kind, objective)):
+                found.setdefault(key, []).append(rate)
         self.rates = {key: median(each) for key, each in found.items()}
 
     def seconds(self, step: Step) -> float | None:
@@ -220,6 +215,15 @@ def _progress(step: Step) -> str:
 
 def _images(identity: dict[str, Any]) -> int:
     return sum(identity["images"]["class_counts"])
+
+
+def _measured(file: Path) -> tuple[tuple[Any, ...], Any, float]:
+    identity = load_json(file.parent / "settings.json")["identity"]
+    if identity["results_version"] != RESULTS_VERSION:
+        raise GCLError("of another version")
+    with file.open() as stream:
+        seconds = [float(row["train_seconds"]) for row in csv.DictReader(stream)]
+    return (*_kind(identity), median(seconds) / _images(identity))
 
 
 def _kind(identity: dict[str, Any]) -> tuple[tuple[Any, ...], Any]:

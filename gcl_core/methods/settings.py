@@ -85,7 +85,8 @@ class Stage(Checked):
                 f"objective {self.objective.name!r} has batches and outputs of its own: neither "
                 "mixup_alpha nor class_weights can go with it"
             )
-        if self.balanced_from == self.epochs:
+        balances = self.class_weights or self.sampler != InstanceBalanced()
+        if balances and self.balanced_from == self.epochs:
             raise GCLError(
                 f"deferred {self.deferred:g} leaves class weights and sampler none of the "
                 f"{self.epochs} epochs; more epochs, or a smaller share"
