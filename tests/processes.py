@@ -57,7 +57,7 @@ def python(*arguments: object, kill_at: str | None = None) -> Outcome:
     return Outcome(process.returncode, out, "".join(lines))
 
 
-def wait_until(condition: Callable[[], object], seconds: float = 240) -> None:
+def wait_until(condition: Callable[[], object], seconds: float = 60) -> None:
     """Return once the condition holds; fail if it does not come to."""
     deadline = time.monotonic() + seconds
     while not condition():

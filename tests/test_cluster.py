@@ -213,7 +213,7 @@ def test_ctrl_c_stops_the_workers_and_says_how_to_continue(tmp_path, scratch):
         "2 cells, 0 of them done",
         "gcl: interrupted; the same command continues after the last saved epoch",
     ]
-    wait_until(lambda: not alive(process.pid))
+    wait_until(lambda: not alive(process.pid), 10)
     assert list(scratch.iterdir()) == []
     # One of the two may not have come to its first epoch yet.
     assert "interrupted" in {state_of(job).kind for job in jobs(file, runs)}
@@ -243,11 +243,8 @@ def test_what_accepts_and_never_answers_is_given_up(tmp_path, capsys, monkeypatc
         address = f"tcp://127.0.0.1:{server.getsockname()[1]}"
         file = grid(tmp_path, PAIR)
         assert main("run", file, "--runs", tmp_path / "runs", "--scheduler", address) == 1
-    assert (
-        capsys.readouterr()
-        .err.splitlines()[-1]
-        .startswith(f"gcl: no scheduler answers at {address} (")
-    )
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith(f"gcl: no scheduler answers at {address} (")
 
 
 @pytest.fixture
@@ -328,7 +325,7 @@ def test_a_late_worker_that_is_unfit_is_left_out(tmp_path, scheduler, caplog, mo
     def come():
         wait_until(lambda: "waiting for them" in caplog.text)
         start(*WORKER, "2")
-        wait_until(lambda: "has 2 threads" in caplog.text)
+        wait_until(lambda: "has 2 threads" in caplog.text, 30)
         start(*WORKER, "1")
 
     thread = threading.Thread(target=come)
