@@ -125,7 +125,7 @@ def fingerprint(source: Path, parameters: Mapping[str, Any]) -> str:
     cells = [(cell.cell_type, cell.source) for cell in nbformat.read(source, 4).cells]
     digest = hashlib.sha256(json.dumps([cells, dict(parameters)], sort_keys=True).encode())
     results = source.parent.parent / "results"
-    reads = "records" in papermill.inspect_notebook(source)
+    reads = "records" in _parameters(source)
     records = results.glob(RECORD_FILES) if reads else ()
     for file in (*sorted(PACKAGE.rglob("*.py")), *sorted(records)):
         digest.update(file.read_bytes())

@@ -98,13 +98,12 @@ class RunFolder:
             return False
         lock = filelock.FileLock(self.path / ".lock")
         try:
-            lock.acquire(timeout=LOOK_SECONDS, poll_interval=0.01)
+            with lock.acquire(timeout=LOOK_SECONDS, poll_interval=0.01):
+                return False
         except filelock.Timeout:
             return True
         except PermissionError:
             return False
-        lock.release()
-        return False
 
     @property
     def epochs_done(self) -> int:
