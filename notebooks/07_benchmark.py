@@ -55,8 +55,8 @@ from gcl_core.course.notebook import (
     table1_column,
 )
 from gcl_core.figures.study import paper_dots
-from gcl_core.results.agreement import load_measured, protocols, under
-from gcl_core.results.page import gaps_table, order_sentence, table1_dots
+from gcl_core.results.agreement import by_protocol, load_measured
+from gcl_core.results.page import gaps_block, table1_dots
 
 p = checked_parameters(globals())
 folder = project_path(p.figures)
@@ -138,19 +138,22 @@ benchmark_table(2, "", measured)
 # and here, and is the difference larger than its error bar?
 
 # %%
-found = protocols(1, column, measured)[:1]
-same = under(found[0], measured) if found else []
-print(p.dataset, f"at ratio {p.imbalance_ratio:g}; ours:", *(found or ["nothing measured"]))
-Markdown(f"{gaps_table(1, column, same)}\n\n{order_sentence(1, column, same)}")
+Markdown(gaps_block(1, column, measured))
 
 # %%
 show(
-    paper_dots(table1_dots(same, column)),
+    paper_dots(table1_dots(column, measured)),
     "07_table1",
     "One column of Table 1 as dots: top-1 of each method, and its gap to cross-entropy; hollow"
-    " circles are the paper's numbers, filled diamonds those measured here.",
+    " circles are the paper's numbers, filled marks those measured here.",
     folder,
-    {"column": column, "runs": [record["run"] for record in same]},
+    {
+        "column": column,
+        "runs": {
+            str(protocol): [record["run"] for record in runs]
+            for protocol, runs in by_protocol(1, column, measured).items()
+        },
+    },
 )
 
 # %% [markdown]

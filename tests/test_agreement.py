@@ -1,5 +1,6 @@
 """Gaps, error bars and verdicts against numbers worked out by hand; the page and its records."""
 
+import dataclasses
 import itertools
 import math
 
@@ -11,6 +12,8 @@ from gcl_core.errors import GCLError
 from gcl_core.results import agreement
 from gcl_core.results.agreement import Gap, Measured, Protocol
 from gcl_core.results.page import (
+    gaps_block,
+    gaps_table,
     page_blocks,
     rows_table,
     signed,
@@ -204,22 +207,56 @@ def test_runs_of_other_epochs_or_values_are_kept_apart():
         record_of("ce", "paper", top1=80.0),
         record_of("focal", top1=50.0),
     ]
-    found = agreement.protocols(1, ABLATION, made)
+    found = agreement.by_protocol(1, ABLATION, made)
     jpeg = "folder:cifar10-jpeg"
-    assert found == [
+    assert list(found) == [
         Protocol(jpeg, "official", 200, "bfloat16"),
         Protocol(jpeg, "paper", 200, "bfloat16"),
         Protocol(jpeg, "official", 60, "bfloat16"),
         Protocol(jpeg, "official", 60, "float32"),
     ]
-    means = [
-        agreement.measure(paper_rows(1)[0], ABLATION, agreement.under(p, made)).mean for p in found
-    ]
+    means = [agreement.measure(paper_rows(1)[0], ABLATION, runs).mean for runs in found.values()]
     assert means == [70.0, 80.0, 60.0, 65.0]
-    assert agreement.protocols(5, ABLATION, made) == []
+    assert agreement.by_protocol(5, ABLATION, made) == {}
     text = table_block(1, made)
     assert "JPEG re-encoded; 60 epochs in stage 1; preset official; bfloat16." in text
     assert text.count("| CE loss | 70.70 |") == 4
+
+
+def test_short_names_tell_protocols_apart():
+    jpeg = "folder:cifar10-jpeg"
+    long, short = (Protocol(jpeg, "official", epochs, "bfloat16") for epochs in (200, 60))
+    assert agreement.short_names([]) == []
+    assert agreement.short_names([long]) == ["200 epochs"]
+    assert agreement.short_names([long, short]) == ["200 epochs", "60 epochs"]
+    others = [
+        dataclasses.replace(short, preset="paper"),
+        dataclasses.replace(short, precision="float32"),
+        dataclasses.replace(short, dataset="cifar10"),
+    ]
+    assert agreement.short_names([short, others[1]]) == [
+        "60 epochs, bfloat16",
+        "60 epochs, float32",
+    ]
+    assert len(set(agreement.short_names([short, *others]))) == 4
+
+
+def test_gaps_that_are_not_measured_are_left_out():
+    made = [record_of("ce", top1=60.0), record_of("bbn", top1=65.0)]
+    assert gaps_table(1, ABLATION, made).splitlines()[2:] == [
+        "| BBN − CE loss | +9.12 | +5.00 | - (one seed) | same order, no error bar |"
+    ]
+    assert gaps_table(1, ABLATION, []) == ""
+
+
+def test_the_gaps_of_a_column_stand_under_their_protocol():
+    assert gaps_block(1, ABLATION, []).startswith("**CIFAR-10-LT, ratio 100.** Ours: not measured.")
+    made = [record_of(m, top1=x, epochs=e) for m, x, e in (("ce", 60.0, 60), ("bbn", 65.0, 60),
+            ("ce", 70.0, 200), ("bbn", 71.0, 200))]  # fmt: skip
+    long, short = gaps_block(1, ABLATION, made).split("60 epochs in stage 1")
+    assert "200 epochs in stage 1" in long
+    assert "| +1.00 |" in long
+    assert "| +5.00 |" in short
 
 
 def test_a_repeated_seed_counts_once():
@@ -242,15 +279,22 @@ def test_signs_are_those_of_what_is_shown():
 def test_dots_hold_the_papers_numbers_and_only_measured_ones_of_ours():
     records = [record_of("ce", seed=s, top1=x) for s, x in enumerate((60.0, 62.0))]
     records += [record_of("bbn", seed=s, top1=x) for s, x in enumerate((65.0, 69.0))]
-    accuracy, gap = table1_dots(records, ABLATION).values()
+    records.append(record_of("ce", epochs=60, top1=55.0))
+    accuracy, gap = table1_dots(ABLATION, records).values()
     assert [dot.quoted for dot in accuracy] == [row.values[ABLATION] for row in paper_rows(1)]
     assert {dot.label: dot.measured for dot in accuracy if dot.measured} == {
-        "CE loss": 61.0,
-        "BBN": 67.0,
+        "CE loss": {
+            "200 epochs": (61.0, pytest.approx(math.sqrt(2))),
+            "60 epochs": (55.0, None),
+        },
+        "BBN": {"200 epochs": (67.0, pytest.approx(math.sqrt(8)))},
     }
-    found = {dot.label: (dot.measured, dot.spread) for dot in gap if dot.measured is not None}
-    assert found == {"CE loss": (0.0, None), "BBN": (6.0, pytest.approx(1.0))}
+    assert {dot.label: dot.measured for dot in gap if dot.measured} == {
+        "CE loss": {"200 epochs": (0.0, None), "60 epochs": (0.0, None)},
+        "BBN": {"200 epochs": (6.0, pytest.approx(1.0))},
+    }
     assert [dot.label for dot in gap] == [dot.label for dot in accuracy]
+    assert [dot.quoted for dot in gap][:2] == [0.0, pytest.approx(72.96 - 70.70)]
 
 
 # The page.
@@ -262,8 +306,8 @@ def test_the_page_is_that_of_the_records():
 
 def test_a_page_that_drifts_is_seen_and_mended(tmp_path):
     (tmp_path / "results").mkdir()
-    for name in ("cifar10-jpeg.json", "README.md"):
-        (tmp_path / "results" / name).write_bytes((ROOT / "results" / name).read_bytes())
+    for file in (ROOT / "results").iterdir():
+        (tmp_path / "results" / file.name).write_bytes(file.read_bytes())
     page = tmp_path / "results" / "README.md"
     right = page.read_text()
     block = page_blocks(tmp_path / "results")["table3"]

@@ -153,9 +153,9 @@ def record(method, epochs, top1):
 
 
 DOTS = [
-    figures.PaperDot("both", "#000000", 80.0, 75.0, 1.5),
-    figures.PaperDot("only the paper", "#D55E00", 82.0, None),
-    figures.PaperDot("only ours", "#009E73", None, 70.0),
+    figures.PaperDot("both", "#000000", 80.0, {"long": (77.0, None), "short": (75.0, 1.5)}),
+    figures.PaperDot("only the paper", "#D55E00", 82.0, {}),
+    figures.PaperDot("only ours", "#009E73", None, {"short": (70.0, None)}),
 ]
 
 
@@ -334,12 +334,22 @@ def test_dots_have_one_colour_or_each_its_own():
 
 
 def test_the_papers_dots_are_hollow_and_only_measured_ones_filled():
-    (axes,) = figures.paper_dots({"A": DOTS}).axes
-    hollow = [line for line in axes.lines if line.get_marker() == "o"]
-    filled = [line for line in axes.lines if line.get_marker() == "D"]
+    figure = figures.paper_dots({"A": DOTS})
+    (axes,) = figure.axes
+    hollow, long, short = (
+        [line for line in axes.lines if line.get_marker() == marker] for marker in "oDs"
+    )
     assert [line.get_xdata()[0] for line in hollow] == [80.0, 82.0]
     assert {line.get_markerfacecolor() for line in hollow} == {"white"}
-    assert [line.get_xdata()[0] for line in filled] == [75.0, 70.0]
-    assert [line.get_color() for line in filled] == ["#000000", "#009E73"]
+    assert [line.get_xdata()[0] for line in long] == [77.0]
+    assert [line.get_xdata()[0] for line in short] == [75.0, 70.0]
+    assert [line.get_color() for line in short] == ["#000000", "#009E73"]
+    heights = [lines[0].get_ydata()[0] for lines in (hollow, long, short)]
+    assert heights == pytest.approx([-0.26, 0.0, 0.26])  # none hides another of its row
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == [
+        "the paper's (¹ quoted there)",
+        "ours, long",
+        "ours, short",
+    ]
     assert [text.get_text() for text in axes.get_yticklabels()] == [dot.label for dot in DOTS]
     assert axes.yaxis_inverted()

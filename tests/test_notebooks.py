@@ -306,6 +306,11 @@ def test_tables_say_their_protocol_and_pair_by_seed(tmp_path):
     made = tools.ablation_table("x", trained, paper=5, records=records, reference="CBEN + cRT").data
     assert "| w/o RT | *80.52* | **71.00 ± 1.41** (2) |" in made
     assert "| CBEN + cRT | *82.68* | not measured |" in made
+    records.append(record_of("gcl_crt", top1=75.0))
+    both = tools.ablation_table("x", trained, paper=5, records=records, reference="CBEN + cRT").data
+    assert "| recorded, 200 epochs | recorded, 60 epochs |" in both
+    assert "| w/o RT | *80.52* | not measured | **71.00 ± 1.41** (2) |" in both
+    assert "| CBEN + cRT | *82.68* | **75.00** (1) | not measured |" in both
     assert (
         "Recorded: CIFAR-10, JPEG re-encoded; 60 epochs in stage 1; preset official; bfloat16"
         in made
@@ -340,6 +345,14 @@ def test_quoted_and_measured_numbers_never_share_a_cell(number, dataset, columns
     measured = [cell for row in rows for cell in row if cell.startswith("**")]
     assert measured == (["**61.00** (1)", "**71.00** (1)"] if dataset != "CIFAR-100-LT" and
                         number == 1 else [])  # fmt: skip
+
+
+def test_a_column_has_every_protocol_beside_the_paper():
+    records = [record_of("ce", top1=x, epochs=e) for x, e in ((60.0, 60), (70.0, 200))]
+    lines = tools.benchmark_table(1, "CIFAR-10-LT", records).data.splitlines()
+    assert "| ratio 100: paper | ours, 200 epochs | ours, 60 epochs | ratio 50: paper |" in lines[0]
+    ce = next(line for line in lines if line.startswith("| CE loss |"))
+    assert "| *70.70* | **70.00** (1) | **60.00** (1) | *74.81* | not measured |" in ce
 
 
 def test_a_column_that_table_1_lacks_is_refused():

@@ -11,6 +11,7 @@ from gcl_core.analysis.gaussian import matched_tau
 from gcl_core.data.imbalance import long_tailed_counts
 from gcl_core.methods.declared import METHODS, resolve
 from gcl_core.methods.settings import to_dict
+from gcl_core.results.agreement import load_measured
 from gcl_core.results.printed import (
     ABLATION,
     BEYOND,
@@ -22,7 +23,6 @@ from gcl_core.results.printed import (
     paper_rows,
     records_of,
 )
-from gcl_core.results.records import load_records
 from test_readme import ROOT
 
 OURS = [row for row in ROWS if row.method is not None]
@@ -214,7 +214,7 @@ def test_a_setting_that_is_gone_agrees_only_where_it_was_off():
 def test_the_committed_records_have_their_rows():
     found = {
         (row.table, row.name): [r["method"] for r in records_of(row, ABLATION, records)]
-        for records in [load_records(ROOT / "results" / "cifar10-jpeg.json")]
+        for records in [load_measured(ROOT / "results")]
         for row in ROWS
     }
     assert set(found[1, "CE loss"]) == {"ce"}

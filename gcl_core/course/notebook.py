@@ -18,7 +18,15 @@ from gcl_core.figures.study import save_figure
 from gcl_core.files import project_root
 from gcl_core.methods.declared import resolve
 from gcl_core.methods.settings import Settings
-from gcl_core.results.agreement import NOTHING, Measured, Record, measure, protocols, under
+from gcl_core.results.agreement import (
+    NOTHING,
+    Measured,
+    Protocol,
+    Record,
+    by_protocol,
+    measure,
+    short_names,
+)
 from gcl_core.results.printed import ABLATION, CIFAR, LARGE, Column, paper_rows
 from gcl_core.results.records import epochs_text, trained_epochs
 from gcl_core.results.tables import differences, markdown_table, mean_and_spread
@@ -212,14 +220,15 @@ def ablation_table(
     if paper is not None:
         rows_of = {row.name: row for row in paper_rows(paper)}
         quoted = any(ABLATION in row.values for row in rows_of.values())
-        header[1:1] = ["paper: CIFAR-10-LT, ratio 100 (quoted)"] * quoted + ["recorded"]
-        found = protocols(paper, ABLATION, records)[:1]
-        same = under(found[0], records) if found else []
+        found = by_protocol(paper, ABLATION, records)
+        recorded = measured_columns("recorded", found)
+        header[1:1] = ["paper: CIFAR-10-LT, ratio 100 (quoted)"] * quoted + list(recorded)
         for name in trained:
             row = rows_of[name]
             others[name] = [f"*{row.values[ABLATION]:.2f}*"] if quoted else []
-            others[name].append(measured_cell(measure(row, ABLATION, same)))
-        about = f"{found[0]}, ratio 100, seeds in brackets" if found else "nothing yet"
+            others[name] += [measured_cell(measure(row, ABLATION, r)) for r in recorded.values()]
+        about = "; ".join(map(str, found))
+        about = f"{about}; ratio 100, seeds in brackets" if found else "nothing yet"
         caption += f" Recorded: {about}."
     rows = []
     for name, runs in trained.items():
@@ -254,15 +263,16 @@ def benchmark_table(number: int, dataset: str, records: Sequence[Record]) -> Mar
         if dataset and column[0] != dataset:
             continue
         place = column[0] if column[1] is None else f"ratio {column[1]:g}"
-        header += [f"{place}: paper", "ours"]
-        found = protocols(number, column, records)[:1]
-        lines += [f"{place}: {found[0]}"] if found else []
-        same = under(found[0], records) if found else []
+        found = by_protocol(number, column, records)
+        lines += [f"{place}: {protocol}" for protocol in found]
+        ours = measured_columns("ours", found)
+        header += [f"{place}: paper", *ours]
         for row in printed:
             quote = "–"
             if column in row.values:
                 quote = f"*{row.values[column]:.2f}*" + ("¹" if row.quoted else "")
-            cells[row.name] += [quote, measured_cell(measure(row, column, same))]
+            measured = [measured_cell(measure(row, column, runs)) for runs in ours.values()]
+            cells[row.name] += [quote, *measured]
     note = "; ".join(lines) or "nothing measured"
     return table(
         header,
@@ -270,6 +280,16 @@ def benchmark_table(number: int, dataset: str, records: Sequence[Record]) -> Mar
         "Top-1 in percent. In italics: printed in the paper, ¹ quoted there from elsewhere. "
         f"In bold: ours, last epoch, number of seeds in brackets; {note}.",
     )
+
+
+def measured_columns(
+    heading: str, found: Mapping[Protocol, Sequence[Record]]
+) -> dict[str, Sequence[Record]]:
+    """The records of each column of a table by its heading: a column for each protocol, or one."""
+    if len(found) < 2:
+        return {heading: next(iter(found.values()), [])}
+    names = short_names(found)
+    return {f"{heading}, {name}": found[each] for name, each in zip(names, found, strict=True)}
 
 
 def measured_cell(runs: Measured) -> str:

@@ -5,6 +5,7 @@ colours, `drawing` the pieces. No pyplot state is used.
 """
 
 import io
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -325,15 +326,13 @@ class PaperDot:
         label: of the row.
         colour: of the row's method.
         quoted: the paper's; None where it has none.
-        measured: ours; None where there is none.
-        spread: half length of the bar through ours.
+        measured: ours, by what they were measured with, each with the half length of its bar.
     """
 
     label: str
     colour: str
     quoted: float | None
-    measured: float | None
-    spread: float | None = None
+    measured: Mapping[str, tuple[float, float | None]]
 
 
 def paper_dots(panels: Mapping[str, Sequence[PaperDot]]) -> Figure:
@@ -344,37 +343,35 @@ def paper_dots(panels: Mapping[str, Sequence[PaperDot]]) -> Figure:
     """
     with style():
         rows = [dot.label for dot in next(iter(panels.values()))]
-        figure = Figure(figsize=(9, 0.42 * len(rows) + 1.5))
+        dots = [dot for dots_of in panels.values() for dot in dots_of]
+        names = list(dict.fromkeys(name for dot in dots for name in dot.measured))
+        markers = dict(zip(names, itertools.cycle("Ds^vP"), strict=False))
+        hollow: dict[str, Any] = {"marker": "o", "ms": 9, "mfc": "white", "mew": 2}
+        figure = Figure(figsize=(9, (0.16 + 0.13 * (1 + len(names))) * len(rows) + 1.5))
         every = np.atleast_1d(figure.subplots(1, len(panels), sharey=True))
         for axes, (label, dots_of) in zip(every, panels.items(), strict=True):
             for row, dot in enumerate(dots_of):
                 look: dict[str, Any] = {"color": dot.colour, "ls": ""}
+                ours = len(dot.measured)
+                papers, *places = row + 0.13 * np.arange(-ours, ours + 1, 2)
                 if dot.quoted is not None:
-                    axes.plot(dot.quoted, row - 0.13, "o", ms=9, mfc="white", mew=2, **look)
-                if dot.measured is not None:
-                    axes.errorbar(
-                        dot.measured,
-                        row + 0.13,
-                        xerr=dot.spread,
-                        marker="D",
-                        ms=8,
-                        capsize=4,
-                        **look,
-                    )
+                    axes.plot(dot.quoted, papers, **hollow, **look)
+                for (name, (value, bar)), place in zip(dot.measured.items(), places, strict=True):
+                    look["marker"] = markers[name]
+                    axes.errorbar(value, place, xerr=bar, ms=8, capsize=4, **look)
             axes.set_xlabel(label)
             axes.margins(x=0.1)
             axes.xaxis.set_major_locator(mpl.ticker.MaxNLocator(5, integer=True))
         every[0].set_yticks(range(len(rows)), rows)
         every[0].set_ylim(len(rows) - 0.4, -0.6)
-        keys = [
-            mpl.lines.Line2D([], [], color="black", ls="", marker="o", ms=9, mfc="white", mew=2),
-            mpl.lines.Line2D([], [], color="black", ls="", marker="D", ms=8),
-        ]
+        keys = {"the paper's (¹ quoted there)": hollow} | {
+            f"ours, {name}": {"marker": marker, "ms": 8} for name, marker in markers.items()
+        }
         figure.legend(
-            keys,
-            ["printed in the paper (¹ quoted there)", "measured here"],
+            [mpl.lines.Line2D([], [], color="black", ls="", **key) for key in keys.values()],
+            list(keys),
             loc="outside lower center",
-            ncols=2,
+            ncols=len(keys),
             frameon=False,
         )
         return figure

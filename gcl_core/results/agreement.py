@@ -125,15 +125,28 @@ def load_measured(results: Path) -> list[dict[str, Any]]:
     return [record for file in files for record in load_records(file)]
 
 
-def protocols(table: int, column: Column, records: Iterable[Record]) -> list[Protocol]:
-    """The protocols that a table's column has records of, the longest training first."""
+def by_protocol(
+    table: int, column: Column, records: Sequence[Record]
+) -> dict[Protocol, list[Record]]:
+    """The records of each protocol that a table's column has any of, the longest training first."""
     rows = paper_rows(table)
     found = {
         protocol_of(record)
         for record in records
         if column_of(record) == column and any(belongs(record, row) for row in rows)
     }
-    return sorted(found, key=lambda p: (-p.epochs, p.dataset, p.preset, p.precision))
+    return {
+        protocol: [record for record in records if protocol_of(record) == protocol]
+        for protocol in sorted(found, key=lambda p: (-p.epochs, p.dataset, p.preset, p.precision))
+    }
+
+
+def short_names(protocols: Iterable[Protocol]) -> list[str]:
+    """`60 epochs` for each protocol, and what else of it not all of them have."""
+    parts = [(f"{p.epochs} epochs", p.preset, p.precision, DATA[p.dataset][1]) for p in protocols]
+    epochs, *others = zip(*parts, strict=True) if parts else ((),)
+    told_apart = zip(epochs, *(each for each in others if len(set(each)) > 1), strict=True)
+    return [", ".join(each) for each in told_apart]
 
 
 def protocol_of(record: Record) -> Protocol:
@@ -141,11 +154,6 @@ def protocol_of(record: Record) -> Protocol:
     preset = "paper" if record["preset"] == "paper" else "official"
     precision = record["identity"]["precision"]
     return Protocol(record["dataset"], preset, record["epochs"][0], precision)
-
-
-def under(protocol: Protocol, records: Iterable[Record]) -> list[Record]:
-    """The records of a protocol."""
-    return [record for record in records if protocol_of(record) == protocol]
 
 
 def measure(row: PaperRow, column: Column, records: Iterable[Record]) -> Measured:

@@ -3,20 +3,21 @@
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from statistics import stdev
+from statistics import mean, stdev
 
 from gcl_core.figures.looks import METHOD_LOOKS
 from gcl_core.figures.study import PaperDot, paper_dots, save_figure
 from gcl_core.results.agreement import (
     NOTHING,
     REFERENCES,
+    Gap,
     Record,
+    by_protocol,
     gaps,
     load_measured,
     measure,
     order,
-    protocols,
-    under,
+    short_names,
 )
 from gcl_core.results.printed import ABLATION, BEYOND, CIFAR, Column, paper_rows, records_of
 from gcl_core.results.tables import markdown_table, mean_and_spread, update_page
@@ -60,19 +61,23 @@ def rows_table(table: int, column: Column, records: Sequence[Record]) -> str:
 
 
 def gaps_table(table: int, column: Column, records: Sequence[Record]) -> str:
-    """One line for each gap of a table."""
+    """One line for each gap of a table that is measured; empty if none is."""
     lines = []
     for (one, other), each in gaps(table, column, records).items():
+        if each.ours is None:
+            continue
         error = "-" if each.error is None else f"{each.error:.2f}"
         lines.append(
             [
                 f"{one} − ({other})" if "+" in other else f"{one} − {other}",
                 "-" if each.paper is None else signed(each.paper),
-                NOTHING if each.ours is None else signed(each.ours),
+                signed(each.ours),
                 f"{error} ({each.source})" if each.source else error,
                 each.verdict,
             ]
         )
+    if not lines:
+        return ""
     return markdown_table(["gap", "paper", "ours", "standard error", "verdict"], lines)
 
 
@@ -90,21 +95,30 @@ def order_sentence(table: int, column: Column, records: Sequence[Record]) -> str
     return f"Order: Kendall's τ = {tau:.2f} over the {rows} of {everything} rows that are measured."
 
 
+def titled(table: int, column: Column, records: Sequence[Record]) -> dict[str, list[Record]]:
+    """The records of each protocol by a line with the column and the protocol; one line if none."""
+    title = f"**{column[0]}, ratio {column[1]:g}.** Ours: "
+    found = by_protocol(table, column, records)
+    return {f"{title}{each}.": runs for each, runs in found.items()} or {f"{title}{NOTHING}.": []}
+
+
 def table_block(table: int, records: Sequence[Record]) -> str:
     """All of one table on the results page: each column under each protocol that has records."""
     parts = []
     for column in COLUMNS[table]:
         printed = any(column in row.values for row in paper_rows(table))
-        found = protocols(table, column, records)
-        under_each = {str(protocol): under(protocol, records) for protocol in found}
-        for protocol, runs in (under_each or {NOTHING: []}).items():
-            parts += [
-                f"**{column[0]}, ratio {column[1]:g}.** Ours: {protocol}.",
-                rows_table(table, column, runs),
-                *([gaps_table(table, column, runs)] if runs else []),
-                *([order_sentence(table, column, runs)] if printed else []),
-            ]
-    return "\n\n".join(parts)
+        for title, runs in titled(table, column, records).items():
+            parts += [title, rows_table(table, column, runs), gaps_table(table, column, runs)]
+            parts += [order_sentence(table, column, runs)] if printed else []
+    return "\n\n".join(filter(None, parts))
+
+
+def gaps_block(table: int, column: Column, records: Sequence[Record]) -> str:
+    """The gaps of one column of a table, and its order, under each protocol that has records."""
+    parts = []
+    for title, runs in titled(table, column, records).items():
+        parts += [title, gaps_table(table, column, runs), order_sentence(table, column, runs)]
+    return "\n\n".join(filter(None, parts))
 
 
 def page_blocks(results: Path) -> dict[str, str]:
@@ -126,42 +140,48 @@ def update_results(root: Path, *, check: bool = False) -> bool:
     return update_page(root / "results" / "README.md", page_blocks(root / "results"), check=check)
 
 
-def table1_dots(records: Sequence[Record], column: Column) -> dict[str, list[PaperDot]]:
+def table1_dots(column: Column, records: Sequence[Record]) -> dict[str, list[PaperDot]]:
     """The two panels of `paper_dots`: Table 1 in percent, and each row's gap to cross-entropy.
 
-    Args:
-        records: of one protocol; may be none.
+    Ours stand there once for each protocol that has records.
     """
+    found = by_protocol(1, column, records)
+    runs_of = dict(zip(short_names(found), found.values(), strict=True))
+    itself = (REFERENCES[1], REFERENCES[1])
+    quoted = gaps(1, column, []) | {itself: Gap(0.0)}
+    gaps_of = {n: gaps(1, column, runs) | {itself: Gap(0.0, 0.0)} for n, runs in runs_of.items()}
     accuracies, differences = [], []
-    found = gaps(1, column, records)
     for row in paper_rows(1):
         look = METHOD_LOOKS.get(row.method or "")
-        colour = look.colour if look else WITHOUT_LOOK
-        label = row.name + ("¹" if row.quoted else "")
-        runs = measure(row, column, records)
-        values = list(runs.top1.values())
-        spread = stdev(values) if len(values) > 1 else None
-        accuracies.append(PaperDot(label, colour, row.values.get(column), runs.mean, spread))
-        each = found.get((row.name, REFERENCES[1]))
-        if each:
-            differences.append(PaperDot(label, colour, each.paper, each.ours, each.error))
-        else:
-            differences.append(PaperDot(label, colour, 0.0, 0.0 if values else None))
+        shown = row.name + ("¹" if row.quoted else ""), look.colour if look else WITHOUT_LOOK
+        pair = (row.name, REFERENCES[1])
+        top1: dict[str, tuple[float, float | None]] = {}
+        gap_to: dict[str, tuple[float, float | None]] = {}
+        for name, runs in runs_of.items():
+            values = list(measure(row, column, runs).top1.values())
+            each = gaps_of[name][pair]
+            if values:
+                top1[name] = mean(values), stdev(values) if len(values) > 1 else None
+            if values and each.ours is not None:
+                gap_to[name] = each.ours, each.error
+        accuracies.append(PaperDot(*shown, row.values.get(column), top1))
+        differences.append(PaperDot(*shown, quoted[pair].paper, gap_to))
     return {"Top-1 (%)": accuracies, f"Gap to {REFERENCES[1]} (points)": differences}
 
 
 def draw_table1(root: Path) -> None:
     """Draw Table 1 at ratio 100, the paper's numbers and ours, into `figures/table1`."""
     records = load_measured(root / "results")
-    longest = protocols(1, ABLATION, records)[:1]
-    runs = under(longest[0], records) if longest else []
+    found = by_protocol(1, ABLATION, records)
     about = {
         "alt": "Table 1, CIFAR-10-LT at ratio 100: top-1 and gap to cross-entropy of each method, "
         "the paper's numbers as hollow circles, ours as filled diamonds where measured.",
-        "ours": str(longest[0]) if longest else NOTHING,
-        "runs": sorted(
-            {run["run"] for row in paper_rows(1) for run in records_of(row, ABLATION, runs)}
-        ),
+        "ours": {
+            str(protocol): sorted(
+                {run["run"] for row in paper_rows(1) for run in records_of(row, ABLATION, runs)}
+            )
+            for protocol, runs in found.items()
+        },
     }
-    figure = paper_dots(table1_dots(runs, ABLATION))
+    figure = paper_dots(table1_dots(ABLATION, records))
     save_figure(figure, root / "figures", "table1", about, dark=True)

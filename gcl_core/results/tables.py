@@ -14,8 +14,9 @@ from gcl_core.results.records import ACCURACIES, epochs_text, load_records
 from gcl_core.training.bench import bench_table
 
 CURVES = ("ce", "ce_mixup_crt", "gcl_crt")  # a few methods, so that none hides another
-# Imbalance ratio, preset and precision of CIFAR-10's curves and table in the README.
-SHOWN = (100.0, "short", "bfloat16")
+# Imbalance ratio and precision of CIFAR-10's tables in the README, and their presets.
+SHOWN = (100.0, "bfloat16")
+PRESETS = ("official", "short")
 HEADINGS = ("top-1", "many", "medium", "few")
 
 
@@ -109,7 +110,7 @@ def shown_records(file: Path) -> list[dict[str, Any]]:
         record
         for record in load_records(file)
         if not record["changes"]
-        and (record["imbalance_ratio"], record["preset"], record["identity"]["precision"]) == SHOWN
+        and (record["imbalance_ratio"], record["identity"]["precision"]) == SHOWN
     ]
     return sorted(shown, key=lambda record: order[record["method"]])
 
@@ -123,9 +124,10 @@ def digits_block(records: Sequence[dict[str, Any]]) -> str:
 def readme_blocks(results: Path) -> dict[str, str]:
     """What the README's marked places have to hold, from the records in `results`."""
     blocks = {"digits": digits_block(load_records(results / "digits.json"))}
-    cifar = results / "cifar10-jpeg.json"
-    if cifar.exists():
-        blocks["cifar10-jpeg"] = comparison(shown_records(cifar))
+    for preset in PRESETS:
+        name = f"cifar10-jpeg-{preset}"
+        if (results / f"{name}.json").exists():
+            blocks[name] = comparison(shown_records(results / f"{name}.json"))
     bench = results / "bench.json"
     if bench.exists():
         blocks["bench"] = f"```text\n{bench_table(load_json(bench))}\n```"
@@ -163,7 +165,7 @@ def update_page(page: Path, blocks: Mapping[str, str], *, check: bool = False) -
 
 def draw_records(root: Path) -> None:
     """Draw the curves of the CIFAR-10 records, where there are any, into `figures/`."""
-    file = root / "results" / "cifar10-jpeg.json"
+    file = root / "results" / "cifar10-jpeg-short.json"
     if file.exists():
         records = [r for r in shown_records(file) if r["method"] in CURVES]
         kept = ("method", "preset", "about", "identity")
