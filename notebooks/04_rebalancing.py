@@ -202,7 +202,7 @@ table(
 # which has mixup besides, is 3.0 ± 2.5 points above the best of them, and that by its medium
 # classes: on the few-shot ones post-hoc adjustment has as much. Its second stage moves accuracy
 # from many- and medium- to few-shot ones; its effect on top-1 changes with the noise (notebook 3).
-# In one recorded run on re-encoded CIFAR-10 images it raises it (notebook 6).
+# In the recorded runs on re-encoded CIFAR-10 images it raises it (notebook 6).
 #
 # ## One number that trades the head for the tail
 #
