@@ -178,9 +178,9 @@ show(
 #   the paper after 200.
 #
 # After 200 epochs there are two rows so far, with one seed: GCL is 10.1 points above cross-entropy,
-# on the same seed 8.7 after 60, in the paper 12.0. Luck alone moves a gap of two single runs by 0.85
-# points, and the difference of two such gaps by 1.2: one seed does not tell whether longer training
-# closes it.
+# on the same seed 8.7 after 60, in the paper 12.0. Luck alone moves a gap of two single runs by
+# 0.85 points, and the difference of two such gaps by 1.2: one seed does not tell whether longer
+# training closes it.
 #
 # What we think of each of these stands in [results/README.md](../results/README.md).
 #
@@ -239,7 +239,8 @@ show(
 # whatever re-balances are large, and our runs show them too, in the one column of six that was
 # measured. Those among the re-balancing methods are 0.6 to 5.7 points in the paper at ratio 100; in
 # ours, after 60 epochs, at most 0.6 but for BBN and contrastive learning, so the paper's order of
-# them is not reproduced yet. Quoted and measured numbers answer different questions, so they never share a cell here.
+# them is not reproduced yet. Quoted and measured numbers answer different questions, so they never
+# share a cell here.
 #
 # ## References
 #
