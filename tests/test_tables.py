@@ -114,6 +114,6 @@ def test_one_protocol_is_shown_without_variants_and_methods_in_their_order(tmp_p
         {"identity": {"precision": "float32"}},
     )
     save_records(tmp_path / "cifar.json", [*(records[0] | each for each in others), *records])
-    kept = shown_records(tmp_path / "cifar.json")
+    kept = shown_records(tmp_path / "cifar.json", "short")
     assert [r["method"] for r in kept] == ["ce", "ce", "gcl_crt", "gcl_crt"]
     assert all(plain.items() <= r.items() for r in kept)

@@ -103,13 +103,14 @@ def replace_block(text: str, name: str, content: str) -> str:
     return pattern.sub(lambda found: f"{found[1]}{content}\n{found[2]}", text)
 
 
-def shown_records(file: Path) -> list[dict[str, Any]]:
-    """The records of `SHOWN`, of methods as they are declared, not of variants, in their order."""
+def shown_records(file: Path, preset: str) -> list[dict[str, Any]]:
+    """The records of `SHOWN` and a preset, of methods as they are declared, in their order."""
     order = {method: i for i, method in enumerate(METHODS)}
     shown = [
         record
         for record in load_records(file)
         if not record["changes"]
+        and record["preset"] == preset
         and (record["imbalance_ratio"], record["identity"]["precision"]) == SHOWN
     ]
     return sorted(shown, key=lambda record: order[record["method"]])
@@ -127,7 +128,7 @@ def readme_blocks(results: Path) -> dict[str, str]:
     for preset in PRESETS:
         name = f"cifar10-jpeg-{preset}"
         if (results / f"{name}.json").exists():
-            blocks[name] = comparison(shown_records(results / f"{name}.json"))
+            blocks[name] = comparison(shown_records(results / f"{name}.json", preset))
     bench = results / "bench.json"
     if bench.exists():
         blocks["bench"] = f"```text\n{bench_table(load_json(bench))}\n```"
@@ -167,7 +168,7 @@ def draw_records(root: Path) -> None:
     """Draw the curves of the CIFAR-10 records, where there are any, into `figures/`."""
     file = root / "results" / "cifar10-jpeg-short.json"
     if file.exists():
-        records = [r for r in shown_records(file) if r["method"] in CURVES]
+        records = [r for r in shown_records(file, "short") if r["method"] in CURVES]
         kept = ("method", "preset", "about", "identity")
         about = {"runs": {r["run"]: {key: r[key] for key in kept} for r in records}}
         save_figure(record_curves(records), root / "figures", "cifar10-jpeg", about, dark=True)
