@@ -56,7 +56,7 @@ from gcl_core.course.notebook import (
 )
 from gcl_core.figures.study import paper_dots
 from gcl_core.results.agreement import by_protocol, load_measured
-from gcl_core.results.page import gaps_block, table1_dots
+from gcl_core.results.page import column_block, table1_dots
 
 p = checked_parameters(globals())
 folder = project_path(p.figures)
@@ -139,7 +139,7 @@ benchmark_table(2, "", measured)
 # and here, and is the difference larger than its error bar?
 
 # %%
-Markdown(gaps_block(1, column, measured))
+Markdown(column_block(1, column, measured, rows=False))
 
 # %%
 show(

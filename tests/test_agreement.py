@@ -12,7 +12,7 @@ from gcl_core.errors import GCLError
 from gcl_core.results import agreement
 from gcl_core.results.agreement import Gap, Measured, Protocol
 from gcl_core.results.page import (
-    gaps_block,
+    column_block,
     gaps_table,
     page_blocks,
     rows_table,
@@ -250,10 +250,12 @@ def test_gaps_that_are_not_measured_are_left_out():
 
 
 def test_the_gaps_of_a_column_stand_under_their_protocol():
-    assert gaps_block(1, ABLATION, []).startswith("**CIFAR-10-LT, ratio 100.** Ours: not measured.")
+    assert column_block(1, ABLATION, [], rows=False).startswith(
+        "**CIFAR-10-LT, ratio 100.** Ours: not measured."
+    )
     made = [record_of(m, top1=x, epochs=e) for m, x, e in (("ce", 60.0, 60), ("bbn", 65.0, 60),
             ("ce", 70.0, 200), ("bbn", 71.0, 200))]  # fmt: skip
-    long, short = gaps_block(1, ABLATION, made).split("60 epochs in stage 1")
+    long, short = column_block(1, ABLATION, made, rows=False).split("60 epochs in stage 1")
     assert "200 epochs in stage 1" in long
     assert "| +1.00 |" in long
     assert "| +5.00 |" in short

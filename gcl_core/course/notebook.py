@@ -227,9 +227,8 @@ def ablation_table(
             row = rows_of[name]
             others[name] = [f"*{row.values[ABLATION]:.2f}*"] if quoted else []
             others[name] += [measured_cell(measure(row, ABLATION, r)) for r in recorded.values()]
-        about = "; ".join(map(str, found))
-        about = f"{about}; ratio 100, seeds in brackets" if found else "nothing yet"
-        caption += f" Recorded: {about}."
+        about = [*map(str, found), "ratio 100, seeds in brackets"] if found else ["nothing yet"]
+        caption += f" Recorded: {'; '.join(about)}."
     rows = []
     for name, runs in trained.items():
         ours = [mean_and_spread([run.result[key] for run in runs]) for key in ("top1", "few")]

@@ -95,30 +95,30 @@ def order_sentence(table: int, column: Column, records: Sequence[Record]) -> str
     return f"Order: Kendall's τ = {tau:.2f} over the {rows} of {everything} rows that are measured."
 
 
-def titled(table: int, column: Column, records: Sequence[Record]) -> dict[str, list[Record]]:
-    """The records of each protocol by a line with the column and the protocol; one line if none."""
-    title = f"**{column[0]}, ratio {column[1]:g}.** Ours: "
-    found = by_protocol(table, column, records)
-    return {f"{title}{each}.": runs for each, runs in found.items()} or {f"{title}{NOTHING}.": []}
+def column_block(
+    table: int, column: Column, records: Sequence[Record], *, rows: bool = True
+) -> str:
+    """One column of a table, its gaps and its order, under each protocol that has records.
+
+    Args:
+        rows: False leaves out the table of the rows itself.
+    """
+    printed = any(column in row.values for row in paper_rows(table))
+    found = {str(each): runs for each, runs in by_protocol(table, column, records).items()}
+    parts = []
+    for protocol, runs in (found or {NOTHING: []}).items():
+        parts += [
+            f"**{column[0]}, ratio {column[1]:g}.** Ours: {protocol}.",
+            rows_table(table, column, runs) if rows else "",
+            gaps_table(table, column, runs),
+            order_sentence(table, column, runs) if printed else "",
+        ]
+    return "\n\n".join(filter(None, parts))
 
 
 def table_block(table: int, records: Sequence[Record]) -> str:
-    """All of one table on the results page: each column under each protocol that has records."""
-    parts = []
-    for column in COLUMNS[table]:
-        printed = any(column in row.values for row in paper_rows(table))
-        for title, runs in titled(table, column, records).items():
-            parts += [title, rows_table(table, column, runs), gaps_table(table, column, runs)]
-            parts += [order_sentence(table, column, runs)] if printed else []
-    return "\n\n".join(filter(None, parts))
-
-
-def gaps_block(table: int, column: Column, records: Sequence[Record]) -> str:
-    """The gaps of one column of a table, and its order, under each protocol that has records."""
-    parts = []
-    for title, runs in titled(table, column, records).items():
-        parts += [title, gaps_table(table, column, runs), order_sentence(table, column, runs)]
-    return "\n\n".join(filter(None, parts))
+    """All of one table on the results page."""
+    return "\n\n".join(column_block(table, column, records) for column in COLUMNS[table])
 
 
 def page_blocks(results: Path) -> dict[str, str]:
@@ -175,7 +175,7 @@ def draw_table1(root: Path) -> None:
     found = by_protocol(1, ABLATION, records)
     about = {
         "alt": "Table 1, CIFAR-10-LT at ratio 100: top-1 and gap to cross-entropy of each method, "
-        "the paper's numbers as hollow circles, ours as filled diamonds where measured.",
+        "the paper's numbers as hollow circles, ours as filled marks where measured.",
         "ours": {
             str(protocol): sorted(
                 {run["run"] for row in paper_rows(1) for run in records_of(row, ABLATION, runs)}
