@@ -29,6 +29,22 @@ def test_records_hold_result_protocol_and_history(tmp_path):
     assert str(tmp_path) not in json.dumps(back)
 
 
+def test_a_stage_that_records_share_is_written_once(tmp_path):
+    alone, first, second = ([{"epoch": i, "top1": 10.0 * i}] for i in (1, 2, 3))
+    records = [
+        {"run": "a", "history": [alone]},
+        {"run": "b", "history": [alone, first]},
+        {"run": "c", "history": [alone, second]},
+        {"run": "d"},
+        {"run": "e", "history": [first, []]},
+    ]
+    save_records(tmp_path / "r.json", records)
+    assert load_records(tmp_path / "r.json") == records
+    assert (tmp_path / "r.json").read_text().count('"top1"') == 3
+    save_records(tmp_path / "again.json", load_records(tmp_path / "r.json"))
+    assert (tmp_path / "again.json").read_bytes() == (tmp_path / "r.json").read_bytes()
+
+
 def test_a_record_of_given_counts_has_no_ratio(tmp_path):
     counts = "20,19,18,17,16,15,14,13,12,10"
     settings = resolve("digits", "ce", "smoke", class_counts=counts)

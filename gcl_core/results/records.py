@@ -13,7 +13,7 @@ from gcl_core.methods.settings import Settings, flat_settings, get_setting
 from gcl_core.training.runs import RunFolder
 from gcl_core.training.two_stages import Run
 
-FORMAT = 1
+FORMAT = 2
 ACCURACIES = ("top1", "many", "medium", "few")
 # What is no variant of a method: it has fields of its own in a record, or follows the machine.
 PROTOCOL = ("dataset", "imbalance_ratio", "data_seed", "seed", "precision")
@@ -94,9 +94,16 @@ def changes_of(settings: Settings, method: str, preset: str) -> dict[str, Any]:
 
 
 def save_records(file: Path, records: list[dict[str, Any]]) -> None:
-    """Write records as one JSON file."""
+    """Write records as one JSON file. The epochs of a stage that several share stand in it once."""
+    stages: list[Any] = []
+    kept = []
+    for each in records:
+        if "history" in each:
+            stages += [stage for stage in each["history"] if stage not in stages]
+            each = {**each, "history": [stages.index(stage) for stage in each["history"]]}
+        kept.append(each)
     file.parent.mkdir(parents=True, exist_ok=True)
-    atomic_json(file, {"format": FORMAT, "records": records})
+    atomic_json(file, {"format": FORMAT, "records": kept, "stages": stages})
 
 
 def load_records(file: Path) -> list[dict[str, Any]]:
@@ -108,6 +115,9 @@ def load_records(file: Path) -> list[dict[str, Any]]:
     content = load_json(file)
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise GCLError(f"{file} is not a record file of format {FORMAT}; make it again")
+    for each in content["records"]:
+        if "history" in each:
+            each["history"] = [content["stages"][number] for number in each["history"]]
     return content["records"]
 
 
