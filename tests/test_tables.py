@@ -1,12 +1,14 @@
 """Tables against numbers worked out by hand."""
 
+from gcl_core.files import load_json
 from gcl_core.results.records import save_records
 from gcl_core.results.tables import (
+    cifar10_records,
     comparison,
+    draw_records,
     markdown_table,
     mean_and_spread,
     paired_gain,
-    shown_records,
 )
 
 
@@ -113,7 +115,36 @@ def test_one_protocol_is_shown_without_variants_and_methods_in_their_order(tmp_p
         {"preset": "official"},
         {"identity": {"precision": "float32"}},
     )
-    save_records(tmp_path / "cifar.json", [*(records[0] | each for each in others), *records])
-    kept = shown_records(tmp_path / "cifar.json", "short")
+    save_records(
+        tmp_path / "cifar10-jpeg-short.json", [*(records[0] | each for each in others), *records]
+    )
+    (kept,) = cifar10_records(tmp_path).values()
     assert [r["method"] for r in kept] == ["ce", "ce", "gcl_crt", "gcl_crt"]
     assert all(plain.items() <= r.items() for r in kept)
+
+
+def test_the_curves_are_those_of_the_longest_preset_that_has_them_all(tmp_path):
+    def curves(preset, methods):
+        identity = {"identity": {"precision": "bfloat16"}, "about": {}, "changes": {}}
+        history = [[{"train_loss": 1.0, "top1": 50.0, "few": 9.0}]]
+        return [
+            record(method, 0, 50.0, 9.0)
+            | identity
+            | {"preset": preset, "epochs": [1], "run": f"{method}-{preset}", "history": history}
+            for method in methods
+        ]
+
+    def drawn():
+        return set(load_json(tmp_path / "figures" / "cifar10-jpeg.json")["runs"])
+
+    methods = ("ce", "ce_mixup_crt", "bbn", "gcl_crt")
+    official = tmp_path / "results" / "cifar10-jpeg-official.json"
+    draw_records(tmp_path)
+    assert not (tmp_path / "figures").exists()
+    save_records(tmp_path / "results" / "cifar10-jpeg-short.json", curves("short", methods))
+    save_records(official, curves("official", ("ce", "gcl_crt")))
+    draw_records(tmp_path)
+    assert drawn() == {"ce-short", "ce_mixup_crt-short", "gcl_crt-short"}
+    save_records(official, curves("official", methods))
+    draw_records(tmp_path)
+    assert drawn() == {"ce-official", "ce_mixup_crt-official", "gcl_crt-official"}

@@ -16,7 +16,7 @@ from gcl_core.training.bench import bench_table
 CURVES = ("ce", "ce_mixup_crt", "gcl_crt")  # a few methods, so that none hides another
 # Imbalance ratio and precision of CIFAR-10's tables in the README, and their presets.
 SHOWN = (100.0, "bfloat16")
-PRESETS = ("official", "short")
+PRESETS = ("official", "short")  # the longest first
 HEADINGS = ("top-1", "many", "medium", "few")
 
 
@@ -103,17 +103,26 @@ def replace_block(text: str, name: str, content: str) -> str:
     return pattern.sub(lambda found: f"{found[1]}{content}\n{found[2]}", text)
 
 
-def shown_records(file: Path, preset: str) -> list[dict[str, Any]]:
-    """The records of `SHOWN` and a preset, of methods as they are declared, in their order."""
+def cifar10_records(results: Path) -> dict[str, list[dict[str, Any]]]:
+    """The records of `SHOWN`, of methods as they are declared, in their order, by preset.
+
+    Presets without a file in `results` are left out.
+    """
+    files = {preset: results / f"cifar10-jpeg-{preset}.json" for preset in PRESETS}
     order = {method: i for i, method in enumerate(METHODS)}
-    shown = [
-        record
-        for record in load_records(file)
-        if not record["changes"]
-        and record["preset"] == preset
-        and (record["imbalance_ratio"], record["identity"]["precision"]) == SHOWN
-    ]
-    return sorted(shown, key=lambda record: order[record["method"]])
+
+    def shown(preset: str, record: dict[str, Any]) -> bool:
+        about = record["preset"], record["imbalance_ratio"], record["identity"]["precision"]
+        return not record["changes"] and about == (preset, *SHOWN)
+
+    return {
+        preset: sorted(
+            (record for record in load_records(file) if shown(preset, record)),
+            key=lambda record: order[record["method"]],
+        )
+        for preset, file in files.items()
+        if file.exists()
+    }
 
 
 def digits_block(records: Sequence[dict[str, Any]]) -> str:
@@ -125,10 +134,8 @@ def digits_block(records: Sequence[dict[str, Any]]) -> str:
 def readme_blocks(results: Path) -> dict[str, str]:
     """What the README's marked places have to hold, from the records in `results`."""
     blocks = {"digits": digits_block(load_records(results / "digits.json"))}
-    for preset in PRESETS:
-        name = f"cifar10-jpeg-{preset}"
-        if (results / f"{name}.json").exists():
-            blocks[name] = comparison(shown_records(results / f"{name}.json", preset))
+    for preset, records in cifar10_records(results).items():
+        blocks[f"cifar10-jpeg-{preset}"] = comparison(records)
     bench = results / "bench.json"
     if bench.exists():
         blocks["bench"] = f"```text\n{bench_table(load_json(bench))}\n```"
@@ -165,10 +172,11 @@ def update_page(page: Path, blocks: Mapping[str, str], *, check: bool = False) -
 
 
 def draw_records(root: Path) -> None:
-    """Draw the curves of the CIFAR-10 records, where there are any, into `figures/`."""
-    file = root / "results" / "cifar10-jpeg-short.json"
-    if file.exists():
-        records = [r for r in shown_records(file, "short") if r["method"] in CURVES]
-        kept = ("method", "preset", "about", "identity")
-        about = {"runs": {r["run"]: {key: r[key] for key in kept} for r in records}}
-        save_figure(record_curves(records), root / "figures", "cifar10-jpeg", about, dark=True)
+    """Draw `CURVES` on CIFAR-10 into `figures/`, of the longest preset that has them all."""
+    for every in cifar10_records(root / "results").values():
+        records = [record for record in every if record["method"] in CURVES]
+        if {record["method"] for record in records} == set(CURVES):
+            kept = ("method", "preset", "about", "identity")
+            about = {"runs": {r["run"]: {key: r[key] for key in kept} for r in records}}
+            save_figure(record_curves(records), root / "figures", "cifar10-jpeg", about, dark=True)
+            return
