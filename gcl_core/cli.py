@@ -210,7 +210,7 @@ def overrides(rest: Sequence[str]) -> dict[str, str]:
 
 def _train(options: argparse.Namespace, rest: Sequence[str]) -> None:
     from gcl_core.data.dataset import load_dataset
-    from gcl_core.results.records import add_record, record
+    from gcl_core.results.records import add_records, record
     from gcl_core.training.two_stages import run
 
     settings = resolve(
@@ -239,7 +239,7 @@ def _train(options: argparse.Namespace, rest: Sequence[str]) -> None:
         logging.info("best epoch on test (%s): %.2f", best["note"], best["top1"])
     if options.record and _speaks():
         preset = options.preset or default_preset(options.dataset)
-        add_record(options.record, record(finished, options.method, preset, history=True))
+        add_records(options.record, [record(finished, options.method, preset, history=True)])
     if options.json and _speaks():
         line = {key: result[key] for key in (*keys, "per_class")}
         print(json.dumps(line | {"epochs": settings.stage1.epochs, "run": str(finished.path)}))

@@ -83,6 +83,20 @@ def test_records_are_those_of_the_runs_in_the_order_of_the_grid(finished, tmp_pa
     assert all(r["changes"]["n_max"] == 40 for r in expected)
 
 
+def test_collecting_keeps_records_of_runs_that_are_not_here(finished, tmp_path, capsys):
+    folder, _, _ = finished
+    file = tmp_path / "r.json"
+    words = ["grid", "collect", str(folder / "grid.yaml"), "--records", str(file)]
+    assert cli.main([*words, "--runs", str(folder / "runs")]) == 0
+    before = file.read_bytes()
+    capsys.readouterr()
+    assert cli.main([*words, "--runs", str(tmp_path / "none")]) == 0
+    assert capsys.readouterr().out == f"{file}: 0 of 4 cells, beside 3 of runs that are not here\n"
+    assert cli.main([*words, "--runs", str(folder / "runs")]) == 0
+    assert capsys.readouterr().out == f"{file}: 3 of 4 cells\n"
+    assert file.read_bytes() == before
+
+
 def test_collecting_says_what_is_there(finished, tmp_path, capsys, monkeypatch):
     folder, _, _ = finished
     monkeypatch.chdir(tmp_path)

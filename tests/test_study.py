@@ -9,7 +9,7 @@ import torch
 from gcl_core import study
 from gcl_core.errors import GCLError
 from gcl_core.methods.declared import resolve
-from gcl_core.results.records import add_record, load_records, record, save_records
+from gcl_core.results.records import add_records, load_records, record, save_records
 from gcl_core.results.tables import comparison
 from gcl_core.training.side_by_side import run_many
 from gcl_core.training.two_stages import run
@@ -54,7 +54,8 @@ def test_a_record_of_given_counts_has_no_ratio(tmp_path):
 
 def test_several_processes_add_records_to_one_file(tmp_path):
     def add(number):
-        add_record(tmp_path / "r.json", {"run": f"{number}", "method": "ce", "preset": "smoke"})
+        new = {"run": f"{number}", "method": "ce", "preset": "smoke"}
+        add_records(tmp_path / "r.json", [new])
 
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(add, range(40)))
@@ -63,9 +64,11 @@ def test_several_processes_add_records_to_one_file(tmp_path):
 
 def test_two_methods_that_are_one_run_have_a_record_each(tmp_path):
     for method in ("logit_adjustment", "balanced_softmax", "logit_adjustment"):
-        add_record(tmp_path / "r.json", {"run": "1", "method": method, "preset": "smoke"})
+        new = {"run": "1", "method": method, "preset": "smoke"}
+        number = add_records(tmp_path / "r.json", [new])
     methods = [each["method"] for each in load_records(tmp_path / "r.json")]
-    assert methods == ["balanced_softmax", "logit_adjustment"]
+    assert methods == ["logit_adjustment", "balanced_softmax"]
+    assert number == 2
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"format": 0, "records": []}'])

@@ -50,7 +50,7 @@ def add_grid(grid: argparse.ArgumentParser, positive: Callable[[str], int]) -> N
     collect.add_argument(
         "--out", type=Path, help="a parquet file, one row a cell (results.parquet)"
     )
-    collect.add_argument("--records", type=Path, help="a JSON file of run records, with history")
+    collect.add_argument("--records", type=Path, help="a JSON file of run records to add to")
 
 
 def _jobs(options: argparse.Namespace) -> "list[Job]":
@@ -161,7 +161,7 @@ def _outcome(job: "Job") -> str:
 
 def _collect(options: argparse.Namespace, rest: Sequence[str]) -> None:
     from gcl_core.grid.parquet import records_of, save_results
-    from gcl_core.results.records import save_records
+    from gcl_core.results.records import add_records
 
     jobs = _jobs(options)
     if options.out or not options.records:
@@ -169,5 +169,6 @@ def _collect(options: argparse.Namespace, rest: Sequence[str]) -> None:
         print(f"{file}: {save_results(file, jobs)} of {len(jobs)} cells")
     if options.records:
         records = records_of(jobs, history=True)
-        save_records(options.records, records)
-        print(f"{options.records}: {len(records)} of {len(jobs)} cells")
+        others = add_records(options.records, records) - len(records)
+        beside = f", beside {others} of runs that are not here" if others else ""
+        print(f"{options.records}: {len(records)} of {len(jobs)} cells{beside}")

@@ -121,11 +121,11 @@ def load_records(file: Path) -> list[dict[str, Any]]:
     return content["records"]
 
 
-def add_record(file: Path, new: dict[str, Any]) -> None:
-    """Add a record to a file, which is made if it is not there, in place of its own earlier one.
+def add_records(file: Path, new: Iterable[dict[str, Any]]) -> int:
+    """Add records to a file, made if it is not there, each in the place of its own earlier one.
 
     Several processes may do so at once. Its own is one of the same run under the same names: two
-    methods that are the same computation share their run.
+    methods that are the same computation share their run. Returns how many are in the file.
 
     Raises:
         GCLError: as `load_records`; the file is left as it is.
@@ -136,5 +136,7 @@ def add_record(file: Path, new: dict[str, Any]) -> None:
 
     file.parent.mkdir(parents=True, exist_ok=True)
     with filelock.FileLock(file.parent / f".{file.name}.lock"):
-        records = load_records(file) if file.exists() else []
-        save_records(file, [*(old for old in records if own(old) != own(new)), new])
+        known = load_records(file) if file.exists() else []
+        records = {own(each): each for each in [*known, *new]}
+        save_records(file, list(records.values()))
+    return len(records)
