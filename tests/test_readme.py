@@ -72,6 +72,11 @@ def test_the_text_says_what_the_records_say():
     found = [gaps(1, ABLATION, runs)["GCL", "CE loss"] for runs in (long, short)]
     assert f"after 200 epochs by {found[0].ours:.1f} points" in text
     assert f"after 60 by {found[1].ours:.1f} ± {found[1].error:.1f}" in text
+    late = gaps(1, ABLATION, long)
+    for other, name in (("CE loss + mixup + cRT", "mixup with cRT"), ("MisLAS", "MiSLAS")):
+        gap = late["GCL", other]
+        assert f"over {name} {gap.ours:.1f} ({gap.paper:.1f})" in text
+    assert f"{-late['CE loss + mixup', 'CE loss'].ours:.1f} points *below* cross-entropy" in text
     assert f"a single run moves by {run_spread(short):.1f} points" in text
 
 
