@@ -180,8 +180,8 @@ show(
 # by 0.85 points (if they scatter as after 60):
 #
 # - *GCL leads*: mixup with cRT by 3.6 points, in the paper by 3.5; MisLAS by 1.7, in the paper by
-#   0.6. After 60 epochs the same seed has 0.35 and −0.20. So a short comparison hides what a long one
-#   shows, and the order of methods is a statement about a length of training too.
+#   0.6. After 60 epochs the same seed has 0.35 and −0.20. So a short comparison hides what a long
+#   one shows, and the order of methods is a statement about a length of training too.
 # - *Every gap to cross-entropy is short*, by two to three points: 10.1 instead of 12.0 for GCL.
 #   What all these rows share is mixup, which alone is still 0.5 below cross-entropy. A column of
 #   gaps to one row shows the trouble of that row in all the others: against cross-entropy with
