@@ -67,10 +67,10 @@ def test_a_run_is_added_to_a_record_file_once(tmp_path):
         assert main("train", "--method", method, *words, "--runs", tmp_path, "--record", file) == 0
     kept = load_records(file)
     assert [(r["method"], r["preset"], r["epochs"]) for r in kept] == [
-        ("gcl", "digits", [2]),
         ("gcl_crt", "digits", [2, 1]),
+        ("gcl", "digits", [2]),
     ]
-    assert [len(rows) for rows in kept[1]["history"]] == [2, 1]
+    assert [len(rows) for rows in kept[0]["history"]] == [2, 1]
     file.write_text("{")
     assert main("train", "--method", "gcl", *words, "--runs", tmp_path, "--record", file) == 1
     assert file.read_text() == "{"

@@ -67,7 +67,7 @@ def test_two_methods_that_are_one_run_have_a_record_each(tmp_path):
         new = {"run": "1", "method": method, "preset": "smoke"}
         number = add_records(tmp_path / "r.json", [new])
     methods = [each["method"] for each in load_records(tmp_path / "r.json")]
-    assert methods == ["logit_adjustment", "balanced_softmax"]
+    assert methods == ["balanced_softmax", "logit_adjustment"]
     assert number == 2
 
 

@@ -121,8 +121,8 @@ def load_records(file: Path) -> list[dict[str, Any]]:
     return content["records"]
 
 
-def add_records(file: Path, new: Iterable[dict[str, Any]]) -> int:
-    """Add records to a file, made if it is not there, each in the place of its own earlier one.
+def add_records(file: Path, new: Sequence[dict[str, Any]]) -> int:
+    """Add records to the end of a file, made if it is not there, without their own earlier ones.
 
     Several processes may do so at once. Its own is one of the same run under the same names: two
     methods that are the same computation share their run. Returns how many are in the file.
@@ -137,6 +137,7 @@ def add_records(file: Path, new: Iterable[dict[str, Any]]) -> int:
     file.parent.mkdir(parents=True, exist_ok=True)
     with filelock.FileLock(file.parent / f".{file.name}.lock"):
         known = load_records(file) if file.exists() else []
-        records = {own(each): each for each in [*known, *new]}
-        save_records(file, list(records.values()))
+        renewed = {own(each) for each in new}
+        records = [*(each for each in known if own(each) not in renewed), *new]
+        save_records(file, records)
     return len(records)
