@@ -16,7 +16,7 @@ from gcl_core.data.sources import DATASETS
 from gcl_core.errors import GCLError
 from gcl_core.files import atomic_json, project_root
 from gcl_core.grid.commands import add_grid
-from gcl_core.methods.declared import METHODS, PRESETS, default_preset, resolve
+from gcl_core.methods.registry import METHODS, PRESETS, default_preset, resolve
 from gcl_core.methods.settings import describe, flat_settings, get_setting
 from gcl_core.training.progress import KINDS as PROGRESS_KINDS
 
@@ -246,7 +246,7 @@ def _train(options: argparse.Namespace, rest: Sequence[str]) -> None:
 
 
 def _bench(options: argparse.Namespace, rest: Sequence[str]) -> None:
-    from gcl_core.training.bench import bench_table, benchmark
+    from gcl_core.benchmark.speed import bench_table, benchmark
 
     if options.out:  # before minutes of measuring
         options.out.parent.mkdir(parents=True, exist_ok=True)
@@ -259,7 +259,7 @@ def _bench(options: argparse.Namespace, rest: Sequence[str]) -> None:
 
 
 def _compare(options: argparse.Namespace, rest: Sequence[str]) -> None:
-    from gcl_core.training.plain import plain_accuracy, same_accuracy
+    from gcl_core.benchmark.plain import plain_accuracy, same_accuracy
     from gcl_core.training.two_stages import run
 
     settings = [

@@ -67,14 +67,9 @@ import torch
 from gcl_core.analysis import embedding
 from gcl_core.course.interaction import Choice, explore
 from gcl_core.course.notebook import protocol, run_variants, show, table
+from gcl_core.figures.charts import confusion_maps, embedding_maps, sweeps, values_by_class
+from gcl_core.figures.saving import about_runs
 from gcl_core.figures.series import over_seeds
-from gcl_core.figures.study import (
-    about_runs,
-    confusion_maps,
-    embedding_maps,
-    sweeps,
-    values_by_class,
-)
 from gcl_core.figures.tail import count_bars, destination_bars, ratio_looks
 from gcl_core.results.tables import mean_and_spread
 from gcl_core.training.evaluation import destinations, weighted_accuracy

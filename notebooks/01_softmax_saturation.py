@@ -68,10 +68,11 @@ from gcl_core.course.notebook import (
     show,
     table,
 )
+from gcl_core.figures.charts import gradient_curves, sweeps, values_by_class
 from gcl_core.figures.cloud import gradient_at
 from gcl_core.figures.looks import GROUP_COLOURS, GROUP_LOOKS, METHOD_LOOKS, Look
+from gcl_core.figures.saving import about_runs
 from gcl_core.figures.series import Series, over_seeds
-from gcl_core.figures.study import about_runs, gradient_curves, sweeps, values_by_class
 from gcl_core.results.tables import mean_and_spread
 
 # %% [markdown]

@@ -75,9 +75,10 @@ from gcl_core.analysis.saturation import (
 from gcl_core.course.interaction import Slider, explore
 from gcl_core.course.notebook import protocol, run_variants, show, table
 from gcl_core.figures import cloud as cloud_figures
+from gcl_core.figures.charts import gradient_curves, values_by_class
 from gcl_core.figures.looks import METHOD_LOOKS, Look
+from gcl_core.figures.saving import about_runs
 from gcl_core.figures.series import Series, over_seeds
-from gcl_core.figures.study import about_runs, gradient_curves, values_by_class
 from gcl_core.losses.priors import LogitAdjustedLoss
 from gcl_core.results.tables import mean_and_spread
 

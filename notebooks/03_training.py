@@ -66,15 +66,10 @@ from gcl_core.course.notebook import (
     show,
     table,
 )
+from gcl_core.figures.charts import confusion_maps, sweeps, training_curves, values_by_class
 from gcl_core.figures.looks import GROUP_LOOKS, METHOD_LOOKS
+from gcl_core.figures.saving import about_runs
 from gcl_core.figures.series import curve, over_seeds
-from gcl_core.figures.study import (
-    about_runs,
-    confusion_maps,
-    sweeps,
-    training_curves,
-    values_by_class,
-)
 from gcl_core.results.tables import mean_and_spread
 
 # %% [markdown]

@@ -56,9 +56,10 @@ folder = project_path(p.figures)
 from gcl_core.analysis.embedding import weight_norms
 from gcl_core.course.notebook import paired_difference, protocol, run_variants, show, table
 from gcl_core.data import samplers
+from gcl_core.figures.charts import sweeps, values_by_class
 from gcl_core.figures.looks import GROUP_LOOKS, METHOD_LOOKS, SAMPLER_LOOKS
+from gcl_core.figures.saving import about_runs
 from gcl_core.figures.series import Series, over_seeds
-from gcl_core.figures.study import about_runs, sweeps, values_by_class
 from gcl_core.results.tables import mean_and_spread
 
 # %% [markdown]

@@ -73,13 +73,15 @@ folder = project_path(p.figures)
 import torch
 
 from gcl_core import GCLLoss, cloud_sizes
-from gcl_core.analysis import embedding, gaussian, planar
+from gcl_core.analysis import embedding, gaussian
+from gcl_core.analysis import planar_network as planar
 from gcl_core.course.interaction import Choice, explore
 from gcl_core.course.notebook import protocol, run_variants, show, table, watched_epochs
+from gcl_core.figures.charts import embedding_maps, headline, values_by_class
 from gcl_core.figures.looks import METHOD_LOOKS
-from gcl_core.figures.planar import Trained, planes
+from gcl_core.figures.planar_maps import Trained, planes
+from gcl_core.figures.saving import about_runs
 from gcl_core.figures.series import over_seeds
-from gcl_core.figures.study import about_runs, embedding_maps, headline, values_by_class
 from gcl_core.losses.priors import LogitAdjustedLoss
 from gcl_core.results.tables import mean_and_spread
 

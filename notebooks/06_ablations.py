@@ -76,7 +76,8 @@ from gcl_core import (
 from gcl_core.analysis.gaussian import matched_tau
 from gcl_core.course.notebook import ablation_table, run_variants, show, table, table_variants
 from gcl_core.data.samplers import cben_departure, cben_shares
-from gcl_core.figures.study import about_runs, dots, sampling_shares
+from gcl_core.figures.charts import dots, sampling_shares
+from gcl_core.figures.saving import about_runs
 from gcl_core.results.agreement import load_measured
 from gcl_core.results.printed import BEYOND
 

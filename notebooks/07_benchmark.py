@@ -54,7 +54,7 @@ from gcl_core.course.notebook import (
     show,
     table1_column,
 )
-from gcl_core.figures.study import paper_dots
+from gcl_core.figures.charts import paper_dots
 from gcl_core.results.agreement import by_protocol, load_measured
 from gcl_core.results.page import column_block, table1_dots
 

@@ -89,12 +89,13 @@ from gcl_core.data.dataset import load_dataset
 from gcl_core.data.image_folder import split_image_folder, write_image_folder
 from gcl_core.data.settings import DataSettings
 from gcl_core.data.sources import load_source
+from gcl_core.figures.charts import dots
 from gcl_core.figures.folder import accuracy_by_size, folder_overview
 from gcl_core.figures.looks import METHOD_LOOKS
+from gcl_core.figures.saving import about_runs
 from gcl_core.figures.series import over_seeds
-from gcl_core.figures.study import about_runs, dots
 from gcl_core.grid.parquet import load_results
-from gcl_core.methods.declared import resolve
+from gcl_core.methods.registry import resolve
 from gcl_core.networks.models import build_network
 from gcl_core.results.tables import mean_and_spread
 from gcl_core.training.evaluation import accuracies, confusion_matrix

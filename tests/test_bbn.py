@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from gcl_core.data.batches import Streams, TrainingImages
-from gcl_core.methods.declared import resolve
 from gcl_core.methods.objectives import BBN
+from gcl_core.methods.registry import resolve
 from gcl_core.networks.backbones import DigitsCNN
 from gcl_core.networks.bbn import BilateralLoss, BilateralNetwork
 from gcl_core.networks.network import initialise

@@ -2,8 +2,8 @@
 
 import json
 
-from gcl_core.training import bench
-from gcl_core.training.bench import bench_table, benchmark
+from gcl_core.benchmark import speed as bench
+from gcl_core.benchmark.speed import bench_table, benchmark
 
 
 def test_one_small_round():

@@ -10,14 +10,14 @@ from PIL import Image
 
 from bits import checkpoints, equal, tree
 from gcl_core import cli
+from gcl_core.benchmark.plain import plain_accuracy
 from gcl_core.data.sources import DATASETS
 from gcl_core.errors import GCLError
 from gcl_core.methods import declared
-from gcl_core.methods.declared import METHODS
+from gcl_core.methods.registry import METHODS
 from gcl_core.methods.settings import flat_settings
 from gcl_core.results.records import load_records
 from gcl_core.training import two_stages
-from gcl_core.training.plain import plain_accuracy
 from processes import forked, python
 from test_readme import ROOT
 from toys import image_folder

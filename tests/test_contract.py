@@ -10,9 +10,9 @@ from bits import equal
 from gcl_core.data.dataset import load_dataset
 from gcl_core.errors import GCLError
 from gcl_core.files import load_tensors
-from gcl_core.methods.declared import METHODS, resolve
+from gcl_core.methods.registry import METHODS, resolve
 from gcl_core.methods.settings import flat_settings, get_setting
-from gcl_core.networks.models import HEADS
+from gcl_core.networks.models import NETWORKS
 from gcl_core.training.progress import Progress
 from gcl_core.training.two_stages import run
 from toys import toy_dataset
@@ -93,7 +93,7 @@ def test_it_refuses_what_it_cannot_do(method):
     stages = [s for s in (METHODS[method].stage1, METHODS[method].stage2) if s]
     parts = [stage.rebalance for stage in stages if stage.rebalance]
     parts += [s.objective for s in stages if not (s.rebalance and s.rebalance.makes)]
-    for head in HEADS:
+    for head in NETWORKS:
         if head == "cosine" and any(part.scaled_for_logits for part in parts):
             with pytest.raises(GCLError, match="with (bare cosines|head 'cosine')"):
                 settings_of(method, head=head)

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 
 from gcl_core.analysis import embedding
 from gcl_core.errors import GCLError
-from gcl_core.methods.declared import resolve
+from gcl_core.methods.registry import resolve
 from gcl_core.training.two_stages import run
 from toys import seeded, toy_dataset
 

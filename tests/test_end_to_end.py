@@ -2,7 +2,7 @@
 
 import pytest
 
-from gcl_core.methods.declared import resolve
+from gcl_core.methods.registry import resolve
 from gcl_core.training.two_stages import run
 
 SEEDS = (0, 1)

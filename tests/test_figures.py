@@ -9,12 +9,12 @@ import torch
 from PIL import Image
 
 import gcl_core
-from gcl_core.figures import dark
-from gcl_core.figures import study as figures
+from gcl_core.figures import charts as figures
+from gcl_core.figures import dark, saving
 from gcl_core.figures.looks import GROUP_COLOURS, METHOD_LOOKS, SAMPLER_LOOKS, Look, style
 from gcl_core.figures.series import Series, curve, over_seeds
 from gcl_core.figures.tail import count_bars
-from gcl_core.methods.declared import METHODS, resolve
+from gcl_core.methods.registry import METHODS, resolve
 from gcl_core.training.two_stages import run
 from toys import toy_dataset
 
@@ -111,7 +111,7 @@ def test_every_figure_can_be_dark():
 
 def test_a_dark_figure_is_saved_beside_the_light_one(tmp_path):
     figure = every_figure()["sweeps"]
-    figures.save_figure(figure, tmp_path, "both", {}, dark=True)
+    saving.save_figure(figure, tmp_path, "both", {}, dark=True)
     names = {"both.json", "both.png", "both.svg", "both-dark.png", "both-dark.svg"}
     assert {file.name for file in tmp_path.iterdir()} == names
     corner = [
@@ -190,13 +190,13 @@ def every_figure():
 def drawn(tmp_path_factory):
     folder = tmp_path_factory.mktemp("figures")
     for name, figure in every_figure().items():
-        figures.save_figure(figure, folder, name, {"what": name})
+        saving.save_figure(figure, folder, name, {"what": name})
     return folder
 
 
 def test_a_figure_drawn_again_has_the_same_bytes(drawn, tmp_path):
     for name, figure in every_figure().items():
-        figures.save_figure(figure, tmp_path, name, {"what": name})
+        saving.save_figure(figure, tmp_path, name, {"what": name})
         for suffix in ("svg", "png", "json"):
             file = f"{name}.{suffix}"
             assert (tmp_path / file).read_bytes() == (drawn / file).read_bytes(), file
@@ -305,7 +305,7 @@ def test_what_stands_beside_a_figure_names_runs_and_settings_but_no_path(tmp_pat
         "folder:/somewhere", "ce", "smoke", network="digits_cnn", precision="float32"
     )
     finished = run(settings, tmp_path / "runs", dataset=toy_dataset(), progress="none")
-    about = figures.about_runs([finished], [finished])["runs"]
+    about = saving.about_runs([finished], [finished])["runs"]
     assert list(about) == [finished.path.name]
     assert about[finished.path.name]["stage1"]["epochs"] == 3
     assert about[finished.path.name]["dataset"] == "toy"

@@ -15,7 +15,7 @@ from gcl_core import cli
 from gcl_core.errors import GCLError
 from gcl_core.grid.cells import NotebookCell, cells_of, points
 from gcl_core.grid.steps import Rates, State, jobs_of, predicted, state_of, steps_left
-from gcl_core.methods.declared import resolve
+from gcl_core.methods.registry import resolve
 from gcl_core.results.records import changes_of
 from gcl_core.training.two_stages import run
 

@@ -11,7 +11,7 @@ from gcl_core import GCLError
 from gcl_core.course.notebook import watched_epochs
 from gcl_core.data.batches import Streams
 from gcl_core.files import load_tensors
-from gcl_core.methods.declared import resolve
+from gcl_core.methods.registry import resolve
 from gcl_core.networks.models import build_network
 from gcl_core.training import runs, two_stages
 from gcl_core.training.evaluation import accuracies, confusion_matrix, outputs_of

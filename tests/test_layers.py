@@ -9,9 +9,9 @@ import gcl_core
 
 PACKAGE = Path(gcl_core.__file__).parent
 STACK = [
-    *("errors", "files", "checked", "hardware"),
+    *("errors", "files", "config", "hardware"),
     *("losses", "data", "networks", "methods", "training"),
-    *("analysis", "figures", "results", "course", "grid", "study", "cli", "__main__"),
+    *("benchmark", "analysis", "figures", "results", "course", "grid", "study", "cli", "__main__"),
 ]
 
 

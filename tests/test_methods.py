@@ -15,7 +15,6 @@ from gcl_core import (
 )
 from gcl_core.data.settings import DataSettings
 from gcl_core.hardware import best_precision
-from gcl_core.methods.declared import METHODS, PRESETS, resolve
 from gcl_core.methods.objectives import (
     GCL,
     LADE,
@@ -38,6 +37,7 @@ from gcl_core.methods.rebalance import (
     NearestMean,
     PostHoc,
 )
+from gcl_core.methods.registry import METHODS, PRESETS, resolve
 from gcl_core.methods.reweight import PowerWeights
 from gcl_core.methods.sampling import CBEN, ClassBalanced, InstanceBalanced
 from gcl_core.methods.settings import get_setting

@@ -11,7 +11,7 @@ from torch import nn
 
 from gcl_core import CosineClassifier, GCLError, digits_cnn, resnet32
 from gcl_core.networks.backbones import BACKBONES, BasicBlock, CifarResNet, pooled
-from gcl_core.networks.models import HEADS, build_network
+from gcl_core.networks.models import NETWORKS, build_network
 from gcl_core.networks.network import initialise
 from toys import seeded
 
@@ -97,7 +97,7 @@ def test_shortcut_subsamples_and_pads_with_zeros(channels, stride):
 
 
 @pytest.mark.parametrize("name", ["resnet32", "digits_cnn"])
-@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("head", NETWORKS)
 def test_a_generator_decides_every_weight(name, head):
     torch.manual_seed(1)
     first = build_network(name, 5, head, 1, seeded(3)).state_dict()

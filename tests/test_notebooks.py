@@ -13,7 +13,7 @@ import pytest
 import gcl_core
 from gcl_core.course import notebook as tools
 from gcl_core.errors import GCLError
-from gcl_core.methods.declared import resolve
+from gcl_core.methods.registry import resolve
 from gcl_core.training.two_stages import run
 from test_paper import record_of
 

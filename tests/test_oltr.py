@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from gcl_core.methods.rebalance import Material, MetaEmbed
+from gcl_core.methods.rebalance import MetaEmbed, RebalanceInputs
 from gcl_core.networks.backbones import DigitsCNN
 from gcl_core.networks.network import Network
 from gcl_core.networks.oltr import Attraction, MetaEmbedding, ModulatedAttention, OLTRLoss
@@ -151,8 +151,8 @@ def test_stage_2_begins_where_stage_1_ended():
     images = torch.randn(9, 3, 8, 8, generator=seeded(6))
     before = network.eval().features(images)
     weight = network.head.weight.clone()
-    material = Material(torch.bincount(LABELS), before.detach, LABELS, seeded())
-    begun = MetaEmbed(slow_factor=0.2).network(network, material).eval()
+    inputs = RebalanceInputs(torch.bincount(LABELS), before.detach, LABELS, seeded())
+    begun = MetaEmbed(slow_factor=0.2).network(network, inputs).eval()
     torch.testing.assert_close(begun.features(images), before)  # attention adds nothing yet
     assert torch.equal(begun.head.hallucinator.weight, weight)
     for j in range(3):
@@ -166,8 +166,8 @@ def test_stage_2_begins_where_stage_1_ended():
 def test_in_training_it_gives_what_the_loss_takes():
     network = Network(DigitsCNN(3), nn.Linear(64, 3))
     images = torch.randn(9, 3, 8, 8, generator=seeded(6))
-    material = Material(torch.bincount(LABELS), lambda: torch.rand(9, 64), LABELS, seeded())
-    begun = MetaEmbed().network(network, material).train()
+    inputs = RebalanceInputs(torch.bincount(LABELS), lambda: torch.rand(9, 64), LABELS, seeded())
+    begun = MetaEmbed().network(network, inputs).train()
     outputs = begun(images)
     OLTRLoss(0.01)(outputs, LABELS).backward()
     assert all(p.grad is not None for p in begun.parameters())

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from gcl_core.analysis.gaussian import matched_tau
 from gcl_core.data.imbalance import long_tailed_counts
-from gcl_core.methods.declared import METHODS, resolve
+from gcl_core.methods.registry import METHODS, resolve
 from gcl_core.methods.settings import to_dict
 from gcl_core.results.agreement import load_measured
 from gcl_core.results.printed import (

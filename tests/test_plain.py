@@ -3,10 +3,10 @@
 import pytest
 import torch
 
+from gcl_core.benchmark.plain import PlainImages, plain_accuracy, same_accuracy
 from gcl_core.data.dataset import load_dataset
 from gcl_core.data.settings import DataSettings
-from gcl_core.methods.declared import resolve
-from gcl_core.training.plain import PlainImages, plain_accuracy, same_accuracy
+from gcl_core.methods.registry import resolve
 from gcl_core.training.side_by_side import run_many
 
 

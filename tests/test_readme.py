@@ -10,7 +10,7 @@ from torch.utils.data import TensorDataset
 from gcl_core.errors import GCLError
 from gcl_core.grid.cells import cells_of
 from gcl_core.grid.steps import jobs_of
-from gcl_core.methods.declared import METHODS
+from gcl_core.methods.registry import METHODS
 from gcl_core.results.agreement import by_protocol, gaps, load_measured, run_spread
 from gcl_core.results.printed import ABLATION
 from gcl_core.results.records import load_records

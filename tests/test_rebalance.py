@@ -11,10 +11,10 @@ from gcl_core.methods.rebalance import (
     CRT,
     LWS,
     DisAlign,
-    Material,
     MetaEmbed,
     NearestMean,
     PostHoc,
+    RebalanceInputs,
     TauNorm,
 )
 from gcl_core.networks.backbones import DigitsCNN
@@ -28,8 +28,8 @@ LABELS = torch.tensor([0, 0, 0, 0, 0, 1, 1, 1, 2])
 COUNTS = torch.bincount(LABELS)
 
 
-def material(seed=0):
-    return Material(COUNTS, lambda: TRAINING, LABELS, seeded(seed))
+def inputs(seed=0):
+    return RebalanceInputs(COUNTS, lambda: TRAINING, LABELS, seeded(seed))
 
 
 @pytest.fixture(params=["linear", "cosine"])
@@ -55,7 +55,7 @@ def unchanged(head, rebalanced):
 
 
 def test_crt_starts_from_a_copy_of_stage_1(head):
-    copied = CRT().build(head, material())
+    copied = CRT().build(head, inputs())
     assert type(copied) is type(head)
     assert torch.equal(copied(FEATURES), head(FEATURES))
     assert trained(copied) == [name for name, _ in head.named_parameters()]
@@ -64,7 +64,7 @@ def test_crt_starts_from_a_copy_of_stage_1(head):
 
 def test_crt_with_a_fresh_head_starts_anew(head):
     before = head(FEATURES)
-    first, again, other = (CRT(fresh_head=True).build(head, material(s)) for s in (0, 0, 1))
+    first, again, other = (CRT(fresh_head=True).build(head, inputs(s)) for s in (0, 0, 1))
     assert torch.equal(first.weight, again.weight)
     assert not torch.equal(first.weight, other.weight)
     assert not torch.equal(first.weight, head.weight)
@@ -75,7 +75,7 @@ def test_crt_with_a_fresh_head_starts_anew(head):
 
 
 def test_lws_trains_one_scale_for_each_class(head):
-    scaled = LWS().build(head, material())
+    scaled = LWS().build(head, inputs())
     assert torch.equal(scaled(FEATURES), head(FEATURES))  # scales start at one
     assert trained(scaled) == ["scales"]
     with torch.no_grad():
@@ -87,7 +87,7 @@ def test_lws_trains_one_scale_for_each_class(head):
 
 @pytest.mark.parametrize("tau", [0.0, 0.5, 1.0, 2.0])
 def test_tau_normalisation_against_a_loop(head, tau):
-    normalised = TauNorm(tau).build(head, material())
+    normalised = TauNorm(tau).build(head, inputs())
     assert trained(normalised) == []
     for features, outputs in zip(FEATURES, normalised(FEATURES), strict=True):
         if isinstance(head, CosineClassifier):
@@ -101,11 +101,11 @@ def test_tau_one_of_a_cosine_classifier_is_itself():
     head = CosineClassifier(5, 3)
     with torch.no_grad():
         head.weight *= 7
-    torch.testing.assert_close(TauNorm().build(head, material())(FEATURES), head(FEATURES))
+    torch.testing.assert_close(TauNorm().build(head, inputs())(FEATURES), head(FEATURES))
 
 
 def test_tau_normalisation_is_float32_under_autocast(head):
-    normalised = TauNorm(1.0).build(head, material())
+    normalised = TauNorm(1.0).build(head, inputs())
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert torch.equal(normalised(FEATURES), normalised(FEATURES.float()))
         assert normalised(FEATURES).dtype == torch.float32
@@ -113,7 +113,7 @@ def test_tau_normalisation_is_float32_under_autocast(head):
 
 @pytest.mark.parametrize("transform", ["none", "l2n", "cl2n"])
 def test_nearest_class_mean_against_a_loop(head, transform):
-    nearest = NearestMean(transform).build(head, material())
+    nearest = NearestMean(transform).build(head, inputs())
     assert trained(nearest) == []
 
     def placed(features):
@@ -129,17 +129,17 @@ def test_nearest_class_mean_against_a_loop(head, transform):
 
 
 def test_post_hoc_adjustment_against_a_loop(head):
-    adjusted = PostHoc(tau=0.5, scale=3.0).build(head, material())
+    adjusted = PostHoc(tau=0.5, scale=3.0).build(head, inputs())
     assert trained(adjusted) == []
     for outputs, before in zip(adjusted(FEATURES), head(FEATURES), strict=True):
         for output, z, n in zip(outputs, before, COUNTS, strict=True):
             torch.testing.assert_close(output, 3 * z - 0.5 * (n / 9).log())
-    assert torch.equal(PostHoc(tau=0.0).build(head, material())(FEATURES), head(FEATURES))
+    assert torch.equal(PostHoc(tau=0.0).build(head, inputs())(FEATURES), head(FEATURES))
     assert unchanged(head, adjusted)
 
 
 def test_disalign_against_a_loop(head):
-    calibrated = DisAlign().build(head, material())
+    calibrated = DisAlign().build(head, inputs())
     assert trained(calibrated) == ["scale", "offset", "confidence.weight", "confidence.bias"]
     with torch.no_grad():
         calibrated.scale.copy_(torch.tensor([1.0, -2.0, 0.5]))
@@ -157,7 +157,7 @@ def test_disalign_against_a_loop(head):
 @pytest.mark.parametrize("kind", [LWS, DisAlign])
 def test_gcl_trains_what_takes_cosines_beyond_one(kind, objective):
     """On a CPU as on a GPU, where nothing is checked."""
-    head = kind().build(CosineClassifier(5, 3), material())
+    head = kind().build(CosineClassifier(5, 3), inputs())
     with torch.no_grad():
         (head.scales if kind is LWS else head.scale).fill_(2)
         head.head.weight[0] = FEATURES[0]  # a cosine of 1, and an output beyond
@@ -172,7 +172,7 @@ def test_gcl_trains_what_takes_cosines_beyond_one(kind, objective):
 
 def test_gcl_of_scaled_cosines_is_cross_entropy_of_their_multiples():
     """Without a cloud; DisAlign and LWS calibrate the logits s cos theta that way."""
-    head, target = LWS().build(CosineClassifier(5, 3), material()), torch.arange(6) % 3
+    head, target = LWS().build(CosineClassifier(5, 3), inputs()), torch.arange(6) % 3
     with torch.no_grad():
         head.scales.fill_(2)
     criterion = GCL(noise_multiplier=0.0).build(COUNTS, seeded())
@@ -181,7 +181,7 @@ def test_gcl_of_scaled_cosines_is_cross_entropy_of_their_multiples():
 
 
 def test_disalign_without_scale_and_offset_is_the_frozen_classifier(head):
-    calibrated = DisAlign().build(head, material())
+    calibrated = DisAlign().build(head, inputs())
     with torch.no_grad():
         calibrated.scale.zero_()
         calibrated.offset.zero_()
@@ -194,7 +194,7 @@ def test_a_feature_on_a_class_mean_is_of_that_class(head, transform):
     labels = torch.arange(3).repeat_interleave(20)
     places = torch.tensor([[9.0, 0, 0, 0, 1], [0, 9, 0, 0, 1], [0, 0, -9, 0, 1]])
     features = places[labels] + torch.randn(60, 5, generator=seeded(3))
-    given = Material(torch.bincount(labels), lambda: features, labels, seeded())
+    given = RebalanceInputs(torch.bincount(labels), lambda: features, labels, seeded())
     means = torch.stack([features[labels == j].mean(0) for j in range(3)])
     outputs = NearestMean(transform).build(head, given)(means)
     assert outputs.argmax(1).tolist() == [0, 1, 2]
@@ -203,7 +203,7 @@ def test_a_feature_on_a_class_mean_is_of_that_class(head, transform):
 
 
 def test_lws_can_train_the_classifier_at_its_own_rate(head):
-    scaled = LWS(head_lr_factor=0.5).build(head, material())
+    scaled = LWS(head_lr_factor=0.5).build(head, inputs())
     groups = parameter_groups(scaled)
     sizes = {g["lr_factor"]: sum(p.numel() for p in g["params"]) for g in groups}
     assert sizes == {1.0: 3, 0.5: sum(p.numel() for p in head.parameters())}
@@ -215,7 +215,7 @@ def test_lws_can_train_the_classifier_at_its_own_rate(head):
 def test_lws_has_its_rates_in_the_whole_network_too(batch_norm, factor):
     """With shifted statistics it is the network that is trained, not the classifier alone."""
     kind = LWS(factor, batch_norm)
-    network = kind.network(Network(DigitsCNN(3), nn.Linear(64, 3)), material())
+    network = kind.network(Network(DigitsCNN(3), nn.Linear(64, 3)), inputs())
     groups = parameter_groups(network if kind.on_images else network.head)
     sizes = {g["lr_factor"]: sum(p.numel() for p in g["params"]) for g in groups}
     assert sizes == ({1.0: 3, 0.5: 64 * 3 + 3} if factor else {1.0: 3})
@@ -224,7 +224,7 @@ def test_lws_has_its_rates_in_the_whole_network_too(batch_norm, factor):
 def test_oltr_keeps_its_slow_parts():
     network = MetaEmbed(0.1).network(
         Network(DigitsCNN(3), nn.Linear(64, 3)),
-        Material(COUNTS, lambda: torch.randn(9, 64, generator=seeded()), LABELS, seeded()),
+        RebalanceInputs(COUNTS, lambda: torch.randn(9, 64, generator=seeded()), LABELS, seeded()),
     )
     factor = {id(p): g["lr_factor"] for g in parameter_groups(network) for p in g["params"]}
     for name, parameter in network.named_parameters():
@@ -244,7 +244,7 @@ def test_the_outermost_factor_counts():
 @pytest.mark.parametrize("kind", [CRT, LWS])
 def test_shifted_batch_norm_moves_statistics_and_nothing_else(kind):
     network = Network(DigitsCNN(3), nn.Linear(64, 3))
-    shifted = kind(batch_norm="shifted").network(network, material())
+    shifted = kind(batch_norm="shifted").network(network, inputs())
     before = {name: part.clone() for name, part in shifted.backbone.state_dict().items()}
     assert not any(p.requires_grad for p in shifted.backbone.parameters())
     shifted.train()(torch.randn(9, 3, 8, 8, generator=seeded()))

@@ -12,7 +12,7 @@ from gcl_core.grid import parquet as results
 from gcl_core.grid.cells import cells_of
 from gcl_core.grid.parquet import load_results, save_results
 from gcl_core.grid.steps import jobs_of
-from gcl_core.methods.declared import METHODS, resolve
+from gcl_core.methods.registry import METHODS, resolve
 from gcl_core.results.records import load_records, plain_settings, record
 from gcl_core.training.two_stages import run
 

@@ -9,7 +9,7 @@ from torch import nn
 
 from gcl_core.data.batches import Streams
 from gcl_core.errors import GCLError
-from gcl_core.methods.declared import METHODS, resolve
+from gcl_core.methods.registry import METHODS, resolve
 from gcl_core.methods.reweight import (
     EffectiveNumberByImages,
     EffectiveNumberWeights,

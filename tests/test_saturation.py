@@ -15,7 +15,7 @@ from gcl_core.analysis.saturation import (
     softmax_gradient,
 )
 from gcl_core.errors import GCLError
-from gcl_core.methods.declared import resolve
+from gcl_core.methods.registry import resolve
 from gcl_core.training.two_stages import run
 from toys import seeded, toy_dataset
 

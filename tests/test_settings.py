@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gcl_core import GCLError
-from gcl_core.checked import coerce
-from gcl_core.methods.declared import METHODS, PRESETS, resolve
+from gcl_core.config import coerce
 from gcl_core.methods.objectives import GCL, CrossEntropy
 from gcl_core.methods.rebalance import CRT, LWS, TauNorm
+from gcl_core.methods.registry import METHODS, PRESETS, resolve
 from gcl_core.methods.sampling import CBEN, ClassBalanced, EffectiveNumber, InstanceBalanced
 from gcl_core.methods.settings import (
     KINDS,

@@ -8,7 +8,7 @@ import torch
 
 from gcl_core import study
 from gcl_core.errors import GCLError
-from gcl_core.methods.declared import resolve
+from gcl_core.methods.registry import resolve
 from gcl_core.results.records import add_records, load_records, record, save_records
 from gcl_core.results.tables import comparison
 from gcl_core.training.side_by_side import run_many

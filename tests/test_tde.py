@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from gcl_core.methods.rebalance import TDE, Material
+from gcl_core.methods.rebalance import TDE, RebalanceInputs
 from gcl_core.networks.tde import CounterfactualHead, MultiHeadClassifier
 from toys import seeded
 
@@ -75,7 +75,9 @@ def test_the_mean_moves_in_training_only():
 def test_the_rebalancing_is_untrained_and_leaves_the_classifier():
     head = classifier().train()
     labels = torch.tensor([0, 1, 2, 3])
-    rebalanced = TDE(alpha=2.0).build(head, Material(labels, lambda: FEATURES, labels, seeded()))
+    rebalanced = TDE(alpha=2.0).build(
+        head, RebalanceInputs(labels, lambda: FEATURES, labels, seeded())
+    )
     assert not any(p.requires_grad for p in rebalanced.parameters())
     assert all(p.requires_grad for p in head.parameters())
     before = head.mean.clone()

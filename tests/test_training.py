@@ -14,8 +14,8 @@ from gcl_core import GCLError, GCLLoss
 from gcl_core.data.batches import Streams, TrainingImages, clean_batches
 from gcl_core.data.dataset import load_dataset
 from gcl_core.data.settings import DataSettings
-from gcl_core.methods.declared import METHODS, resolve
 from gcl_core.methods.rebalance import CRT
+from gcl_core.methods.registry import METHODS, resolve
 from gcl_core.methods.settings import learning_rate
 from gcl_core.networks.models import build_network
 from gcl_core.networks.network import initialise

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from gcl_core.data.batches import clean_batches
 from gcl_core.errors import GCLError
-from gcl_core.methods.rebalance import ScaledHead
+from gcl_core.networks.heads import ScaledHead
 from gcl_core.training.two_stages import Run
 
 SPLITS = ("train", "test")

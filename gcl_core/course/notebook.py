@@ -11,12 +11,12 @@ import PIL.Image
 from IPython.display import Image, Markdown, display
 from matplotlib.figure import Figure
 
-from gcl_core.checked import coerce
+from gcl_core.config import coerce
 from gcl_core.errors import GCLError
 from gcl_core.figures.looks import style
-from gcl_core.figures.study import save_figure
+from gcl_core.figures.saving import save_figure
 from gcl_core.files import project_root
-from gcl_core.methods.declared import resolve
+from gcl_core.methods.registry import resolve
 from gcl_core.methods.settings import Settings
 from gcl_core.results.agreement import (
     NOTHING,
@@ -106,7 +106,7 @@ def seeded_settings(
     a few images in it; on all other data the subset stays that of seed 0, as in the field.
 
     Raises:
-        GCLError: as `gcl_core.methods.declared.resolve`.
+        GCLError: as `gcl_core.methods.registry.resolve`.
     """
     given: dict[str, Any] = {
         "imbalance_ratio": parameters.imbalance_ratio or None,
@@ -325,8 +325,8 @@ def show(
         figure: what to show.
         name: its file name without suffix.
         alt: what a reader who does not see it should know.
-        folder: see `gcl_core.figures.study.save_figure`; None saves nothing.
-        about, dark: see `gcl_core.figures.study.save_figure`.
+        folder: see `gcl_core.figures.saving.save_figure`; None saves nothing.
+        about, dark: see `gcl_core.figures.saving.save_figure`.
     """
     display(Image(data=png_of(figure), format="png", alt=alt))
     if folder is not None:

@@ -8,7 +8,7 @@ from PIL import Image
 from torch import Tensor
 
 from gcl_core.data.dataset import LongTailedDataset
-from gcl_core.data.sources import list_images
+from gcl_core.data.image_files import list_images
 from gcl_core.errors import GCLError
 
 

@@ -2,13 +2,13 @@
 
 from dataclasses import dataclass
 
-from gcl_core.checked import Checked, value
+from gcl_core.config import Config, value
 from gcl_core.data.imbalance import PROFILES
 from gcl_core.errors import GCLError
 
 
 @dataclass(frozen=True)
-class DataSettings(Checked):
+class DataSettings(Config):
     """Which images, and how many of each class."""
 
     dataset: str = value("digits", "digits, cifar10, cifar100 (or cifar10:PATH), or folder:PATH")

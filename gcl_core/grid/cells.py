@@ -26,7 +26,7 @@ import yaml
 
 from gcl_core.errors import GCLError
 from gcl_core.files import project_root
-from gcl_core.methods.declared import default_preset, resolve
+from gcl_core.methods.registry import default_preset, resolve
 from gcl_core.methods.settings import Settings
 
 KEYS = ("dataset", "preset", "settings", "cells")
@@ -63,7 +63,7 @@ def cells_of(
 
     Args:
         dataset: instead of the file's own.
-        accelerator: see `gcl_core.methods.declared.resolve`.
+        accelerator: see `gcl_core.methods.registry.resolve`.
 
     Raises:
         GCLError: the file cannot be read, has an unknown key, a value that is refused, or two cells

@@ -50,7 +50,7 @@ class Criterion(nn.Module):
             expected = f"(N, {self.classes})" if self.classes else "(N, C) with C >= 2"
             raise GCLError(f"outputs must be {expected}, got {tuple(outputs.shape)}")
         check_target(target, outputs)
-        logits = self.scale * precise(outputs)
+        logits = self.scale * to_float32(outputs)
         if self.training:
             losses = self.losses(logits, target, *given)
         else:
@@ -58,7 +58,7 @@ class Criterion(nn.Module):
         return reduced(losses + nothing_or_nan(logits), self.reduction)
 
 
-def precise(outputs: Tensor) -> Tensor:
+def to_float32(outputs: Tensor) -> Tensor:
     """float32, or float64 if they are, whatever the network computed in."""
     return outputs if outputs.dtype == torch.float64 else outputs.float()
 

@@ -19,8 +19,8 @@ from gcl_core.losses.criterion import (
     check_scale,
     check_target,
     nothing_or_nan,
-    precise,
     reduced,
+    to_float32,
 )
 
 ROUNDING = 0.01  # a cosine may be this much above 1; bfloat16 rounds to 1 / 256
@@ -151,7 +151,7 @@ class GCLLoss(nn.Module):
                     f"cosine must be in [-1, 1], got {largest:.4g}: give the output of a "
                     "CosineClassifier, not logits; the scale is in the loss"
                 )
-        return precise(cosine)
+        return to_float32(cosine)
 
     def _reach(self, cosine: Tensor) -> Tensor:
         """-s k delta_j: what a full cloud adds to the logit of class j, (C,)."""

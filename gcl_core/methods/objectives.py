@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from gcl_core.checked import Checked, value
+from gcl_core.config import Config, value
 from gcl_core.data.batch import Batches, Paired
 from gcl_core.data.batches import TrainingImages
 from gcl_core.data.samplers import ClassBalancedSampler, ReversedSampler
@@ -35,7 +35,7 @@ from gcl_core.networks.oltr import OLTRLoss
 _VETTED = {"check_range": False}
 
 
-class _Objective(Checked):
+class _Objective(Config):
     """One whose fields are keywords of its criterion."""
 
     heads: ClassVar[tuple[str, ...]] = ("linear", "cosine")

@@ -16,16 +16,23 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gcl_core.checked import Checked, value
+from gcl_core.config import Config, value
 from gcl_core.losses.priors import logit_adjustment
 from gcl_core.networks.backbones import Backbone
-from gcl_core.networks.network import CosineClassifier, Network, initialise
+from gcl_core.networks.heads import (
+    CalibratedHead,
+    NearestMeanHead,
+    NormalisedHead,
+    ScaledHead,
+    ShiftedHead,
+)
+from gcl_core.networks.network import Network, initialise
 from gcl_core.networks.oltr import MetaEmbedding, ModulatedBackbone, OLTRNetwork
 from gcl_core.networks.tde import CounterfactualHead, MultiHeadClassifier
 
 
 @dataclass(frozen=True)
-class Material:
+class RebalanceInputs:
     """What a re-balancing may use besides the classifier.
 
     Attributes:
@@ -59,7 +66,7 @@ def _batch_norm() -> str:
     )
 
 
-class _Rebalancing(Checked):
+class _Rebalancing(Config):
     """One that makes a new classifier, and leaves the backbone's weights alone."""
 
     heads: ClassVar[tuple[str, ...]] = ("linear", "cosine")  # of stage 1
@@ -72,14 +79,14 @@ class _Rebalancing(Checked):
         """Whether features change in stage 2, so that it has to see images."""
         return getattr(self, "batch_norm", "frozen") == "shifted"
 
-    def build(self, head: nn.Module, material: Material) -> nn.Module:
+    def build(self, head: nn.Module, inputs: RebalanceInputs) -> nn.Module:
         """The classifier to train, or to use, made from that of stage 1."""
         raise NotImplementedError
 
-    def network(self, network: Network, material: Material) -> Network:
+    def network(self, network: Network, inputs: RebalanceInputs) -> Network:
         """The network of stage 2."""
         backbone = network.backbone.requires_grad_(False)
-        return Network(backbone, self.build(network.head, material))
+        return Network(backbone, self.build(network.head, inputs))
 
 
 @dataclass(frozen=True)
@@ -92,11 +99,11 @@ class CRT(_Rebalancing):
     )
     batch_norm: str = _batch_norm()
 
-    def build(self, head: nn.Module, material: Material) -> nn.Module:
+    def build(self, head: nn.Module, inputs: RebalanceInputs) -> nn.Module:
         """The classifier to train: a copy of stage 1's, or new weights of the same shape."""
         head = copy.deepcopy(head)
         if self.fresh_head:
-            initialise(head, material.generator)
+            initialise(head, inputs.generator)
         return head
 
 
@@ -110,7 +117,7 @@ class LWS(_Rebalancing):
     )
     batch_norm: str = _batch_norm()
 
-    def build(self, head: nn.Module, material: Material) -> nn.Module:
+    def build(self, head: nn.Module, inputs: RebalanceInputs) -> nn.Module:
         """The classifier of stage 1 with a trainable scale, initially 1, on each output."""
         return ScaledHead(copy.deepcopy(head), self.head_lr_factor)
 
@@ -127,7 +134,7 @@ class TauNorm(_Rebalancing):
     trains = False
     tau: float = value(1.0, "exponent of the norm; 1: BagofTricks-LT for CIFAR, not tuned", low=0)
 
-    def build(self, head: nn.Module, material: Material) -> nn.Module:
+    def build(self, head: nn.Module, inputs: RebalanceInputs) -> nn.Module:
         """The re-normalised classifier; it has no trainable weight."""
         return NormalisedHead(head, self.tau)
 
@@ -144,13 +151,13 @@ class NearestMean(_Rebalancing):
         allowed=("none", "l2n", "cl2n"),
     )
 
-    def build(self, head: nn.Module, material: Material) -> nn.Module:
+    def build(self, head: nn.Module, inputs: RebalanceInputs) -> nn.Module:
         """Minus the squared distance to the mean training feature of each class."""
-        features = material.features().double()
+        features = inputs.features().double()
         centre = features.mean(0) if self.transform == "cl2n" else torch.zeros(features.shape[1])
         unit = self.transform != "none"
         placed = F.normalize(features - centre) if unit else features
-        return NearestMeanHead(material.class_means(placed), centre.float(), unit)
+        return NearestMeanHead(inputs.class_means(placed), centre.float(), unit)
 
 
 @dataclass(frozen=True)
@@ -163,9 +170,9 @@ class PostHoc(_Rebalancing):
     tau: float = value(1.0, "factor of log pi; 1: Menon et al. 2021, their code", low=0)
     scale: float = value(1.0, "of the outputs before; 1 for logits, s for cosines", above=0)
 
-    def build(self, head: nn.Module, material: Material) -> nn.Module:
+    def build(self, head: nn.Module, inputs: RebalanceInputs) -> nn.Module:
         """The classifier of stage 1 with tau log pi taken from its (scaled) outputs."""
-        shift = logit_adjustment(material.class_counts, self.tau)
+        shift = logit_adjustment(inputs.class_counts, self.tau)
         return ShiftedHead(copy.deepcopy(head), shift.float(), self.scale)
 
 
@@ -175,7 +182,7 @@ class DisAlign(_Rebalancing):
 
     name: ClassVar[str] = "disalign"
 
-    def build(self, head: nn.Module, material: Material) -> nn.Module:
+    def build(self, head: nn.Module, inputs: RebalanceInputs) -> nn.Module:
         """The classifier of stage 1, calibrated by a confidence that is learned."""
         return CalibratedHead(copy.deepcopy(head))
 
@@ -191,7 +198,7 @@ class TDE(_Rebalancing):
         1.0, "how much is taken away; 1: TDE's code for CIFAR-10, 1.5: for CIFAR-100", low=0
     )
 
-    def build(self, head: nn.Module, material: Material) -> nn.Module:
+    def build(self, head: nn.Module, inputs: RebalanceInputs) -> nn.Module:
         """The classifier of stage 1 with counterfactual inference, without training."""
         assert isinstance(head, MultiHeadClassifier)
         return CounterfactualHead(copy.deepcopy(head), self.alpha)
@@ -220,124 +227,17 @@ class MetaEmbed(_Rebalancing):
     def on_images(self) -> bool:
         return True
 
-    def network(self, network: Network, material: Material) -> Network:
+    def network(self, network: Network, inputs: RebalanceInputs) -> Network:
         """The backbone with attention, and a meta-embedding from mean features and classifier."""
         head, backbone = copy.deepcopy(network.head), network.backbone
         assert isinstance(head, nn.Linear) and isinstance(backbone, Backbone)
-        embedding = MetaEmbedding(head, material.class_means(material.features()), self.reach)
+        embedding = MetaEmbedding(head, inputs.class_means(inputs.features()), self.reach)
         modulated = ModulatedBackbone(backbone)
         for new in (modulated.attention, embedding.selector, embedding.classifier):
-            initialise(new, material.generator)
+            initialise(new, inputs.generator)
         nn.init.zeros_(modulated.attention.out.weight)
         factors = {"backbone.": self.slow_factor, "head.centroids": self.slow_factor}
         return OLTRNetwork(modulated, embedding, factors)
-
-
-class ScaledHead(nn.Module):
-    """Outputs of a classifier times one learnable scale for each class.
-
-    Args:
-        head: the classifier.
-        lr_factor: factor of its learning rate; 0 freezes it.
-
-    Shape:
-        features: (N, D); returns (N, C).
-    """
-
-    def __init__(self, head: nn.Module, lr_factor: float = 0.0) -> None:
-        super().__init__()
-        self.head = head.requires_grad_(lr_factor > 0)
-        self.lr_factors = {"head.": lr_factor}
-        self.scales = nn.Parameter(torch.ones(len(head.weight)))  # type: ignore[arg-type]
-
-    def forward(self, features: Tensor) -> Tensor:
-        return self.scales * self.head(features)
-
-
-class NormalisedHead(nn.Module):
-    """A linear map by w_j / |w_j|^tau; for a cosine classifier, divided by |f| as well.
-
-    Shape:
-        features: (N, D); returns (N, C).
-    """
-
-    def __init__(self, head: nn.Module, tau: float) -> None:
-        super().__init__()
-        weight: Tensor = head.weight.detach().clone()  # type: ignore[operator]
-        self.weight = nn.Parameter(weight / weight.norm(dim=1, keepdim=True) ** tau, False)
-        self.unit_features = isinstance(head, CosineClassifier)
-
-    def forward(self, features: Tensor) -> Tensor:
-        with torch.autocast(features.device.type, enabled=False):
-            features = features.float()
-            if self.unit_features:
-                features = F.normalize(features)
-            return F.linear(features, self.weight)
-
-
-class NearestMeanHead(nn.Module):
-    """-|g(f) - m_j|^2 with g(f) = f, f / |f| or (f - centre) / |f - centre|.
-
-    Shape:
-        features: (N, D); returns (N, C).
-    """
-
-    def __init__(self, means: Tensor, centre: Tensor, unit: bool) -> None:
-        super().__init__()
-        self.means, self.centre = nn.Parameter(means, False), nn.Parameter(centre, False)
-        self.unit = unit
-
-    def forward(self, features: Tensor) -> Tensor:
-        with torch.autocast(features.device.type, enabled=False):
-            placed = features.float() - self.centre
-            if self.unit:
-                placed = F.normalize(placed)
-            return -(torch.cdist(placed, self.means) ** 2)
-
-
-class ShiftedHead(nn.Module):
-    """scale * outputs - shift of a frozen classifier.
-
-    Shape:
-        features: (N, D); shift: (C,); returns (N, C).
-    """
-
-    def __init__(self, head: nn.Module, shift: Tensor, scale: float) -> None:
-        super().__init__()
-        self.head, self.scale = head.requires_grad_(False), scale
-        self.shift = nn.Parameter(shift, False)
-
-    def forward(self, features: Tensor) -> Tensor:
-        return self.scale * self.head(features) - self.shift
-
-
-class CalibratedHead(nn.Module):
-    """z'_j = (1 + sigma(f) a_j) z_j + sigma(f) b_j, sigma(f) = sigmoid(v . f + c); z is frozen.
-
-    a starts at 1, b at 0, v at 0.1: a third-party copy of DisAlign's published layer; c at 0.
-
-    Shape:
-        features: (N, D); returns (N, C).
-    """
-
-    def __init__(self, head: nn.Module) -> None:
-        super().__init__()
-        self.head = head.requires_grad_(False)
-        classes, features = head.weight.shape  # type: ignore[misc]
-        self.scale, self.offset = (
-            nn.Parameter(torch.ones(classes)),
-            nn.Parameter(torch.zeros(classes)),
-        )
-        self.confidence = nn.Linear(features, 1)
-        nn.init.constant_(self.confidence.weight, 0.1)
-        nn.init.zeros_(self.confidence.bias)
-
-    def forward(self, features: Tensor) -> Tensor:
-        with torch.autocast(features.device.type, enabled=False):
-            features = features.float()
-            confidence = self.confidence(features).sigmoid()
-            outputs = self.head(features)
-            return (1 + confidence * self.scale) * outputs + confidence * self.offset
 
 
 Rebalancing = CRT | LWS | TauNorm | NearestMean | PostHoc | DisAlign | TDE | MetaEmbed

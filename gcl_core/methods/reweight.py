@@ -11,13 +11,13 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from gcl_core.checked import Checked, value
+from gcl_core.config import Config, value
 from gcl_core.data.samplers import effective_weights
 from gcl_core.losses.clouds import checked_counts
 
 
 @dataclass(frozen=True)
-class EffectiveNumberWeights(Checked):
+class EffectiveNumberWeights(Config):
     """w_j = (1 - beta) / (1 - beta^n_j) (Cui et al. 2019), in the weighted mean of LDAM-DRW."""
 
     name: ClassVar[str] = "effective"
@@ -43,7 +43,7 @@ class EffectiveNumberByImages(EffectiveNumberWeights):
 
 
 @dataclass(frozen=True)
-class PowerWeights(Checked):
+class PowerWeights(Config):
     """w_j = n_j^(-rho): rho = 1 is inverse frequency, rho = 0 no weights."""
 
     name: ClassVar[str] = "power"

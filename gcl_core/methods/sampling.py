@@ -7,11 +7,11 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from gcl_core.checked import Checked, value
+from gcl_core.config import Config, value
 from gcl_core.data import samplers
 
 
-class _Sampling(Checked):
+class _Sampling(Config):
     """One whose fields are keywords of its sampler."""
 
     sampler: ClassVar[Any]

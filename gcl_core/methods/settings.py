@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from gcl_core.checked import Checked, value
+from gcl_core.config import Config, value
 from gcl_core.data.settings import DataSettings
 from gcl_core.errors import GCLError
 from gcl_core.hardware import PRECISIONS
@@ -22,7 +22,7 @@ from gcl_core.methods.rebalance import REBALANCERS, Rebalancing
 from gcl_core.methods.reweight import CLASS_WEIGHTS, ClassWeights
 from gcl_core.methods.sampling import SAMPLINGS, InstanceBalanced, Sampling
 from gcl_core.networks.backbones import BACKBONES
-from gcl_core.networks.models import HEADS
+from gcl_core.networks.models import NETWORKS
 
 KINDS: dict[str, Mapping[str, type]] = {
     "objective": OBJECTIVES,
@@ -34,7 +34,7 @@ OPTIONAL = ("class_weights",)  # kinds that any stage can be given, or relieved 
 
 
 @dataclass(frozen=True)
-class Stage(Checked):
+class Stage(Config):
     """One stage of training: its objective, sampler and optimiser.
 
     Defaults are stage 1 of the published code for CIFAR. SGD without Nesterov momentum; weight
@@ -115,7 +115,7 @@ def learning_rate(stage: Stage, epoch: int) -> float:
 
 
 @dataclass(frozen=True)
-class Settings(Checked):
+class Settings(Config):
     """Everything that decides the result of a run, and nothing else."""
 
     data: DataSettings
@@ -125,7 +125,7 @@ class Settings(Checked):
     head: str = value(
         "cosine",
         "classifier, and what belongs to it; cosine for gcl, linear for ce: both codes",
-        allowed=HEADS,
+        allowed=NETWORKS,
     )
     seed: int = value(
         0, "seed of weights, order, augmentation, mixup and noise", low=0, high=2**32 - 1
@@ -271,5 +271,5 @@ def _rebuilt(part: Any, path: tuple[str, ...], values: Mapping[tuple[str, ...], 
     for field in dataclasses.fields(part):
         here = (*path, field.name)
         inner = values.get(here, getattr(part, field.name))
-        new[field.name] = _rebuilt(inner, here, values) if isinstance(inner, Checked) else inner
+        new[field.name] = _rebuilt(inner, here, values) if isinstance(inner, Config) else inner
     return dataclasses.replace(part, **new)

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gcl_core.losses.criterion import precise
+from gcl_core.losses.criterion import to_float32
 from gcl_core.networks.backbones import Backbone, pooled
 from gcl_core.networks.network import Network
 
@@ -75,6 +75,6 @@ class BilateralLoss(nn.Module):
     """
 
     def forward(self, outputs: tuple[Tensor, Tensor], target: Tensor) -> Tensor:
-        logits, share = precise(outputs[0]), outputs[1]
+        logits, share = to_float32(outputs[0]), outputs[1]
         first, second = (F.cross_entropy(logits, labels) for labels in target.unbind(1))
         return share * first + (1 - share) * second

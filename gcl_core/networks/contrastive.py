@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gcl_core.losses.criterion import lead, precise
+from gcl_core.losses.criterion import lead, to_float32
 from gcl_core.networks.backbones import Backbone
 from gcl_core.networks.network import CosineClassifier, Network
 
@@ -65,7 +65,7 @@ def supervised_contrastive(projected: Tensor, labels: Tensor, temperature: float
     Shape:
         projected: (M, d), brought to unit length u; labels: (M,); returns ().
     """
-    unit = F.normalize(precise(projected))
+    unit = F.normalize(to_float32(projected))
     itself = torch.eye(len(unit), dtype=torch.bool, device=unit.device)
     similarity = (unit @ unit.T / temperature).masked_fill(itself, -torch.inf)
     positive = (labels[:, None] == labels) & ~itself
@@ -79,7 +79,7 @@ def prototypical_contrastive(cosine: Tensor, labels: Tensor, temperature: float)
     Shape:
         cosine: (M, C) of projections and prototypes; labels: (M,); returns ().
     """
-    return lead(precise(cosine) / temperature, labels).mean()
+    return lead(to_float32(cosine) / temperature, labels).mean()
 
 
 class HybridSCLoss(nn.Module):
@@ -105,7 +105,7 @@ class HybridSCLoss(nn.Module):
         first, logits, share = outputs
         labels = target[:, 0].repeat(len(first) // len(target))
         contrast = self.contrast(first, labels)
-        return share * contrast + (1 - share) * F.cross_entropy(precise(logits), target[:, 1])
+        return share * contrast + (1 - share) * F.cross_entropy(to_float32(logits), target[:, 1])
 
 
 class HybridPSCLoss(HybridSCLoss):

@@ -17,7 +17,7 @@ def _with(head: Callable[[int, int], nn.Module]) -> Callable[[Backbone, int], Ne
     return lambda backbone, classes: Network(backbone, head(backbone.out_features, classes))
 
 
-HEADS: dict[str, Callable[[Backbone, int], Network]] = {
+NETWORKS: dict[str, Callable[[Backbone, int], Network]] = {
     "cosine": _with(CosineClassifier),
     "linear": _with(nn.Linear),
     "multi_head": _with(MultiHeadClassifier),
@@ -39,10 +39,10 @@ def build_network(
     Raises:
         GCLError: an unknown name or head.
     """
-    for what, given, known in (("network", name, BACKBONES), ("head", head, HEADS)):
+    for what, given, known in (("network", name, BACKBONES), ("head", head, NETWORKS)):
         if given not in known:
             raise GCLError(f"{what} {given!r} is unknown; allowed: {', '.join(known)}")
-    network = HEADS[head](BACKBONES[name](in_channels=in_channels), num_classes)
+    network = NETWORKS[head](BACKBONES[name](in_channels=in_channels), num_classes)
     initialise(network, generator)
     return network
 

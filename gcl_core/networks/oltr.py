@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gcl_core.losses.criterion import precise
+from gcl_core.losses.criterion import to_float32
 from gcl_core.networks.backbones import Backbone, pooled
 from gcl_core.networks.network import Classifier, Network
 
@@ -196,7 +196,7 @@ class OLTRLoss(nn.Module):
         self.weight = weight
 
     def forward(self, outputs: tuple[Tensor, Tensor, Tensor], target: Tensor) -> Tensor:
-        logits, features, centroids = (precise(part) for part in outputs)
+        logits, features, centroids = (to_float32(part) for part in outputs)
         attract = Attraction.apply(features, centroids, target)
         others = _distances(features, centroids).square().scatter(1, target[:, None], 0)
         repel = (self.margin - others.mean()).clamp(min=0)

@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean, stdev
 
+from gcl_core.figures.charts import PaperDot, paper_dots
 from gcl_core.figures.looks import METHOD_LOOKS
-from gcl_core.figures.study import PaperDot, paper_dots, save_figure
+from gcl_core.figures.saving import save_figure
 from gcl_core.results.agreement import (
     NOTHING,
     REFERENCES,

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gcl_core.data.imbalance import long_tailed_counts
-from gcl_core.methods.declared import METHODS, resolve
+from gcl_core.methods.registry import METHODS, resolve
 
 Column = tuple[str, float | None]
 """Data set as the paper calls it, and imbalance ratio; None where the data are as they are."""

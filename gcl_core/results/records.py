@@ -8,7 +8,7 @@ import filelock
 
 from gcl_core.errors import GCLError
 from gcl_core.files import atomic_json, load_json
-from gcl_core.methods.declared import resolve
+from gcl_core.methods.registry import resolve
 from gcl_core.methods.settings import Settings, flat_settings, get_setting
 from gcl_core.training.runs import RunFolder
 from gcl_core.training.two_stages import Run

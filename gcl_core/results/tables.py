@@ -6,12 +6,13 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
+from gcl_core.benchmark.speed import bench_table
 from gcl_core.errors import GCLError
-from gcl_core.figures.study import record_curves, save_figure
+from gcl_core.figures.charts import record_curves
+from gcl_core.figures.saving import save_figure
 from gcl_core.files import atomic_write, load_json
-from gcl_core.methods.declared import METHODS
+from gcl_core.methods.registry import METHODS
 from gcl_core.results.records import ACCURACIES, epochs_text, load_records
-from gcl_core.training.bench import bench_table
 
 CURVES = ("ce", "ce_mixup_crt", "gcl_crt")  # a few methods, so that none hides another
 # Imbalance ratio and precision of CIFAR-10's tables in the README, and their presets.

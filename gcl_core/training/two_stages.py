@@ -20,7 +20,7 @@ from gcl_core.data.batches import FrozenFeatures, Streams, TrainingImages
 from gcl_core.data.dataset import LongTailedDataset, load_dataset
 from gcl_core.errors import GCLError
 from gcl_core.hardware import channels_last, keep_freed_memory
-from gcl_core.methods.rebalance import Material
+from gcl_core.methods.rebalance import RebalanceInputs
 from gcl_core.methods.reweight import ClassWeights, Reweighted
 from gcl_core.methods.sampling import InstanceBalanced
 from gcl_core.methods.settings import Settings, Stage, to_dict
@@ -223,13 +223,13 @@ def _stage2(
     assert stage is not None and stage.rebalance is not None
     streams = Streams.seeded(settings.seed, 2, fabric.global_rank, fabric.device)
     backbone = frozen(network.backbone, fabric)
-    material = Material(
+    inputs = RebalanceInputs(
         torch.tensor(dataset.class_counts),
         lambda: outputs_of(backbone, dataset.train_images, dataset, fabric.device).cpu(),
         dataset.train_labels,
         streams.weights,
     )
-    network = channels_last(stage.rebalance.network(network.cpu(), material).to(fabric.device))
+    network = channels_last(stage.rebalance.network(network.cpu(), inputs).to(fabric.device))
     on_images = stage.rebalance.on_images
 
     @functools.cache

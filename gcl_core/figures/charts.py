@@ -1,14 +1,12 @@
-"""The figures of the study: functions from data to a matplotlib Figure, in one visual language.
+"""The charts of the study: functions from data to a matplotlib Figure, in one visual language.
 
 Labels on the lines instead of legends, the same axes where things are compared; `looks` has the
 colours, `drawing` the pieces. No pyplot state is used.
 """
 
-import io
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
@@ -18,9 +16,7 @@ import seaborn as sns
 from matplotlib.figure import Figure
 from torch import Tensor
 
-import gcl_core
 from gcl_core.data.dataset import LongTailedDataset
-from gcl_core.figures.dark import in_dark
 from gcl_core.figures.drawing import (
     by_class,
     class_axis,
@@ -34,8 +30,6 @@ from gcl_core.figures.drawing import (
 )
 from gcl_core.figures.looks import METHOD_LOOKS, style
 from gcl_core.figures.series import Series, number, over_seeds
-from gcl_core.files import atomic_json, atomic_write
-from gcl_core.training.two_stages import Run
 
 
 def record_curves(records: Sequence[Mapping[str, Any]]) -> Figure:
@@ -403,41 +397,3 @@ def headline(
             axes.set_title(title)
         group_key(figure, dataset)
         return figure
-
-
-def save_figure(
-    figure: Figure, folder: Path, name: str, about: Mapping[str, Any], *, dark: bool = False
-) -> None:
-    """Write `name.svg`, `name.png` (150 dpi) and `name.json`, each whole or not at all.
-
-    The same figure gives the same bytes: no date, and identifiers in the SVG from a fixed salt.
-
-    Args:
-        figure: made by a function of `gcl_core.figures`.
-        folder: is made if it is not there.
-        name: file name without suffix.
-        about: what the figure shows, as plain values; the version of gcl_core is added.
-        dark: also write `name-dark.svg` and `name-dark.png`, for dark pages; the figure stays dark.
-
-    Raises:
-        OSError: the folder cannot be written.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    for page in ("", "-dark") if dark else ("",):
-        with style():
-            if page:
-                in_dark(figure)
-            for suffix, metadata in (("svg", {"Date": None}), ("png", {"Software": None})):
-                data = io.BytesIO()
-                figure.savefig(data, format=suffix, dpi=150, metadata=metadata)
-                atomic_write(folder / f"{name}{page}.{suffix}", data.getvalue())
-    atomic_json(folder / f"{name}.json", {"gcl_core": gcl_core.__version__, **about})
-
-
-def about_runs(*groups: Sequence[Run]) -> dict[str, Any]:
-    """What the JSON beside a figure says of the runs in it: their folders' names and settings.
-
-    Data are named by their name and fingerprint; no path of this machine is in it.
-    """
-    last = {run.path.name: run.folders[-1] for runs in groups for run in runs}
-    return {"runs": {name: {**folder.about, **folder.identity} for name, folder in last.items()}}

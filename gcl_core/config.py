@@ -25,7 +25,7 @@ def value(
     return dataclasses.field(default=default, metadata={"text": text, **limits})
 
 
-class Checked:
+class Config:
     """Base of the settings: fields are checked when made, and listed in the class docstring."""
 
     def __init_subclass__(cls) -> None:

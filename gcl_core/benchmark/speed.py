@@ -20,6 +20,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from gcl_core.benchmark.plain import plain_epoch, plain_loader
 from gcl_core.data.batches import FrozenFeatures, Streams, TrainingImages
 from gcl_core.data.dataset import LongTailedDataset
 from gcl_core.data.imbalance import long_tailed_counts
@@ -30,7 +31,6 @@ from gcl_core.losses.gcl import GCLLoss
 from gcl_core.networks.models import resnet32
 from gcl_core.networks.network import CosineClassifier, Network
 from gcl_core.training.evaluation import frozen
-from gcl_core.training.plain import plain_epoch, plain_loader
 from gcl_core.training.progress import Progress
 from gcl_core.training.runs import versions
 from gcl_core.training.stage import train_epoch

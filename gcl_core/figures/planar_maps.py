@@ -11,7 +11,13 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Wedge
 from torch import Tensor
 
-from gcl_core.analysis.planar import FewDigits, Plane, boundaries, class_accuracies, directions
+from gcl_core.analysis.planar_network import (
+    FewDigits,
+    Plane,
+    boundaries,
+    class_accuracies,
+    directions,
+)
 from gcl_core.data.imbalance import class_groups
 from gcl_core.figures.looks import GROUP_COLOURS, style
 
