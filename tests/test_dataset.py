@@ -7,8 +7,7 @@ import pytest
 import torch
 
 from gcl_core import GCLError, long_tailed_counts
-from gcl_core.data.dataset import load_dataset
-from gcl_core.data.settings import DataSettings
+from gcl_core.data.load import DataSettings, load_dataset
 from gcl_core.data.sources import load_source
 from toys import image_folder
 
@@ -17,15 +16,19 @@ def load(**settings):
     return load_dataset(DataSettings(**settings))
 
 
+def pairs(dataset):
+    return zip(dataset.train.images.pixels, dataset.train.labels.tolist(), strict=True)
+
+
 def images_of(dataset):
-    return {image.numpy().tobytes() for image in dataset.train_images}
+    return {image.numpy().tobytes() for image in dataset.train.images.pixels}
 
 
 def test_digits_are_long_tailed_and_the_test_set_is_not():
     dataset = load(imbalance_ratio=50)
     assert list(dataset.class_counts) == long_tailed_counts(124, 10, 50)
-    assert torch.bincount(dataset.train_labels).tolist() == list(dataset.class_counts)
-    assert torch.bincount(dataset.test_labels).tolist() == [50] * 10
+    assert torch.bincount(dataset.train.labels).tolist() == list(dataset.class_counts)
+    assert torch.bincount(dataset.test.labels).tolist() == [50] * 10
     assert dataset.imbalance_ratio == 62  # 124 / 2: the true one, after rounding down
     assert dataset.groups == {"many": [0, 1, 2], "medium": [3, 4, 5, 6], "few": [7, 8, 9]}
     for text in (
@@ -49,10 +52,14 @@ def test_images_keep_their_labels():
     source = load_source("digits")
     by_image = {
         image.numpy().tobytes(): label
-        for image, label in zip(source.train_images, source.train_labels.tolist(), strict=True)
+        for image, label in zip(
+            source.train.images.pixels, source.train.labels.tolist(), strict=True
+        )
     }
     dataset = load(imbalance_ratio=10)
-    for image, label in zip(dataset.train_images, dataset.train_labels.tolist(), strict=True):
+    for image, label in zip(
+        dataset.train.images.pixels, dataset.train.labels.tolist(), strict=True
+    ):
         assert by_image[image.numpy().tobytes()] == label
 
 
@@ -83,7 +90,7 @@ def test_a_ratio_that_a_folder_cannot_have_is_refused_with_a_way_out(tmp_path):
 
 def test_statistics_against_all_pixels():
     source, dataset = load_source("digits"), load()
-    pixels = source.train_images.double() / 255  # the whole source, so that ratios compare
+    pixels = source.train.images.pixels.double() / 255  # the whole source, so that ratios compare
     assert dataset.mean[0] == pytest.approx(float(pixels.mean()), abs=1e-4)
     assert dataset.std[0] == pytest.approx(float(pixels.std(unbiased=False)), abs=1e-4)
 

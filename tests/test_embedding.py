@@ -146,7 +146,7 @@ def test_tsne_refuses_a_perplexity_that_is_too_large():
 def test_maps_of_few_images_lower_the_perplexity(trained):
     positions, labels = embedding.map_of(trained["crt"], "test", perplexity=50)
     assert positions.shape == (12, 2)
-    assert torch.equal(labels, trained["crt"].dataset.test_labels)
+    assert torch.equal(labels, trained["crt"].dataset.test.labels)
 
 
 def test_thinning_keeps_proportions_and_every_class():

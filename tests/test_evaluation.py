@@ -73,8 +73,8 @@ def test_frozen_draws_nothing_and_learns_nothing(fabric):
 
 def test_outputs_are_those_of_every_image_in_order():
     dataset = toy_dataset((3, 3), tests=80, size=32)  # three batches
-    outputs = outputs_of(lambda x: x.mean((2, 3)), dataset.test_images, dataset, CPU)
-    pixels = dataset.test_images.float().mean((2, 3)) / 255
+    outputs = outputs_of(lambda x: x.mean((2, 3)), dataset.test.images.pixels, dataset, CPU)
+    pixels = dataset.test.images.pixels.float().mean((2, 3)) / 255
     expected = (pixels - torch.tensor(dataset.mean)) / torch.tensor(dataset.std)
     torch.testing.assert_close(outputs, expected, rtol=1e-4, atol=1e-5)
 

@@ -135,7 +135,7 @@ def test_classes_are_drawn_by_size_in_the_colours_of_their_groups():
     assert [t.get_text() for t in pictures.get_xticklabels()] == ["class 1", "class 2", "class 0"]
     shown = [inner.images[0].get_array() for inner in pictures.child_axes]
     for array, j in zip(shown, (1, 2, 0), strict=True):
-        first = dataset.train_images[int((dataset.train_labels == j).nonzero()[0])]
+        first = dataset.train.images.pixels[int((dataset.train.labels == j).nonzero()[0])]
         assert np.array_equal(np.asarray(array), first.permute(1, 2, 0).numpy())
 
 

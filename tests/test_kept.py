@@ -9,7 +9,7 @@ import torch
 from bits import checkpoints, equal
 from gcl_core import GCLError
 from gcl_core.course.notebook import watched_epochs
-from gcl_core.data.batches import Streams
+from gcl_core.data.epoch import Streams
 from gcl_core.files import load_tensors
 from gcl_core.methods.registry import resolve
 from gcl_core.networks.models import build_network
@@ -57,8 +57,8 @@ def test_the_kept_epochs_are_those_of_the_training(watched):
     for epoch, row in enumerate(watched.folders[0].metrics, start=1):
         then = watched.at(epoch)
         assert then.result["top1"] == float(row["top1"])
-        outputs = outputs_of(then.network, then.dataset.test_images, then.dataset, CPU)
-        confusion = confusion_matrix(outputs, then.dataset.test_labels)
+        outputs = outputs_of(then.network, then.dataset.test.images.pixels, then.dataset, CPU)
+        confusion = confusion_matrix(outputs, then.dataset.test.labels)
         assert accuracies(confusion, then.dataset.groups)["top1"] == then.result["top1"]
     weights = [watched.at(epoch).network.head.weight for epoch in range(4)]
     assert not any(torch.equal(a, b) for a, b in itertools.pairwise(weights))

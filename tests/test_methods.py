@@ -13,7 +13,7 @@ from gcl_core import (
     InstanceBalancedSampler,
     hardware,
 )
-from gcl_core.data.settings import DataSettings
+from gcl_core.data.load import DataSettings
 from gcl_core.hardware import best_precision
 from gcl_core.methods.objectives import (
     GCL,

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from gcl_core.data.batches import Streams
+from gcl_core.data.epoch import Streams
 from gcl_core.errors import GCLError
 from gcl_core.methods.registry import METHODS, resolve
 from gcl_core.methods.reweight import (

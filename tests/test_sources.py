@@ -27,10 +27,10 @@ def load(path, **options):
 
 def test_digits_are_all_there_once():
     source = load_source("digits")
-    assert source.train_images.dtype == torch.uint8
-    assert source.train_images.shape == (1297, 1, 8, 8)
-    assert torch.bincount(source.test_labels).tolist() == [50] * 10
-    everything = torch.cat([source.train_images, source.test_images]).flatten(1)
+    assert source.train.images.pixels.dtype == torch.uint8
+    assert source.train.images.pixels.shape == (1297, 1, 8, 8)
+    assert torch.bincount(source.test.labels).tolist() == [50] * 10
+    everything = torch.cat([source.train.images.pixels, source.test.images.pixels]).flatten(1)
     expected = torch.from_numpy(load_digits().data * (255 / 16)).round().to(torch.uint8)
     assert sorted(everything.tolist()) == sorted(expected.tolist())
 
@@ -43,16 +43,16 @@ def test_digits_have_their_labels():
         for row, label in zip(digits.data, digits.target, strict=True)
     }
     for images, labels in (
-        (source.train_images, source.train_labels),
-        (source.test_images, source.test_labels),
+        (source.train.images.pixels, source.train.labels),
+        (source.test.images.pixels, source.test.labels),
     ):
         assert [known[tuple(image)] for image in images.flatten(1).tolist()] == labels.tolist()
 
 
 def test_digits_are_split_by_seed():
     first, again, other = (load_source("digits", data_seed=s) for s in (0, 0, 1))
-    assert torch.equal(first.test_images, again.test_images)
-    assert not torch.equal(first.test_images, other.test_images)
+    assert torch.equal(first.test.images.pixels, again.test.images.pixels)
+    assert not torch.equal(first.test.images.pixels, other.test.images.pixels)
 
 
 # CIFAR
@@ -111,13 +111,13 @@ def test_cifar_from_its_archive(tmp_path, monkeypatch, offline, name, dataset_cl
         assert source.name == name
         assert source.class_names == tuple(f"class {j}" for j in range(10))
         pixels = np.concatenate([v[0] for k, v in made.items() if not k.startswith("test")])
-        assert source.train_images.dtype == torch.uint8
-        assert source.train_images.is_contiguous()
-        assert np.array_equal(source.train_images.numpy(), pixels.reshape(20, 3, 32, 32))
-        assert source.train_labels.tolist() == [
+        assert source.train.images.pixels.dtype == torch.uint8
+        assert source.train.images.pixels.is_contiguous()
+        assert np.array_equal(source.train.images.pixels.numpy(), pixels.reshape(20, 3, 32, 32))
+        assert source.train.labels.tolist() == [
             y for k, v in made.items() if "test" not in k for y in v[1]
         ]
-        assert source.test_labels.tolist() == list(range(10))
+        assert source.test.labels.tolist() == list(range(10))
         assert (source.crop_padding, source.flip) == (4, True)
         assert source.mean == (0.4914, 0.4822, 0.4465)
         assert source.std == (0.2023, 0.1994, 0.2010)

@@ -4,7 +4,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from gcl_core.data.dataset import LongTailedDataset
+from gcl_core.data.augment import PadCrop
+from gcl_core.data.dataset import LongTailedDataset, Split
+from gcl_core.data.images import MemoryImages
 
 
 def seeded(seed=0):
@@ -25,16 +27,11 @@ def toy_dataset(counts=(30, 12, 5), size=8, channels=3, tests=4, padding=2, flip
     return LongTailedDataset(
         name="toy",
         class_names=tuple(f"class {j}" for j in range(len(counts))),
-        train_images=images(train),
-        train_labels=train,
-        test_images=images(test),
-        test_labels=test,
-        class_counts=tuple(counts),
+        train=Split(MemoryImages(images(train)), train),
+        test=Split(MemoryImages(images(test)), test),
         mean=tuple(0.4 + 0.05 * c for c in range(channels)),
         std=tuple(0.2 + 0.05 * c for c in range(channels)),
-        crop_padding=padding,
-        flip=flip,
-        fingerprint="toy",
+        augment=PadCrop(padding, flip),
     )
 
 
