@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gcl_core.data.epoch import Streams, TrainingImages
+from gcl_core.data.epoch import TrainingImages
+from gcl_core.data.streams import Streams
 from gcl_core.methods.objectives import HybridPSC, HybridSC
 from gcl_core.methods.sampling import InstanceBalanced
 from gcl_core.networks.backbones import DigitsCNN

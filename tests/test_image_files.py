@@ -10,8 +10,7 @@ from PIL import Image
 
 from gcl_core import GCLError
 from gcl_core.data import image_files
-from gcl_core.data.sources import load_source
-from toys import image_folder
+from toys import image_folder, load_source
 
 
 def load(path, **options):

@@ -7,6 +7,7 @@ from PIL import Image
 from gcl_core.data.augment import PadCrop
 from gcl_core.data.dataset import LongTailedDataset, Split
 from gcl_core.data.images import MemoryImages
+from gcl_core.data.sources import kind_of
 
 
 def seeded(seed=0):
@@ -46,3 +47,9 @@ def image_folder(root, classes=("ant", "bee", "cow"), train=6, test=3, size=(8, 
                 pixels = random.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
                 Image.fromarray(pixels).save(folder / f"{i}{suffix}")
     return root
+
+
+def load_source(dataset, *, data_seed=0, image_size=None):
+    """All images of a data set, before it is made long-tailed."""
+    kind, path = kind_of(dataset)
+    return kind.read(path, data_seed, image_size)

@@ -12,8 +12,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torchvision.transforms.v2 import functional as transforms
 
 from gcl_core.data.batch import Batch
-from gcl_core.data.epoch import FrozenFeatures, Streams, TrainingImages, clean_batches
+from gcl_core.data.epoch import FrozenFeatures, TrainingImages, clean_batches
 from gcl_core.data.samplers import ClassBalancedSampler, InstanceBalancedSampler
+from gcl_core.data.streams import Streams
 from toys import toy_dataset
 
 CPU = torch.device("cpu")
@@ -37,7 +38,7 @@ def loop(dataset, *, seed=0, batch_size=16, mixup_alpha=0.0):
     shares = torch.rand(steps, dtype=torch.float64, generator=streams.mixup)
     if mixup_alpha not in (0.0, 1.0):
         shares = torch.from_numpy(stats.beta.ppf(shares, mixup_alpha, mixup_alpha))
-    size, pad = dataset.train.images.pixels.shape[2], dataset.crop_padding
+    size, pad = dataset.train.images.pixels.shape[2], dataset.augment.padding
     down, right = (
         torch.randint(2 * pad + 1, order.shape, generator=streams.device) for _ in range(2)
     )
@@ -46,7 +47,7 @@ def loop(dataset, *, seed=0, batch_size=16, mixup_alpha=0.0):
     for i, index in enumerate(order.tolist()):
         image = transforms.pad(dataset.train.images.pixels[index], [pad])
         image = transforms.crop(image, int(down[i]), int(right[i]), size, size)
-        if dataset.flip and mirrored[i]:
+        if dataset.augment.flip and mirrored[i]:
             image = transforms.horizontal_flip(image)
         image = transforms.to_dtype(image, torch.float32, scale=True)
         images.append(transforms.normalize(image, dataset.mean, dataset.std))
@@ -88,7 +89,7 @@ def test_an_epoch_has_every_image_once_and_the_next_is_another():
     dataset = toy_dataset(padding=0, flip=False)
     images = images_of(dataset)
     epochs = [torch.cat([b.inputs for b in images]) for _ in range(2)]
-    (whole,) = clean_batches(dataset.train.images.pixels, dataset, CPU)
+    ((whole, _),) = clean_batches(dataset.train, dataset, CPU)
     for inputs in epochs:
         assert sorted(inputs.flatten(1).tolist()) == sorted(whole.flatten(1).tolist())
     assert not torch.equal(*epochs)
@@ -108,8 +109,9 @@ def test_every_crop_and_mirror_is_equally_likely():
 def test_images_stay_uint8_and_inputs_are_channels_last():
     dataset = toy_dataset()
     images = images_of(dataset)
-    assert images.crops.dtype == torch.uint8
-    stored = images.crops.untyped_storage().nbytes()
+    crops = dataset.augment.crops(dataset.train.images.pixels)
+    assert crops.dtype == torch.uint8
+    stored = crops.untyped_storage().nbytes()
     assert stored == 47 * 3 * 12 * 12  # one padded copy; no crop is stored
     before = dataset.train.images.pixels.clone()
     (*_, batch) = images
@@ -262,8 +264,9 @@ def test_nothing_is_asked_of_the_device_between_batches(mixup_alpha, frozen):
 
 def test_clean_batches_are_in_order_and_normalised():
     dataset = toy_dataset((100, 90, 9), size=32, padding=4)
-    parts = list(clean_batches(dataset.train.images.pixels, dataset, CPU))
+    parts, labels = zip(*clean_batches(dataset.train, dataset, CPU), strict=True)
     assert [len(part) for part in parts] == [64, 64, 64, 7]
+    assert torch.equal(torch.cat(labels), dataset.train.labels)
     expected = [
         transforms.normalize(
             transforms.to_dtype(image, torch.float32, scale=True), dataset.mean, dataset.std
@@ -271,6 +274,9 @@ def test_clean_batches_are_in_order_and_normalised():
         for image in dataset.train.images.pixels
     ]
     torch.testing.assert_close(torch.cat(parts), torch.stack(expected), rtol=0, atol=1e-5)
+    shares = [next(iter(clean_batches(dataset.train, dataset, CPU, r, 4)))[0] for r in range(4)]
+    for rank, share in enumerate(shares):  # of four processes
+        torch.testing.assert_close(share, torch.cat(parts)[rank::4])
 
 
 @pytest.mark.parametrize("mixup_alpha", [0.0, 1.0])
