@@ -1,12 +1,12 @@
 """AngularGCLLoss: the clouds of GCL on the angle instead of the cosine."""
 
 import math
-from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from gcl_core.losses.clouds import Counts
 from gcl_core.losses.criterion import check_target, nothing_or_nan, reduced
 from gcl_core.losses.gcl import GCLLoss, clouds
 
@@ -53,7 +53,7 @@ class AngularGCLLoss(GCLLoss):
 
     def __init__(
         self,
-        class_counts: Sequence[int] | Tensor,
+        class_counts: Counts,
         *,
         scale: float = 30.0,
         noise_multiplier: float = 0.5,

@@ -1,13 +1,11 @@
 """EqualizationLoss: rare classes are spared the gradients of other classes' samples."""
 
-from collections.abc import Sequence
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from gcl_core.errors import GCLError
-from gcl_core.losses.clouds import checked_counts
+from gcl_core.losses.clouds import Counts, checked_counts
 from gcl_core.losses.criterion import Criterion, check_number
 
 
@@ -39,7 +37,7 @@ class EqualizationLoss(Criterion):
 
     def __init__(
         self,
-        class_counts: Sequence[int] | Tensor,
+        class_counts: Counts,
         threshold: float = 0.05,
         gamma: float = 0.9,
         reduction: str = "mean",

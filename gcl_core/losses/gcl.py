@@ -2,7 +2,6 @@
 
 import functools
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from gcl_core.errors import GCLError
-from gcl_core.losses.clouds import cloud_sizes
+from gcl_core.losses.clouds import Counts, cloud_sizes
 from gcl_core.losses.criterion import (
     check_number,
     check_reduction,
@@ -77,7 +76,7 @@ class GCLLoss(nn.Module):
 
     def __init__(
         self,
-        class_counts: Sequence[int] | Tensor,
+        class_counts: Counts,
         *,
         scale: float = 30.0,
         noise_multiplier: float = 0.5,

@@ -1,11 +1,9 @@
 """LDAMLoss: a wider margin for a rarer class."""
 
-from collections.abc import Sequence
-
 import torch.nn.functional as F
 from torch import Tensor
 
-from gcl_core.losses.clouds import checked_counts
+from gcl_core.losses.clouds import Counts, checked_counts
 from gcl_core.losses.criterion import Criterion, check_number
 
 
@@ -32,7 +30,7 @@ class LDAMLoss(Criterion):
 
     def __init__(
         self,
-        class_counts: Sequence[int] | Tensor,
+        class_counts: Counts,
         max_margin: float = 0.5,
         scale: float = 30.0,
         reduction: str = "mean",

@@ -1,17 +1,16 @@
 """Losses that add the classes' prior to the logits: logit adjustment and LADE."""
 
 import math
-from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gcl_core.losses.clouds import checked_counts
+from gcl_core.losses.clouds import Counts, checked_counts
 from gcl_core.losses.criterion import Criterion, check_number
 
 
-def logit_adjustment(class_counts: Sequence[int] | Tensor, tau: float = 1.0) -> Tensor:
+def logit_adjustment(class_counts: Counts, tau: float = 1.0) -> Tensor:
     """Tau log pi_j with the prior pi_j = n_j / sum_k n_k (Menon et al. 2021).
 
     Added to the logits in training, or taken from them afterwards: argmax_j z_j - tau log pi_j.
@@ -51,7 +50,7 @@ class LogitAdjustedLoss(Criterion):
 
     def __init__(
         self,
-        class_counts: Sequence[int] | Tensor,
+        class_counts: Counts,
         tau: float = 1.0,
         scale: float = 1.0,
         reduction: str = "mean",
@@ -91,7 +90,7 @@ class LADELoss(LogitAdjustedLoss):
 
     def __init__(
         self,
-        class_counts: Sequence[int] | Tensor,
+        class_counts: Counts,
         weight: float = 0.1,
         regulariser: float = 0.1,
         reduction: str = "mean",

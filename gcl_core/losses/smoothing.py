@@ -1,12 +1,11 @@
 """LabelAwareSmoothing: softer labels for the head, whose outputs are too sure."""
 
 import math
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from gcl_core.losses.clouds import checked_counts
+from gcl_core.losses.clouds import Counts, checked_counts
 from gcl_core.losses.criterion import Criterion, check_number
 
 
@@ -35,7 +34,7 @@ class LabelAwareSmoothing(Criterion):
 
     def __init__(
         self,
-        class_counts: Sequence[int] | Tensor,
+        class_counts: Counts,
         smooth_head: float = 0.3,
         smooth_tail: float = 0.0,
         reduction: str = "mean",
