@@ -26,7 +26,7 @@ class EqualizationLoss(Criterion):
             CIFAR-10-LT (its default for others: 0.005).
         gamma: in [0, 1]; 0 is cross-entropy. Default 0.9: BagofTricks-LT.
         reduction: "mean", "sum", or "none" for (N,) values.
-        generator: source of B, on the device of the outputs; None is torch's default generator.
+        generator: source of B, on the device of the outputs; see `GCLLoss`.
 
     Shape:
         drop: (N, C) bool, B instead of a draw.

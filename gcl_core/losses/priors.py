@@ -107,9 +107,9 @@ class LADELoss(LogitAdjustedLoss):
     def lader(self, logits: Tensor, target: Tensor) -> Tensor:
         """LADER of a batch, ()."""
         samples, classes = logits.shape
-        members = F.one_hot(target, classes)
+        members = torch.zeros_like(logits).scatter(1, target[:, None], 1)
         images = members.sum(0)
         mean = (logits * members).sum(0) / images.clamp(min=1)
-        ratio = torch.logsumexp(logits - self.adjustment, 0) - math.log(samples * classes)
+        ratio = torch.logsumexp(logits - self.adjustment, 0) - math.log(max(samples, 1) * classes)
         bound = mean - ratio - self.regulariser * ratio**2
         return -(self.adjustment.exp() * bound * (images > 0)).sum()
