@@ -160,7 +160,7 @@ def test_groups_of_a_hundred_counts_by_label():
     ("counts", "message"),
     [
         ({"cat": 9, "dog": 3}, "labels 0 to C - 1, each once, got 'cat', 'dog'"),
-        ({0: 9, 2: 3}, "got 0, 2, ...: number the classes, or list the counts"),
+        ({0: 9, 2: 3}, "got 0, 2: number the classes, or list the counts"),
         (pd.Series([9, 3, 1], index=[0, 1, 1]), "each once, got 0, 1"),
         ({0: "many", 1: 3}, "must be numbers, got list"),
         (["9", "3"], "must be numbers, got list"),

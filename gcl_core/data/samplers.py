@@ -29,12 +29,9 @@ from gcl_core.losses.clouds import Counts, checked_counts, cloud_sizes
 
 
 def labels_of(dataset: Dataset[Any]) -> Tensor:
-    """Labels (N,) of a data set that has `targets` or `labels`, as torchvision's do, or of parts.
+    """Labels (N,) of a data set with `targets` or `labels`, as torchvision's have, or of its parts.
 
-    `Subset` and `ConcatDataset` are followed to what they are made of.
-
-    Raises:
-        GCLError: it has neither.
+    A `Subset` and a `ConcatDataset` are followed to what they are made of; others are refused.
     """
     if isinstance(dataset, Subset):
         return labels_of(dataset.dataset)[torch.as_tensor(dataset.indices, dtype=torch.int64)]
@@ -241,9 +238,6 @@ def cben_shares(class_counts: Counts, a: float = 0.9999, b: float = 1e-5) -> Ten
     Args:
         class_counts: (C,) images of each class, all positive.
         a, b: as for `CBENSampler`; b = 0 is `EffectiveNumberSampler` with beta = a.
-
-    Raises:
-        GCLError: an a, or an a + b, that is no beta, and what `cloud_sizes` refuses.
     """
     check_cben(a, b)
     counts = checked_counts(class_counts)
@@ -254,10 +248,7 @@ def cben_shares(class_counts: Counts, a: float = 0.9999, b: float = 1e-5) -> Ten
 def cben_departure(class_counts: Counts, a: float, steps: Sequence[float]) -> Tensor:
     """How far `cben_shares` is from b = 0 for each b, (n,): the largest |share / share at 0 - 1|.
 
-    Args:
-        class_counts: (C,) images of each class, all positive.
-        a: beta of the head, in [0, 1).
-        steps: (n,) values of b; one that a + b reaches 1 with gives NaN.
+    `steps` are the (n,) values of b; one that a + b reaches 1 with gives NaN.
     """
     plain = cben_shares(class_counts, a, 0.0)
     return torch.stack(

@@ -88,8 +88,7 @@ class AngularGCLLoss(GCLLoss):
     def _clouded(
         self, cosine: Tensor, noise: Tensor | None, margin: Tensor | float = 0.0
     ) -> Tensor:
-        eps = self._draw(cosine) if noise is None else noise
-        angles = clouds(eps, self._reach(cosine)) + margin
+        angles = clouds(self._noise(cosine, noise), self._reach(cosine)) + margin
         return self.scale * self._widened(cosine, angles)
 
     def _widened(self, cosine: Tensor, angles: Tensor) -> Tensor:

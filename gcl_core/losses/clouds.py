@@ -14,11 +14,7 @@ Counts = Sequence[int] | Mapping[int, int] | Tensor  # what `in_class_order` tak
 
 
 def in_class_order(class_counts: Any) -> Any:
-    """Counts by label, of a mapping or a pandas Series, as a list; others as they are.
-
-    Raises:
-        GCLError: the labels are not 0 to C - 1.
-    """
+    """Counts by label, of a mapping or a pandas Series, as a list; others as they are."""
     if isinstance(class_counts, Mapping):
         by_label = dict(class_counts)
     elif hasattr(class_counts, "index") and hasattr(class_counts, "to_numpy"):
@@ -29,7 +25,7 @@ def in_class_order(class_counts: Any) -> Any:
     if set(by_label) != set(labels):
         given = ", ".join(map(repr, list(by_label)[:5]))
         raise GCLError(
-            f"class_counts by label must have the labels 0 to C - 1, each once, got {given}, ...: "
+            f"class_counts by label must have the labels 0 to C - 1, each once, got {given}: "
             "number the classes, or list the counts in the order of the classes"
         )
     return [by_label[j] for j in labels]
@@ -71,7 +67,7 @@ def cloud_sizes(
     The cosine's expression is not legible in the paper's text: it is a cosine, zero at the head.
 
     Args:
-        class_counts: (C,) training images of each class, all positive: see `checked_counts`.
+        class_counts: (C,) training images of each class, all positive; see `checked_counts`.
         strategy: one of the three above.
         exponent: e in (0, 1), required by `"power"` and refused by the others.
 

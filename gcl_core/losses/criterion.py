@@ -20,6 +20,8 @@ class Criterion(nn.Module):
     float32 (float64 for float64 outputs), also under autocast.
 
     Args:
+        class_counts: of the losses that take them: (C,) training images of each class, all
+            positive; see `checked_counts`.
         reduction: "mean", "sum", or "none" for (N,) values.
         scale: factor > 0 of the outputs.
         classes: C, or None where any number of classes is welcome.
@@ -28,9 +30,8 @@ class Criterion(nn.Module):
         outputs: (N, C); target: (N,) int64 in [0, C).
 
     Raises:
-        GCLError: an unknown reduction, a scale that is not positive, no tensor, a wrong shape, and
-            (where `may_read`) a target out of range. Outputs that are not finite give a loss that
-            is not finite.
+        GCLError: an argument out of range, no tensor, a wrong shape, and (on a CPU) a target out of
+            range. Outputs that are not finite give a loss that is not finite.
     """
 
     losses: Callable[..., Tensor]  # (scale * outputs, target, what is given instead of a draw)

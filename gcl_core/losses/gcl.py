@@ -42,7 +42,7 @@ class GCLLoss(nn.Module):
     as its plain composition: values are not checked, and eps is drawn in another way.
 
     Args:
-        class_counts: (C,) training images of each class, all positive.
+        class_counts: (C,) training images of each class, all positive; see `checked_counts`.
         scale: s > 0. Default 30: stage 1 of the published code (stage 2: 20). With few classes a
             smaller one can be needed (issue 3 of the published code).
         noise_multiplier: k >= 0. Default 0.5: published code for CIFAR (1 for Places-LT and in the
@@ -124,15 +124,9 @@ class GCLLoss(nn.Module):
             loss = F.cross_entropy(self.scale * cosine, target, reduction="none")
             loss = loss + nothing_or_nan(cosine)
         elif self.fused and not traced():
-            loss, _ = _CloudedCrossEntropy.apply(
-                cosine,
-                target,
-                self._draw(cosine) if noise is None else noise,
-                self._reach(cosine),
-                self.scale,
-                self.scale * self.margin,
-                self.focal_gamma,
-            )
+            clouded = (self._noise(cosine, noise), self._reach(cosine))
+            factors = (self.scale, self.scale * self.margin, self.focal_gamma)
+            loss, _ = _CloudedCrossEntropy.apply(cosine, target, *clouded, *factors)
         else:
             margin = torch.zeros_like(cosine).scatter(1, target[:, None], self.margin)
             logits = self._clouded(cosine, noise, margin)
@@ -147,7 +141,7 @@ class GCLLoss(nn.Module):
     def _clouded(
         self, cosine: Tensor, noise: Tensor | None, margin: Tensor | float = 0.0
     ) -> Tensor:
-        eps = self._draw(cosine) if noise is None else noise
+        eps = self._noise(cosine, noise)
         return self.scale * (cosine - margin) + clouds(eps, self._reach(cosine))
 
     def _checked(self, cosine: Tensor, noise: Tensor | None) -> Tensor:
@@ -172,7 +166,9 @@ class GCLLoss(nn.Module):
         """-s k delta_j: what a full cloud adds to the logit of class j, (C,)."""
         return self.cloud_sizes.to(cosine.dtype) * (-self.scale * self.noise_multiplier)
 
-    def _draw(self, cosine: Tensor) -> "Tensor | _DrawnClouds":
+    def _noise(self, cosine: Tensor, given: Tensor | None) -> "Tensor | _DrawnClouds":
+        if given is not None:
+            return given
         if may_read(cosine):
             return _DrawnClouds(cosine.shape, self.sigma, self.generator)
         return torch.empty_like(cosine).normal_(0, self.sigma, generator=self.generator)

@@ -13,19 +13,15 @@ class LDAMLoss(Criterion):
         loss = -log softmax(scale (cos theta_j - m_y [j = y]))_y
         m_j  = max_margin n_j^(-1/4) / max_k n_k^(-1/4)
 
-    Precision, eval mode (no margin) and shapes are those of `Criterion`.
+    Precision, eval mode (no margin), counts, reduction, shapes and refusals are those of
+    `Criterion`.
 
     Args:
-        class_counts: (C,) training images of each class, all positive.
         max_margin: margin of the rarest class, >= 0. Default 0.5: published code.
         scale: s > 0. Default 30: published code.
-        reduction: "mean", "sum", or "none" for (N,) values.
 
     Attributes:
         margins: m, (C,).
-
-    Raises:
-        GCLError: an argument out of range, and what `Criterion` refuses.
     """
 
     def __init__(
