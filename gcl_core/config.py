@@ -1,6 +1,7 @@
 """Frozen dataclasses whose fields carry their meaning, their source and their range."""
 
 import dataclasses
+import inspect
 import math
 import types
 import typing
@@ -20,7 +21,10 @@ def value(
     below: float | None = None,
     allowed: Iterable[str] | None = None,
 ) -> Any:
-    """A dataclass field with its meaning, its source and the range it is held to."""
+    """A dataclass field with its meaning, its source and the range it is held to.
+
+    A class as default stands for the default of its argument of that name.
+    """
     limits = {"low": low, "high": high, "above": above, "below": below, "allowed": allowed}
     return dataclasses.field(default=default, metadata={"text": text, **limits})
 
@@ -31,6 +35,9 @@ class Config:
     def __init_subclass__(cls) -> None:
         # Fields are read from the class body: the dataclass decorator runs only afterwards.
         fields = {n: f for n, f in vars(cls).items() if isinstance(f, dataclasses.Field)}
+        for name, field in fields.items():
+            if isinstance(field.default, type):
+                field.default = inspect.signature(field.default).parameters[name].default
         lines = [
             f"    {n} (default {f.default!r}): {f.metadata['text']}" for n, f in fields.items()
         ]

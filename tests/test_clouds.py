@@ -1,13 +1,24 @@
 """Cloud sizes against the paper's table, a loop, and their limits and symmetries."""
 
 import math
+from collections import Counter
 
+import pandas as pd
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gcl_core import GCLError, cloud_sizes, long_tailed_counts
+from gcl_core import GCLError, GCLLoss, class_groups, cloud_sizes, long_tailed_counts
+from gcl_core.data.imbalance import nested_subset
+from gcl_core.data.samplers import cben_departure, cben_shares
+from gcl_core.losses.angular import AngularGCLLoss
+from gcl_core.losses.equalization import EqualizationLoss
+from gcl_core.losses.ldam import LDAMLoss
+from gcl_core.losses.priors import LADELoss, LogitAdjustedLoss, logit_adjustment
+from gcl_core.losses.smoothing import LabelAwareSmoothing
+from gcl_core.methods.reweight import EffectiveNumberWeights, PowerWeights
+from toys import seeded
 
 COUNTS = st.lists(st.integers(1, 10**6), min_size=2, max_size=30)
 FORMS = [("log", None), ("power", 1 / 3), ("power", 0.25), ("cosine", None)]
@@ -106,3 +117,57 @@ def test_strategies_are_ordered(counts):
 def test_sizes_refuse(arguments, message):
     with pytest.raises(GCLError, match=message):
         cloud_sizes(*arguments)
+
+
+LABELS = pd.Series([2] * 500 + [0] * 60 + [1] * 6)
+TAKES_COUNTS = {
+    "cloud_sizes": cloud_sizes,
+    "logit_adjustment": logit_adjustment,
+    "gcl": lambda counts: GCLLoss(counts).cloud_sizes,
+    "angular": lambda counts: AngularGCLLoss(counts).cloud_sizes,
+    "ldam": lambda counts: LDAMLoss(counts).margins,
+    "logit_adjusted": lambda counts: LogitAdjustedLoss(counts).adjustment,
+    "lade": lambda counts: LADELoss(counts).adjustment,
+    "equalization": lambda counts: EqualizationLoss(counts).rare,
+    "smoothing": lambda counts: LabelAwareSmoothing(counts).smoothing,
+    "effective": EffectiveNumberWeights().weights,
+    "power": PowerWeights().weights,
+    "cben_shares": cben_shares,
+    "cben_departure": lambda counts: cben_departure(counts, 0.99, [1e-3]),
+    "groups": lambda counts: torch.tensor(list(class_groups(counts).values())),
+    "subset": lambda counts: nested_subset(torch.arange(1500) % 3, counts, seeded()),
+}
+
+
+@pytest.mark.parametrize("name", TAKES_COUNTS)
+@pytest.mark.parametrize(
+    "counts",
+    [LABELS.value_counts(), Counter(LABELS), {2.0: 500, 0.0: 60, 1.0: 6}],
+    ids=["Series", "Counter", "dict"],
+)
+def test_counts_by_label_are_taken_by_label(name, counts):
+    in_order = TAKES_COUNTS[name]([60, 6, 500])
+    assert torch.equal(TAKES_COUNTS[name](counts), in_order)
+    assert not torch.equal(in_order, TAKES_COUNTS[name]([500, 60, 6]))  # in order of size
+
+
+def test_groups_of_a_hundred_counts_by_label():
+    by_size = pd.Series({j: 5 + 2 * j for j in reversed(range(120))})
+    assert class_groups(by_size)["few"] == list(range(8))
+
+
+@pytest.mark.parametrize(
+    ("counts", "message"),
+    [
+        ({"cat": 9, "dog": 3}, "labels 0 to C - 1, each once, got 'cat', 'dog'"),
+        ({0: 9, 2: 3}, "got 0, 2: number the classes, or list the counts"),
+        (pd.Series([9, 3, 1], index=[0, 1, 1]), "each once, got 0, 1"),
+        ({0: "many", 1: 3}, "must be numbers, got list"),
+        (["9", "3"], "must be numbers, got list"),
+        (None, "must be numbers, got NoneType"),
+    ],
+)
+def test_counts_without_an_order_are_refused(counts, message):
+    with pytest.raises(GCLError, match=message) as refusal:
+        cloud_sizes(counts)
+    assert "\n" not in str(refusal.value)

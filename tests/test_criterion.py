@@ -5,10 +5,11 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+import torch.utils.checkpoint
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gcl_core import GCLError, long_tailed_counts
+from gcl_core import GCLError, GCLLoss, long_tailed_counts
 from gcl_core.losses.angular import AngularGCLLoss
 from gcl_core.losses.equalization import EqualizationLoss
 from gcl_core.losses.focal import FocalLoss
@@ -40,6 +41,7 @@ BUFFERS = {
     "smoothing": {"smoothing"},
     "angular": {"cloud_sizes"},
 }
+TRACED = LOSSES | {"gcl": lambda counts: GCLLoss(counts, margin=0.1, focal_gamma=1.0)}
 every_loss = pytest.mark.parametrize("name", LOSSES)
 
 
@@ -113,9 +115,7 @@ def test_few_and_many_classes(name, classes):
 @every_loss
 @given(st.permutations(range(40)))
 def test_permuted_samples(name, order):
-    cosine, target, noise = cosine_batch()
-    draws = {"equalization": noise > 0, "angular": noise}
-    batch = (cosine, target, draws[name]) if name in draws else (cosine, target)
+    batch = batch_for(name)
     criterion = LOSSES[name](COUNTS, reduction="none")
     permuted = criterion(*(entry[order] for entry in batch))
     torch.testing.assert_close(permuted, criterion(*batch)[order])
@@ -156,8 +156,89 @@ def test_wrong_batches_are_refused(name, train):
     for bad in (-1, -100, 4):
         wrong = target.clone()
         wrong[1] = bad
-        with pytest.raises(GCLError, match=rf"target must be in \[0, 4\), got {bad}"):
+        with pytest.raises(GCLError, match=rf"target must be in \[0, 4\), got {bad}; leave out"):
             criterion(cosine, wrong)
+    for labels in (target.tolist(), target.numpy()):
+        with pytest.raises(GCLError, match=r"target must be a tensor, got (list|ndarray): give"):
+            criterion(cosine, labels)
+    with pytest.raises(GCLError, match=r"(outputs|cosine) must be a tensor, got ndarray: give"):
+        criterion(cosine.numpy(), target)
+    with pytest.raises(GCLError, match="of soft labels, add up the losses of each label times"):
+        criterion(cosine, cosine.softmax(1))
+
+
+@every_loss
+@pytest.mark.parametrize("train", [True, False])
+def test_an_empty_batch(name, train):
+    cosine, target = torch.empty(0, 4, requires_grad=True), torch.empty(0, dtype=torch.int64)
+    none, total, mean = (
+        LOSSES[name](COUNTS, reduction=r).train(train)(cosine, target)
+        for r in ("none", "sum", "mean")
+    )
+    assert (none.shape, total.item(), math.isnan(mean.item())) == ((0,), 0, True)
+    total.backward()
+
+
+def batch_for(name):
+    """Cosines, targets and, of a loss that draws, what is given instead of a draw."""
+    cosine, target, noise = cosine_batch()
+    given = {"equalization": noise > 0, "angular": noise, "gcl": noise}
+    return (cosine, target, given[name]) if name in given else (cosine, target)
+
+
+@pytest.mark.parametrize("name", TRACED)
+@pytest.mark.parametrize("train", [True, False])
+def test_it_compiles_in_one_graph(name, train):
+    torch.compiler.reset()
+    criterion, batch = TRACED[name](COUNTS).train(train), batch_for(name)
+    if not train:
+        batch = batch[:2]
+    whole = torch.compile(criterion, backend="eager", fullgraph=True)
+    torch.testing.assert_close(whole(*batch), criterion(*batch))
+
+
+@pytest.mark.parametrize("name", TRACED)
+@pytest.mark.parametrize("train", [True, False])
+def test_gradients_of_each_sample_by_vmap(name, train):
+    criterion, batch = TRACED[name](COUNTS).train(train), batch_for(name)
+    if not train:
+        batch = batch[:2]
+
+    def loss(*sample):
+        return criterion(*(entry[None] for entry in sample))
+
+    gradients = torch.func.vmap(torch.func.grad(loss))(*batch)
+    for own, *sample in zip(gradients, *batch, strict=True):
+        cosine = sample[0].clone().requires_grad_()
+        loss(cosine, *sample[1:]).backward()
+        torch.testing.assert_close(own, cosine.grad)
+
+
+@pytest.mark.parametrize("loss", [GCLLoss, AngularGCLLoss])
+def test_clouds_are_drawn_when_traced(loss):
+    torch.compiler.reset()
+    criterion, cosine = loss([10, 1], scale=1.0), torch.full((4000, 2), 0.1)
+    drawn = torch.func.vmap(lambda c: criterion.logits(c[None])[0], randomness="different")(cosine)
+    compiled = torch.compile(criterion.logits, backend="eager", fullgraph=True)(cosine)
+    mean, error = criterion.logits(cosine).mean(0), 6 * 0.3 / math.sqrt(4000)
+    for logits in (drawn, compiled):
+        torch.testing.assert_close(logits.mean(0), mean, rtol=0, atol=error)
+        assert len(logits[:, 1].unique()) > 3000
+
+
+@pytest.mark.parametrize("loss", [GCLLoss, AngularGCLLoss, EqualizationLoss])
+def test_checkpointed_it_draws_the_same_again(loss):
+    cosine, target, _ = cosine_batch(dtype=torch.float32)
+    gradients = []
+    for run in (
+        lambda call, c: call(c),
+        lambda call, c: torch.utils.checkpoint.checkpoint(call, c, use_reentrant=False),
+    ):
+        torch.manual_seed(3)
+        criterion, given = loss(COUNTS), cosine.clone().requires_grad_()
+        run(lambda c, criterion=criterion: criterion(c, target), given).backward()
+        gradients.append(given.grad)
+    assert torch.equal(*gradients)
 
 
 @pytest.mark.parametrize("name", [n for n in LOSSES if n != "focal"])
@@ -220,11 +301,11 @@ def test_shares_above_one_are_refused(loss, argument):
         loss(COUNTS, **{argument: 1.5})
 
 
-@every_loss
+@pytest.mark.parametrize("name", [n for n in LOSSES if n != "angular"])  # it refuses them
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
-def test_outputs_that_are_not_finite_have_no_finite_loss(name, bad):
+@pytest.mark.parametrize("train", [True, False])
+def test_outputs_that_are_not_finite_have_no_finite_loss(name, bad, train):
     cosine, target, _ = cosine_batch(4)
     target[2], cosine[2, 0] = 1, bad
-    assert not LOSSES[name](COUNTS, reduction="none")(cosine, target)[2].isfinite()
-    if name != "angular":  # which refuses them in eval mode
-        assert not LOSSES[name](COUNTS, reduction="none").eval()(cosine, target)[2].isfinite()
+    losses = LOSSES[name](COUNTS, reduction="none").train(train)(cosine, target)
+    assert losses.isfinite().tolist() == [True, True, False, True] or name == "lade"

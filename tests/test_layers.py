@@ -1,13 +1,18 @@
 """The package is a stack: each part imports only from itself and from those below it."""
 
 import ast
+import importlib
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from torch import nn
 
 import gcl_core
 
 PACKAGE = Path(gcl_core.__file__).parent
+LOSSES = PACKAGE / "losses"
 STACK = [
     *("errors", "files", "config", "hardware"),
     *("losses", "data", "networks", "methods", "training"),
@@ -45,3 +50,23 @@ def test_a_part_imports_only_from_below(part):
         if name not in below
     }
     assert not above
+
+
+def test_every_loss_is_a_public_name():
+    files = [importlib.import_module(f"gcl_core.losses.{f.stem}") for f in LOSSES.glob("[a-z]*.py")]
+    losses = {
+        name
+        for file in files
+        for name, what in vars(file).items()
+        if isinstance(what, type) and issubclass(what, nn.Module)
+    }
+    face = importlib.import_module("gcl_core.losses")
+    assert losses - set(face.__all__) == set()
+    assert all(hasattr(face, name) for name in face.__all__)
+
+
+def test_losses_samplers_and_networks_need_torch_alone():
+    heavy = ("torchvision", "sklearn", "scipy", "pandas", "matplotlib", "lightning_fabric", "PIL")
+    light = "import gcl_core.losses, gcl_core.networks, gcl_core.data.samplers, sys"
+    code = f"{light}; sys.exit(', '.join(set({heavy}) & sys.modules.keys()) or None)"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)

@@ -18,6 +18,7 @@ from gcl_core import (
     cloud_sizes,
     long_tailed_counts,
 )
+from gcl_core.losses.angular import AngularGCLLoss
 from toys import seeded
 
 COUNTS = [500, 120, 30, 5]
@@ -117,13 +118,14 @@ def test_clouds_drawn_block_by_block_are_those_of_the_logits():
 
 @pytest.mark.parametrize("settings", SETTINGS)
 @pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
-def test_gradient_is_that_of_the_plain_composition(settings, reduction):
+def test_derivatives_are_those_of_the_plain_composition(settings, reduction):
+    """The first, and the second: that of a gradient penalty, through which MAML goes as well."""
     cosine, target, noise = example(9)
     criterion = GCLLoss(COUNTS, reduction=reduction, **settings).double()
     ours, plain = (cosine.clone().requires_grad_() for _ in range(2))
     weights = torch.linspace(0.5, 2, 9, dtype=torch.float64)  # unequal upstream gradients
     loss = criterion(ours, target, noise)
-    (loss * weights if reduction == "none" else loss).sum().backward()
+    own = (loss * weights if reduction == "none" else loss).sum()
 
     logits = criterion.logits(plain, noise)
     shift = criterion.scale * criterion.margin * F.one_hot(target, 4)
@@ -132,11 +134,14 @@ def test_gradient_is_that_of_the_plain_composition(settings, reduction):
     whole = {"mean": losses.mean(), "sum": losses.sum(), "none": (losses * weights).sum()}[
         reduction
     ]
-    whole.backward()
-    torch.testing.assert_close(
-        loss.detach(), losses.detach() if reduction == "none" else whole.detach()
-    )
-    torch.testing.assert_close(ours.grad, plain.grad)
+    expected = losses if reduction == "none" else whole
+    torch.testing.assert_close(loss.detach(), expected.detach())
+    derivatives = []
+    for value, source in ((own, ours), (whole, plain)):
+        (first,) = torch.autograd.grad(value, source, create_graph=True)
+        (value + first.square().sum()).backward()
+        derivatives.append((first.detach(), source.grad))
+    torch.testing.assert_close(*derivatives)
 
 
 @pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
@@ -145,9 +150,8 @@ def test_gradcheck(reduction, margin):
     # The focal factor is not differentiated, so finite differences only agree without it.
     cosine, target, noise = example(3)
     criterion = GCLLoss(COUNTS, scale=5.0, margin=margin, reduction=reduction).double()
-    assert torch.autograd.gradcheck(
-        lambda c: criterion(c, target, noise), cosine.requires_grad_(), rtol=1e-3
-    )
+    for check in (torch.autograd.gradcheck, torch.autograd.gradgradcheck):
+        assert check(lambda c: criterion(c, target, noise), cosine.requires_grad_(), rtol=1e-3)
 
 
 def test_gradient_reaches_a_classifier():
@@ -351,10 +355,11 @@ def test_saturated_logits_stay_finite(other, gamma, scale):
 @pytest.mark.parametrize("train", [True, False])
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("position", [(2, 0), (2, 3)])
-def test_bad_cosines_are_refused(bad, position, train):
+@pytest.mark.parametrize("loss", [GCLLoss, AngularGCLLoss])
+def test_bad_cosines_are_refused(loss, bad, position, train):
     cosine, target, _ = example(4, dtype=torch.float32)
     cosine[position] = bad
-    criterion = GCLLoss(COUNTS, focal_gamma=1.0).train(train)
+    criterion = loss(COUNTS, focal_gamma=1.0).train(train)
     with pytest.raises(GCLError, match="sample 2 is not finite"):
         criterion(cosine, target)
 

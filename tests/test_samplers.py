@@ -3,11 +3,20 @@
 import time
 from decimal import Decimal, getcontext
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch.utils.data import BatchSampler, DataLoader, TensorDataset, WeightedRandomSampler
+from torch.utils.data import (
+    BatchSampler,
+    ConcatDataset,
+    DataLoader,
+    Subset,
+    TensorDataset,
+    WeightedRandomSampler,
+)
 
 from gcl_core import (
     CBENSampler,
@@ -18,7 +27,13 @@ from gcl_core import (
     cloud_sizes,
     long_tailed_counts,
 )
-from gcl_core.data.samplers import ReversedSampler, SquareRootSampler, cben_departure, cben_shares
+from gcl_core.data.samplers import (
+    ReversedSampler,
+    SquareRootSampler,
+    cben_departure,
+    cben_shares,
+    labels_of,
+)
 from toys import seeded
 
 getcontext().prec = 60
@@ -28,7 +43,7 @@ WITH_REPLACEMENT = SAMPLERS[1:]
 COUNTS = st.lists(st.integers(1, 300), min_size=2, max_size=12)
 
 
-def labels_of(counts, dtype=torch.int64):
+def repeated(counts, dtype=torch.int64):
     return torch.arange(len(counts)).repeat_interleave(torch.tensor(counts)).to(dtype)
 
 
@@ -51,7 +66,7 @@ def exact_masses(counts, betas):
     ],
 )
 def test_masses_of_cifar_at_ratio_100(n_max, classes, sampler, head, tail, digits):
-    probabilities = sampler(labels_of(long_tailed_counts(n_max, classes, 100))).class_probabilities
+    probabilities = sampler(repeated(long_tailed_counts(n_max, classes, 100))).class_probabilities
     ends = (round(float(probabilities[0]), digits), round(float(probabilities[-1]), digits))
     assert ends == (head, tail)
 
@@ -61,32 +76,32 @@ def test_square_root_and_reversed_masses(counts):
     roots, inverse = [n**0.5 for n in counts], [1 / n for n in counts]
     for sampler, plain in ((SquareRootSampler, roots), (ReversedSampler, inverse)):
         expected = torch.tensor([x / sum(plain) for x in plain], dtype=torch.float64)
-        masses = sampler(labels_of(counts)).class_probabilities
+        masses = sampler(repeated(counts)).class_probabilities
         torch.testing.assert_close(masses, expected)
 
 
 @given(COUNTS, st.floats(0, 0.99999))
 def test_effective_number_masses_are_exact(counts, beta):
-    masses = EffectiveNumberSampler(labels_of(counts), beta).class_probabilities
+    masses = EffectiveNumberSampler(repeated(counts), beta).class_probabilities
     torch.testing.assert_close(masses, exact_masses(counts, [beta] * len(counts)))
 
 
 @given(COUNTS, st.floats(0, 0.99), st.floats(0, 0.00999))
 def test_cben_masses_are_exact(counts, a, b):
     betas = [a + b * size for size in cloud_sizes(counts).tolist()]
-    masses = CBENSampler(labels_of(counts), a, b).class_probabilities
+    masses = CBENSampler(repeated(counts), a, b).class_probabilities
     torch.testing.assert_close(masses, exact_masses(counts, betas))
 
 
 def test_masses_are_exact_for_beta_very_near_one():
     counts, beta = [1000, 30, 1], 1 - 2**-40  # 1 - beta^n loses every digit when written plainly
-    masses = EffectiveNumberSampler(labels_of(counts), beta).class_probabilities
+    masses = EffectiveNumberSampler(repeated(counts), beta).class_probabilities
     torch.testing.assert_close(masses, exact_masses(counts, [beta] * 3), rtol=1e-12, atol=0)
 
 
 @given(COUNTS)
 def test_limits_of_beta(counts):
-    labels = labels_of(counts)
+    labels = repeated(counts)
     instance = InstanceBalancedSampler(labels).class_probabilities
     balanced = ClassBalancedSampler(labels).class_probabilities
     torch.testing.assert_close(instance, torch.tensor(counts).double() / sum(counts))
@@ -115,7 +130,7 @@ def test_weights_are_shared_equally_within_a_class(sampler, labels):
 @given(counts=COUNTS, seed=st.integers(0, 99))
 def test_order_of_images_and_of_classes_does_not_matter(sampler, counts, seed):
     classes = torch.randperm(len(counts), generator=seeded(seed))
-    labels = labels_of(counts)
+    labels = repeated(counts)
     renamed = classes[labels][torch.randperm(len(labels), generator=seeded(seed))]
     before, after = sampler(labels), sampler(renamed)
     torch.testing.assert_close(after.class_probabilities[classes], before.class_probabilities)
@@ -127,7 +142,7 @@ def chi_squared(observed, expected):
 
 @pytest.mark.parametrize("sampler", WITH_REPLACEMENT)
 def test_draws_follow_the_weights_as_torch_draws_them(sampler):
-    labels = labels_of([20, 6, 3, 1])[torch.randperm(30, generator=seeded(5))]
+    labels = repeated([20, 6, 3, 1])[torch.randperm(30, generator=seeded(5))]
     drawn = sampler(labels, num_samples=60_000, generator=seeded(0))
     observed = torch.bincount(drawn.draw(), minlength=30).double()
     # 29 degrees of freedom: 58 is passed once in 1,000 times.
@@ -140,7 +155,7 @@ def test_draws_follow_the_weights_as_torch_draws_them(sampler):
 
 @pytest.mark.parametrize("num_samples", [1, 7, 10, 25])
 def test_instance_balanced_is_a_shuffle(num_samples):
-    labels = labels_of([7, 2, 1])
+    labels = repeated([7, 2, 1])
     draw = InstanceBalancedSampler(labels, num_samples=num_samples, generator=seeded()).draw()
     times = torch.bincount(draw, minlength=10)
     assert len(draw) == num_samples
@@ -150,7 +165,7 @@ def test_instance_balanced_is_a_shuffle(num_samples):
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_a_generator_decides_the_draws(sampler):
-    labels = labels_of([9, 3, 2])
+    labels = repeated([9, 3, 2])
     first, again, other = (list(sampler(labels, generator=seeded(s))) for s in (0, 0, 1))
     assert first == again != other
     assert all(type(index) is int for index in first)
@@ -160,7 +175,7 @@ def test_a_generator_decides_the_draws(sampler):
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_they_are_torch_samplers(sampler):
-    labels = labels_of([9, 3, 2])
+    labels = repeated([9, 3, 2])
     drawn = sampler(labels, num_samples=20, generator=seeded())
     assert len(drawn) == len(list(drawn)) == 20
     assert [len(batch) for batch in BatchSampler(drawn, 8, drop_last=False)] == [8, 8, 4]
@@ -173,10 +188,43 @@ def test_they_are_torch_samplers(sampler):
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.int8, torch.int16, torch.int32])
 def test_labels_of_any_integer_type(sampler, dtype):
     counts = [5, 3, 2]
-    small = sampler(labels_of(counts, dtype), generator=seeded())
-    plain = sampler(labels_of(counts).tolist(), generator=seeded())
+    small = sampler(repeated(counts, dtype), generator=seeded())
+    plain = sampler(repeated(counts).tolist(), generator=seeded())
     assert torch.equal(small.weights, plain.weights)
     assert torch.equal(small.draw(), plain.draw())
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_labels_of_a_shuffled_table_are_taken_by_position(sampler):
+    labels = pd.Series([0, 1, 1, 2, 0], index=[3, 9, 0, 1, 4])
+    expected = sampler(labels.tolist()).weights
+    assert torch.equal(sampler(labels).weights, expected)
+    assert torch.equal(sampler(labels.astype("category")).weights, expected)
+
+
+class Labelled(TensorDataset):
+    def __init__(self, name, labels):
+        super().__init__(torch.zeros(len(labels)))
+        setattr(self, name, labels)
+
+
+def test_labels_of_data_sets_and_of_their_parts():
+    listed, array = Labelled("targets", [3, 1, 4, 1]), Labelled("labels", np.array([5, 9, 2]))
+    assert labels_of(listed).tolist() == [3, 1, 4, 1]
+    assert labels_of(array).tolist() == [5, 9, 2]
+    both = ConcatDataset([Subset(listed, [2, 0]), array])
+    assert labels_of(both).tolist() == [4, 3, 5, 9, 2]
+    assert labels_of(Subset(both, np.array([4, 0]))).tolist() == [2, 4]
+    assert labels_of(Subset(both, [])).tolist() == []
+    with pytest.raises(GCLError, match="TensorDataset has neither targets nor labels"):
+        labels_of(Subset(TensorDataset(torch.zeros(3)), [0]))
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_several_processes_share_an_epoch(sampler):
+    labels, alike = repeated([9, 3, 2]), [seeded(7) for _ in range(3)]
+    shares = [sampler(labels, generator=g).draw()[r::2] for r, g in enumerate(alike[:2])]
+    assert torch.stack(shares, 1).flatten().equal(sampler(labels, generator=alike[2]).draw())
 
 
 @pytest.mark.parametrize("sampler", WITH_REPLACEMENT)
@@ -195,7 +243,7 @@ def test_size_of_inaturalist_in_moments(sampler):
     counts = torch.full((8142,), 53)
     counts[: 437_513 - 8142 * 53] += 1
     counts[0] += 437_513 - int(counts.sum())
-    labels = labels_of(counts.tolist())
+    labels = repeated(counts.tolist())
     began = time.process_time()
     indices = list(sampler(labels))
     assert time.process_time() - began < 2
@@ -219,6 +267,15 @@ def test_more_images_than_multinomial_takes():
         (lambda: ClassBalancedSampler([]), "no labels"),
         (lambda: ClassBalancedSampler([0, -1]), "got -1"),
         (lambda: ClassBalancedSampler([[0, 1], [1, 0]]), r"labels must be \(N,\), got \(2, 2\)"),
+        (lambda: ClassBalancedSampler([(0, 1)] * 3), r"got \(3, 2\); see labels_of\(dataset\)"),
+        (
+            lambda: CBENSampler(TensorDataset(torch.zeros(3))),
+            r"got a data set: give labels_of\(dataset\)",
+        ),
+        (lambda: CBENSampler(["cat", "dog"]), "labels must be integers: number the classes"),
+        (lambda: CBENSampler(pd.Series(["cat", "dog"])), "labels must be integers: number the"),
+        (lambda: CBENSampler([0, None]), "labels must be integers: number the classes"),
+        (lambda: CBENSampler([3, 10**9]), "below 1000000, got 1000000000: number the classes"),
         (lambda: ClassBalancedSampler([0.0, 1.0]), "labels must be integers"),
         (lambda: ClassBalancedSampler([True, False]), "labels must be integers"),
         (
@@ -244,7 +301,7 @@ def test_samplers_refuse(make, message):
 @given(COUNTS, st.floats(0, 0.999), st.floats(0, 1))
 def test_shares_are_those_of_the_sampler(counts, a, part):
     b = 0.999 * part * (1 - a)
-    sampler = CBENSampler(labels_of(counts), a, b)
+    sampler = CBENSampler(repeated(counts), a, b)
     assert torch.allclose(cben_shares(counts, a, b), sampler.class_probabilities, rtol=1e-9)
 
 

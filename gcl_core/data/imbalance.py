@@ -1,15 +1,16 @@
 """Long-tailed class counts, the subsets they select, and the many/medium/few groups."""
 
 import math
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from gcl_core.errors import GCLError
+from gcl_core.losses.clouds import Counts, in_class_order
 
 PROFILES = ("exp", "step")
 GROUPS = ("many", "medium", "few")
+HOW_TO_NUMBER = "number the classes, as numpy.unique(labels, return_inverse=True)[1] does"
 
 
 def long_tailed_counts(
@@ -54,21 +55,21 @@ def class_counts_of(labels: Tensor, num_classes: int | None = None) -> Tensor:
     """Count of each class, (C,) int64, for labels (N,) of non-negative integers.
 
     Raises:
-        GCLError: no labels, a negative one, or one that is not below `num_classes`.
+        GCLError: no labels, a negative one, or one that is not below `num_classes` (without it:
+            below a million, or N if that is more).
     """
     if labels.numel() == 0:
         raise GCLError("there are no labels")
     low, high = int(labels.min()), int(labels.max())
-    if low < 0 or (num_classes is not None and high >= num_classes):
-        bound = "" if num_classes is None else f" below {num_classes}"
-        bad = low if low < 0 else high
-        raise GCLError(f"labels must be non-negative integers{bound}, got {bad}")
+    # Without a limit one label of 10^9 would make as many counts; N images have N classes at most.
+    limit = max(10**6, labels.numel()) if num_classes is None else num_classes
+    if low < 0 or high >= limit:
+        allowed = f"non-negative integers below {limit}, got {low if low < 0 else high}"
+        raise GCLError(f"labels must be {allowed}: {HOW_TO_NUMBER}")
     return torch.bincount(labels.long().flatten(), minlength=num_classes or 0)
 
 
-def nested_subset(
-    labels: Tensor, class_counts: Sequence[int], generator: torch.Generator
-) -> Tensor:
+def nested_subset(labels: Tensor, class_counts: Counts, generator: torch.Generator) -> Tensor:
     """Indices of a subset with `class_counts[j]` images of class j, in class order.
 
     Each class is shuffled once and its first n_j images are taken, so that for one seed the
@@ -77,9 +78,10 @@ def nested_subset(
     Raises:
         GCLError: a class has fewer images than asked for.
     """
-    available = class_counts_of(labels, len(class_counts)).tolist()
+    counts = in_class_order(class_counts)
+    available = class_counts_of(labels, len(counts)).tolist()
     chosen = []
-    for j, wanted in enumerate(class_counts):
+    for j, wanted in enumerate(counts):
         if wanted > available[j]:
             raise GCLError(f"class {j} has {available[j]} images, {wanted} are asked for")
         members = (labels == j).nonzero().flatten()
@@ -87,7 +89,7 @@ def nested_subset(
     return torch.cat(chosen)
 
 
-def class_groups(class_counts: Sequence[int]) -> dict[str, list[int]]:
+def class_groups(class_counts: Counts) -> dict[str, list[int]]:
     """Class indices of the many-, medium- and few-shot groups.
 
     With 100 classes or more, by training images: many > 100, medium 20 to 100, few < 20 (the
@@ -95,10 +97,11 @@ def class_groups(class_counts: Sequence[int]) -> dict[str, list[int]]:
     rank: the 30 % of classes with the most images are many, the 30 % with the fewest are few
     (3 / 4 / 3 of 10 classes); ties keep class order.
     """
-    if len(class_counts) >= 100:
-        group_of = ["many" if n > 100 else "medium" if n >= 20 else "few" for n in class_counts]
+    counts = in_class_order(class_counts)
+    if len(counts) >= 100:
+        group_of = ["many" if n > 100 else "medium" if n >= 20 else "few" for n in counts]
         return {g: [j for j, its in enumerate(group_of) if its == g] for g in GROUPS}
-    ranked = sorted(range(len(class_counts)), key=lambda j: (-class_counts[j], j))
+    ranked = sorted(range(len(counts)), key=lambda j: (-counts[j], j))
     third = max(1, round(0.3 * len(ranked)))
     parts = (ranked[:third], ranked[third:-third], ranked[-third:])
     return {group: sorted(part) for group, part in zip(GROUPS, parts, strict=True)}

@@ -6,18 +6,58 @@ of a class. With n_j images in class j and rho_j the weight of one image of it,
     P(class j) = n_j rho_j / sum_i n_i rho_i,      images of a class equally likely.
 
 Drawing the class first and then the image keeps every step O(N log C) and vectorised, with no limit
-on N (`torch.multinomial` stops at 2^24 images).
+on N (`torch.multinomial` stops at 2^24 images). All take
+
+    labels:       (N,) integers from 0; of a data set, `Subset` or `ConcatDataset`: `labels_of`.
+    num_samples:  length of an epoch, N by default.
+    generator:    source of randomness; None is torch's default generator.
+
+With several processes, seed the generator of each alike; process r of R takes `draw()[r::R]`.
 """
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Sampler
+from torch.utils.data import ConcatDataset, Dataset, Sampler, Subset
 
-from gcl_core.data.imbalance import class_counts_of
+from gcl_core.data.imbalance import HOW_TO_NUMBER, class_counts_of
 from gcl_core.errors import GCLError
-from gcl_core.losses.clouds import cloud_sizes
+from gcl_core.losses.clouds import Counts, checked_counts, cloud_sizes
+
+
+def labels_of(dataset: Dataset[Any]) -> Tensor:
+    """Labels (N,) of a data set with `targets` or `labels`, as torchvision's have, or of its parts.
+
+    A `Subset` and a `ConcatDataset` are followed to what they are made of; others are refused.
+    """
+    if isinstance(dataset, Subset):
+        return labels_of(dataset.dataset)[torch.as_tensor(dataset.indices, dtype=torch.int64)]
+    if isinstance(dataset, ConcatDataset):
+        return torch.cat([labels_of(part) for part in dataset.datasets])
+    for name in ("targets", "labels"):
+        if hasattr(dataset, name):
+            return checked_labels(getattr(dataset, name))
+    raise GCLError(
+        f"{type(dataset).__name__} has neither targets nor labels: give the labels of its images"
+    )
+
+
+def checked_labels(labels: Any) -> Tensor:
+    """A tensor, array, list or Series of labels as (N,) int64 on a CPU; others are refused."""
+    if isinstance(labels, Dataset):
+        raise GCLError("labels must be (N,), got a data set: give labels_of(dataset)")
+    try:  # a Series by way of numpy: torch would ask it for the rows that are labelled 0, 1, ...
+        labels = labels.cpu() if isinstance(labels, Tensor) else torch.from_numpy(np.array(labels))
+    except (TypeError, ValueError):
+        raise GCLError(f"labels must be integers: {HOW_TO_NUMBER}") from None
+    if labels.ndim != 1:
+        raise GCLError(f"labels must be (N,), got {tuple(labels.shape)}; see labels_of(dataset)")
+    if len(labels) and (labels.is_floating_point() or labels.dtype == torch.bool):
+        raise GCLError(f"labels must be integers, got {labels.dtype}: {HOW_TO_NUMBER}")
+    return labels.long()  # torch takes uint8 for a mask, and no other short type, as an index
 
 
 class _BalancedSampler(Sampler[int]):
@@ -36,12 +76,7 @@ class _BalancedSampler(Sampler[int]):
         num_samples: int | None = None,
         generator: torch.Generator | None = None,
     ) -> None:
-        labels = torch.as_tensor(labels).cpu()
-        if labels.ndim != 1:
-            raise GCLError(f"labels must be (N,), got {tuple(labels.shape)}")
-        if len(labels) and (labels.is_floating_point() or labels.dtype == torch.bool):
-            raise GCLError(f"labels must be integers, got {labels.dtype}")
-        labels = labels.long()  # torch takes uint8 for a mask, and no other short type, as an index
+        labels = checked_labels(labels)
         self.class_counts = class_counts_of(labels)
         if num_samples is not None and num_samples < 1:
             raise GCLError(f"num_samples must be at least 1, got {num_samples}")
@@ -131,11 +166,9 @@ class EffectiveNumberSampler(_BalancedSampler):
     """Classes in proportion to n_j / effective number; rho_j = (1 - beta) / (1 - beta^n_j).
 
     Args:
-        labels: (N,) integers.
         beta: in [0, 1); 0 is instance-balanced, beta -> 1 is class-balanced. Default 0.9999, the
             value of Cui et al. (2019) for CIFAR.
-        num_samples: length of an epoch, N by default.
-        generator: source of randomness; None is torch's default generator.
+        labels, num_samples, generator: as for all samplers, see the module.
     """
 
     def __init__(
@@ -174,14 +207,12 @@ class CBENSampler(_BalancedSampler):
         rho_j = (1 - beta_j) / (1 - beta_j^n_j)
 
     Args:
-        labels: (N,) integers.
         a: beta of the head class, in [0, 1). Default 0.9999: the published code; the paper's own
             value is not known.
         b: range of beta, with a + b in [0, 1). Default 1e-5: the published code. At these values
             the probabilities differ from `EffectiveNumberSampler(beta=a)` by less than 0.1 % on
             CIFAR-10-LT at ratios 100 and 200, and by 0.13 % at 50; by more with more images.
-        num_samples: length of an epoch, N by default.
-        generator: source of randomness; None is torch's default generator.
+        labels, num_samples, generator: as for all samplers, see the module.
     """
 
     def __init__(
@@ -201,31 +232,23 @@ class CBENSampler(_BalancedSampler):
         return cben_weights(counts, self.a, self.b)
 
 
-def cben_shares(class_counts: Sequence[int] | Tensor, a: float = 0.9999, b: float = 1e-5) -> Tensor:
+def cben_shares(class_counts: Counts, a: float = 0.9999, b: float = 1e-5) -> Tensor:
     """Share of each class in what `CBENSampler` draws, (C,) float64, without labels.
 
     Args:
         class_counts: (C,) images of each class, all positive.
         a, b: as for `CBENSampler`; b = 0 is `EffectiveNumberSampler` with beta = a.
-
-    Raises:
-        GCLError: an a, or an a + b, that is no beta, and what `cloud_sizes` refuses.
     """
     check_cben(a, b)
-    counts = torch.as_tensor(class_counts, dtype=torch.float64)
+    counts = checked_counts(class_counts)
     mass = counts * cben_weights(counts, a, b)
     return mass / mass.sum()
 
 
-def cben_departure(
-    class_counts: Sequence[int] | Tensor, a: float, steps: Sequence[float]
-) -> Tensor:
+def cben_departure(class_counts: Counts, a: float, steps: Sequence[float]) -> Tensor:
     """How far `cben_shares` is from b = 0 for each b, (n,): the largest |share / share at 0 - 1|.
 
-    Args:
-        class_counts: (C,) images of each class, all positive.
-        a: beta of the head, in [0, 1).
-        steps: (n,) values of b; one that a + b reaches 1 with gives NaN.
+    `steps` are the (n,) values of b; one that a + b reaches 1 with gives NaN.
     """
     plain = cben_shares(class_counts, a, 0.0)
     return torch.stack(

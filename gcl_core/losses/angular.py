@@ -1,13 +1,11 @@
 """AngularGCLLoss: the clouds of GCL on the angle instead of the cosine."""
 
 import math
-from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from gcl_core.losses.criterion import check_target, nothing_or_nan, reduced
+from gcl_core.losses.clouds import Counts
 from gcl_core.losses.gcl import GCLLoss, clouds
 
 SMALLEST_SINE = 1e-3
@@ -47,13 +45,12 @@ class AngularGCLLoss(GCLLoss):
         and absolute value, instead of a draw.
 
     Raises:
-        GCLError: as `GCLLoss`; in training mode a cosine that is not finite is not refused, the
-            loss is then not finite.
+        GCLError: as `GCLLoss`.
     """
 
     def __init__(
         self,
-        class_counts: Sequence[int] | Tensor,
+        class_counts: Counts,
         *,
         scale: float = 30.0,
         noise_multiplier: float = 0.5,
@@ -82,31 +79,17 @@ class AngularGCLLoss(GCLLoss):
         )
         self.easy_margin = easy_margin
 
-    def logits(self, cosine: Tensor, noise: Tensor | None = None) -> Tensor:
-        """Clouded logits without the target's margin, (N, C); eval mode: s cos theta_j."""
-        cosine = self._checked(cosine, noise)
-        if not self.training:
-            return self.scale * cosine
-        return self.scale * self._widened(cosine, self._angles(cosine, noise))
-
-    def forward(self, cosine: Tensor, target: Tensor, noise: Tensor | None = None) -> Tensor:
-        """The loss: () for "mean" and "sum", (N,) for "none"."""
-        if not self.training:
-            return super().forward(cosine, target, noise)
-        cosine = self._checked(cosine, noise)
-        check_target(target, cosine)
-        angles = self._angles(cosine, noise) + self.margin * F.one_hot(target, cosine.shape[1])
-        logits = self.scale * self._widened(cosine, angles)
-        loss = F.cross_entropy(logits, target, reduction="none") + nothing_or_nan(cosine)
-        loss = loss * (1 - torch.exp(-loss.detach())) ** self.focal_gamma
-        return reduced(loss, self.reduction)
+    fused = False
 
     def _reach(self, cosine: Tensor) -> Tensor:
         """pi/2 k delta_j: the angle of a full cloud of class j, (C,)."""
         return self.cloud_sizes.to(cosine.dtype) * (math.pi / 2 * self.noise_multiplier)
 
-    def _angles(self, cosine: Tensor, noise: Tensor | None) -> Tensor:
-        return clouds(self._draw(cosine) if noise is None else noise, self._reach(cosine))
+    def _clouded(
+        self, cosine: Tensor, noise: Tensor | None, margin: Tensor | float = 0.0
+    ) -> Tensor:
+        angles = clouds(self._noise(cosine, noise), self._reach(cosine)) + margin
+        return self.scale * self._widened(cosine, angles)
 
     def _widened(self, cosine: Tensor, angles: Tensor) -> Tensor:
         """cos(theta + m), or what takes its place where that is too wide, (N, C)."""

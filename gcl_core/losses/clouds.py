@@ -1,7 +1,8 @@
 """Cloud sizes: how far each class's logit is perturbed."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -9,11 +10,39 @@ from torch import Tensor
 from gcl_core.errors import GCLError
 
 STRATEGIES = ("log", "power", "cosine")
+Counts = Sequence[int] | Mapping[int, int] | Tensor  # what `in_class_order` takes
 
 
-def checked_counts(class_counts: Sequence[int] | Tensor) -> Tensor:
-    """Class counts as a (C,) float64 tensor, refused unless there are two or more, all positive."""
-    counts = torch.as_tensor(class_counts, dtype=torch.float64).cpu()
+def in_class_order(class_counts: Any) -> Any:
+    """Counts by label, of a mapping or a pandas Series, as a list; others as they are."""
+    if isinstance(class_counts, Mapping):
+        by_label = dict(class_counts)
+    elif hasattr(class_counts, "index") and hasattr(class_counts, "to_numpy"):
+        by_label = dict(zip(class_counts.index, class_counts.to_numpy(), strict=True))
+    else:
+        return class_counts
+    labels = range(len(class_counts))
+    if set(by_label) != set(labels):
+        given = ", ".join(map(repr, list(by_label)[:5]))
+        raise GCLError(
+            f"class_counts by label must have the labels 0 to C - 1, each once, got {given}: "
+            "number the classes, or list the counts in the order of the classes"
+        )
+    return [by_label[j] for j in labels]
+
+
+def checked_counts(class_counts: Counts) -> Tensor:
+    """Class counts as a (C,) float64 tensor, refused unless there are two or more, all positive.
+
+    Args:
+        class_counts: a tensor, array or list in the order of the classes; or by label, a mapping
+            or a pandas Series such as `labels.value_counts()`.
+    """
+    ordered = in_class_order(class_counts)
+    try:
+        counts = torch.as_tensor(ordered, dtype=torch.float64).cpu()
+    except (TypeError, ValueError, RuntimeError):
+        raise GCLError(f"class_counts must be numbers, got {type(ordered).__name__}") from None
     if counts.ndim != 1 or counts.numel() < 2:
         raise GCLError(
             f"class_counts must list at least 2 classes, got shape {tuple(counts.shape)}"
@@ -25,7 +54,7 @@ def checked_counts(class_counts: Sequence[int] | Tensor) -> Tensor:
 
 
 def cloud_sizes(
-    class_counts: Sequence[int] | Tensor, strategy: str = "log", exponent: float | None = None
+    class_counts: Counts, strategy: str = "log", exponent: float | None = None
 ) -> Tensor:
     """Cloud size delta_j of each class: 0 for the head, 1 for the rarest class.
 
@@ -38,7 +67,7 @@ def cloud_sizes(
     The cosine's expression is not legible in the paper's text: it is a cosine, zero at the head.
 
     Args:
-        class_counts: (C,) training images of each class, all positive.
+        class_counts: (C,) training images of each class, all positive; see `checked_counts`.
         strategy: one of the three above.
         exponent: e in (0, 1), required by `"power"` and refused by the others.
 

@@ -20,6 +20,8 @@ class Criterion(nn.Module):
     float32 (float64 for float64 outputs), also under autocast.
 
     Args:
+        class_counts: of the losses that take them: (C,) training images of each class, all
+            positive; see `checked_counts`.
         reduction: "mean", "sum", or "none" for (N,) values.
         scale: factor > 0 of the outputs.
         classes: C, or None where any number of classes is welcome.
@@ -28,8 +30,8 @@ class Criterion(nn.Module):
         outputs: (N, C); target: (N,) int64 in [0, C).
 
     Raises:
-        GCLError: an unknown reduction, a scale that is not positive, a wrong shape, and (on a CPU)
-            a target out of range. Outputs that are not finite give a loss that is not finite.
+        GCLError: an argument out of range, no tensor, a wrong shape, and (on a CPU) a target out of
+            range. Outputs that are not finite give a loss that is not finite.
     """
 
     losses: Callable[..., Tensor]  # (scale * outputs, target, what is given instead of a draw)
@@ -45,6 +47,7 @@ class Criterion(nn.Module):
         return self._loss(outputs, target)
 
     def _loss(self, outputs: Tensor, target: Tensor, *given: Tensor | None) -> Tensor:
+        check_tensor("outputs", outputs)
         columns = outputs.shape[1] if outputs.ndim == 2 else 0
         if columns < 2 or columns != (self.classes or columns):
             expected = f"(N, {self.classes})" if self.classes else "(N, C) with C >= 2"
@@ -63,20 +66,37 @@ def to_float32(outputs: Tensor) -> Tensor:
     return outputs if outputs.dtype == torch.float64 else outputs.float()
 
 
-def check_target(target: Tensor, outputs: Tensor) -> None:
-    """Refuse targets that are not one class of (N, C) outputs for each row.
+def traced() -> bool:
+    """Whether this is under `torch.compile` or `torch.func`, where tensors have no values yet."""
+    return torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
 
-    The range is checked on a CPU only: a GPU is not made to wait.
-    """
+
+def may_read(values: Tensor) -> bool:
+    """Whether checks may look at values: on a CPU, untraced. A GPU is not made to wait."""
+    return values.device.type == "cpu" and not traced()
+
+
+def check_tensor(name: str, given: object) -> None:
+    """Refuse what is no tensor: an array, a list."""
+    if not isinstance(given, Tensor):
+        kind = type(given).__name__
+        raise GCLError(f"{name} must be a tensor, got {kind}: give torch.as_tensor({name})")
+
+
+def check_target(target: Tensor, outputs: Tensor) -> None:
+    """Refuse targets that are not one class of (N, C) outputs for each row."""
     rows, classes = outputs.shape
+    check_tensor("target", target)
     if target.shape != (rows,):
-        shapes = f"({rows},), got {tuple(target.shape)}"
+        hint = "; of soft labels, add up the losses of each label times its share, as mixup does"
+        shapes = f"({rows},), got {tuple(target.shape)}{hint if target.ndim == 2 else ''}"
         raise GCLError(f"target must have one entry for each row, {shapes}")
     if target.dtype != torch.int64:
         raise GCLError(f"target must be int64, got {target.dtype}")
-    if target.device.type == "cpu" and rows and not 0 <= target.min() <= target.max() < classes:
+    if may_read(target) and rows and not 0 <= target.min() <= target.max() < classes:
         bad = target[(target < 0) | (target >= classes)][0]
-        raise GCLError(f"target must be in [0, {classes}), got {bad}")
+        hint = "leave out rows to be ignored, as outputs[target >= 0] and target[target >= 0] do"
+        raise GCLError(f"target must be in [0, {classes}), got {bad}; {hint}")
 
 
 def nothing_or_nan(outputs: Tensor) -> Tensor:

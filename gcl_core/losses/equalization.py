@@ -1,13 +1,11 @@
 """EqualizationLoss: rare classes are spared the gradients of other classes' samples."""
 
-from collections.abc import Sequence
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from gcl_core.errors import GCLError
-from gcl_core.losses.clouds import checked_counts
+from gcl_core.losses.clouds import Counts, checked_counts
 from gcl_core.losses.criterion import Criterion, check_number
 
 
@@ -19,27 +17,22 @@ class EqualizationLoss(Criterion):
 
     with T(f) = 1 for a share f_k = n_k / sum n of the images below the threshold, else 0: most
     samples leave the rare classes that are not theirs out of the softmax. In training mode B is
-    drawn anew for every sample and class. Precision, eval mode (no class is left out) and shapes
-    are those of `Criterion`.
+    drawn anew for every sample and class. Precision, eval mode (no class is left out), counts,
+    reduction, shapes and refusals are those of `Criterion`.
 
     Args:
-        class_counts: (C,) training images of each class, all positive.
         threshold: lambda in [0, 1]; 0 is cross-entropy. Default 0.05: BagofTricks-LT for
             CIFAR-10-LT (its default for others: 0.005).
         gamma: in [0, 1]; 0 is cross-entropy. Default 0.9: BagofTricks-LT.
-        reduction: "mean", "sum", or "none" for (N,) values.
-        generator: source of B, on the device of the outputs; None is torch's default generator.
+        generator: source of B, on the device of the outputs; see `GCLLoss`.
 
     Shape:
         drop: (N, C) bool, B instead of a draw.
-
-    Raises:
-        GCLError: an argument out of range, and what `Criterion` refuses.
     """
 
     def __init__(
         self,
-        class_counts: Sequence[int] | Tensor,
+        class_counts: Counts,
         threshold: float = 0.05,
         gamma: float = 0.9,
         reduction: str = "mean",

@@ -13,16 +13,12 @@ class FocalLoss(Criterion):
         loss = (1 - p_y)^gamma (-log p_y),   p = softmax(scale z)
 
     The factor is differentiated, as in Lin et al. 2017 and in LDAM-DRW's code; `GCLLoss` detaches
-    its own. Precision, eval mode and shapes are those of `Criterion`.
+    its own. Precision, eval mode, reduction, shapes and refusals are those of `Criterion`.
 
     Args:
         gamma: >= 0; 0 is cross-entropy. Default 1: the scripts of LDAM-DRW and of
             class-balanced-loss (Cui et al. 2019).
         scale: > 0, for cosines. Default 1: outputs of a linear classifier.
-        reduction: "mean", "sum", or "none" for (N,) values.
-
-    Raises:
-        GCLError: an argument out of range, and what `Criterion` refuses.
     """
 
     def __init__(self, gamma: float = 1.0, scale: float = 1.0, reduction: str = "mean") -> None:

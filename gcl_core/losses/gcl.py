@@ -2,25 +2,26 @@
 
 import functools
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from gcl_core.errors import GCLError
-from gcl_core.losses.clouds import cloud_sizes
+from gcl_core.losses.clouds import Counts, cloud_sizes
 from gcl_core.losses.criterion import (
     check_number,
     check_reduction,
     check_scale,
     check_target,
+    check_tensor,
+    may_read,
     nothing_or_nan,
     reduced,
     to_float32,
+    traced,
 )
 
 ROUNDING = 0.01  # a cosine may be this much above 1; bfloat16 rounds to 1 / 256
@@ -37,10 +38,11 @@ class GCLLoss(nn.Module):
     eps is drawn anew for every sample and class; it is clamped to [-1, 1] (Sec. 4.2). In eval mode
     the loss is the plain cross-entropy of s cos theta: no cloud, margin or focal factor, so that a
     validation loss is deterministic. All is computed in float32 (float64 for float64 cosines), also
-    under autocast.
+    under autocast. `torch.compile` and `torch.func` (`vmap` with randomness "different") take it
+    as its plain composition: values are not checked, and eps is drawn in another way.
 
     Args:
-        class_counts: (C,) training images of each class, all positive.
+        class_counts: (C,) training images of each class, all positive; see `checked_counts`.
         scale: s > 0. Default 30: stage 1 of the published code (stage 2: 20). With few classes a
             smaller one can be needed (issue 3 of the published code).
         noise_multiplier: k >= 0. Default 0.5: published code for CIFAR (1 for Places-LT and in the
@@ -53,6 +55,8 @@ class GCLLoss(nn.Module):
             2 of the published code: 1).
         reduction: "mean", "sum", or "none" for (N,) values.
         generator: source of eps, on the device of the cosines; None is torch's default generator.
+            `torch.compile` takes no other; `torch.utils.checkpoint` restores no other, so that its
+            second pass would draw other clouds, and give gradients that are not the loss's.
         check_range: whether (on a CPU) a first row that is not of cosines is refused. False is for
             cosines that a trained factor or offset of each class takes beyond 1 (LWS, DisAlign):
             the formula holds for them as it is.
@@ -62,10 +66,10 @@ class GCLLoss(nn.Module):
         noise: (N, C), eps before clamping and absolute value, instead of a draw.
 
     Raises:
-        GCLError: an argument out of range, a wrong shape, and (on a CPU) a target out of range, a
-            cosine that is not finite, or a first row that is not of cosines: logits, or cosines
-            times a scale. A GPU is not made to wait for these: there the loss is NaN where a cosine
-            is, and an out-of-range target is an indexing error of CUDA.
+        GCLError: an argument out of range, no tensor, a wrong shape, and (on a CPU) a target out of
+            range, a cosine that is not finite, or a first row that is not of cosines: logits, or
+            cosines times a scale. A GPU is not made to wait for these: there the loss is NaN where
+            a cosine is, and an out-of-range target is an indexing error of CUDA.
 
     Example:
         >>> loss = GCLLoss([500, 50, 5], generator=torch.Generator().manual_seed(0))
@@ -77,7 +81,7 @@ class GCLLoss(nn.Module):
 
     def __init__(
         self,
-        class_counts: Sequence[int] | Tensor,
+        class_counts: Counts,
         *,
         scale: float = 30.0,
         noise_multiplier: float = 0.5,
@@ -105,46 +109,51 @@ class GCLLoss(nn.Module):
         self.cloud_sizes: Tensor
         self.register_buffer("cloud_sizes", sizes.float())
 
+    fused = True  # whether `_CloudedCrossEntropy` is its loss in training mode
+
     def logits(self, cosine: Tensor, noise: Tensor | None = None) -> Tensor:
-        """Clouded logits s (cos theta_j - k delta_j |eps_j|), (N, C); eval mode: s cos theta_j."""
+        """Logits z with clouds, before the target's margin, (N, C); eval mode: s cos theta_j."""
         cosine = self._checked(cosine, noise)
-        if not self.training:
-            return self.scale * cosine
-        eps = self._draw(cosine) if noise is None else noise
-        return self.scale * cosine + clouds(eps, self._reach(cosine))
+        return self._clouded(cosine, noise) if self.training else self.scale * cosine
 
     def forward(self, cosine: Tensor, target: Tensor, noise: Tensor | None = None) -> Tensor:
         """The loss: () for "mean" and "sum", (N,) for "none"."""
         cosine = self._checked(cosine, noise)
         check_target(target, cosine)
-        if self.training:
-            loss = _CloudedCrossEntropy.apply(
-                cosine,
-                target,
-                self._draw(cosine) if noise is None else noise,
-                self._reach(cosine),
-                self.scale,
-                self.scale * self.margin,
-                self.focal_gamma,
-            )
-        else:
+        if not self.training:
             loss = F.cross_entropy(self.scale * cosine, target, reduction="none")
             loss = loss + nothing_or_nan(cosine)
+        elif self.fused and not traced():
+            clouded = (self._noise(cosine, noise), self._reach(cosine))
+            factors = (self.scale, self.scale * self.margin, self.focal_gamma)
+            loss, _ = _CloudedCrossEntropy.apply(cosine, target, *clouded, *factors)
+        else:
+            margin = torch.zeros_like(cosine).scatter(1, target[:, None], self.margin)
+            logits = self._clouded(cosine, noise, margin)
+            loss = F.cross_entropy(logits, target, reduction="none") + nothing_or_nan(cosine)
+            loss = loss * (1 - torch.exp(-loss.detach())) ** self.focal_gamma
         # One bad cosine spoils the loss of its row: N values to check instead of N x C.
-        if cosine.device.type == "cpu" and not loss.isfinite().all():
+        if may_read(cosine) and not loss.isfinite().all():
             row = int((~loss.isfinite()).nonzero()[0])
             raise GCLError(f"cosine of sample {row} is not finite (NaN or infinite)")
         return reduced(loss, self.reduction)
 
+    def _clouded(
+        self, cosine: Tensor, noise: Tensor | None, margin: Tensor | float = 0.0
+    ) -> Tensor:
+        eps = self._noise(cosine, noise)
+        return self.scale * (cosine - margin) + clouds(eps, self._reach(cosine))
+
     def _checked(self, cosine: Tensor, noise: Tensor | None) -> Tensor:
         classes = len(self.cloud_sizes)
+        check_tensor("cosine", cosine)
         if cosine.ndim != 2 or cosine.shape[1] != classes:
             raise GCLError(f"cosine must be (N, {classes}), got {tuple(cosine.shape)}")
         if noise is not None and noise.shape != cosine.shape:
             shapes = f"{tuple(cosine.shape)}, got {tuple(noise.shape)}"
             raise GCLError(f"noise must have the shape of cosine, {shapes}")
         # One row is enough to tell logits from cosines, and costs nothing with 8,142 classes.
-        if self.check_range and cosine.device.type == "cpu" and len(cosine):
+        if self.check_range and may_read(cosine) and len(cosine):
             largest = float(cosine[0].detach().abs().max())
             if 1 + ROUNDING < largest < math.inf:
                 raise GCLError(
@@ -157,8 +166,10 @@ class GCLLoss(nn.Module):
         """-s k delta_j: what a full cloud adds to the logit of class j, (C,)."""
         return self.cloud_sizes.to(cosine.dtype) * (-self.scale * self.noise_multiplier)
 
-    def _draw(self, cosine: Tensor) -> "Tensor | _DrawnClouds":
-        if cosine.device.type == "cpu":
+    def _noise(self, cosine: Tensor, given: Tensor | None) -> "Tensor | _DrawnClouds":
+        if given is not None:
+            return given
+        if may_read(cosine):
             return _DrawnClouds(cosine.shape, self.sigma, self.generator)
         return torch.empty_like(cosine).normal_(0, self.sigma, generator=self.generator)
 
@@ -209,11 +220,12 @@ def clouds(noise: "Tensor | _DrawnClouds", reach: Tensor, rows: slice = slice(No
 
 
 class _CloudedCrossEntropy(torch.autograd.Function):
-    """-log softmax(s cos + clouds - s m onehot)_y for each sample, with the focal factor.
+    """-log softmax(s cos + clouds - s m onehot)_y for each sample, with the focal factor; and p.
 
-    Same value and gradient as the plain composition. It is written out because the plain one makes
-    eight (N, C) intermediates; here the logits of a block of rows are made in place, become the
-    softmax in place, and that is all the backward pass needs: dz = w (p - onehot).
+    Same value and derivatives as the plain composition. It is written out because the plain one
+    makes eight (N, C) intermediates; here the logits of a block of rows are made in place, become
+    the softmax in place, and that is all the backward pass needs: dz = w (p - onehot). The softmax
+    is an output too, so that this derivative has one of its own: dz = p (g - sum_j g_j p_j).
     """
 
     @staticmethod
@@ -226,7 +238,7 @@ class _CloudedCrossEntropy(torch.autograd.Function):
         scale: float,
         scaled_margin: float,
         focal_gamma: float,
-    ) -> Tensor:
+    ) -> tuple[Tensor, Tensor]:
         samples, classes = cosine.shape
         probability, loss = torch.empty_like(cosine), cosine.new_empty(samples)
         step = max(1, BLOCK // classes) if cosine.device.type == "cpu" else max(1, samples)
@@ -243,13 +255,21 @@ class _CloudedCrossEntropy(torch.autograd.Function):
         weight = (1 - torch.exp(-loss)) ** focal_gamma if focal_gamma else None
         ctx.scale = scale
         ctx.save_for_backward(probability, target, weight)
-        return loss if weight is None else loss * weight
+        ctx.set_materialize_grads(False)
+        return loss if weight is None else loss * weight, probability
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(
+        ctx: Any, of_loss: Tensor | None, of_probability: Tensor | None
+    ) -> tuple[Tensor | None, ...]:
         probability, target, weight = ctx.saved_tensors
-        weight = ctx.scale * gradient * (1.0 if weight is None else weight)
-        result = probability * weight[:, None]
-        result.scatter_add_(1, target[:, None], -weight[:, None])
+        result = None
+        if of_loss is not None:
+            of_loss = ctx.scale * of_loss * (1.0 if weight is None else weight)
+            result = probability * of_loss[:, None]
+            result.scatter_add_(1, target[:, None], -of_loss[:, None])
+        if of_probability is not None:
+            mean = (of_probability * probability).sum(1, keepdim=True)
+            further = ctx.scale * probability * (of_probability - mean)
+            result = further if result is None else result + further
         return result, None, None, None, None, None, None

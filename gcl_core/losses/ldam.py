@@ -1,11 +1,9 @@
 """LDAMLoss: a wider margin for a rarer class."""
 
-from collections.abc import Sequence
-
 import torch.nn.functional as F
 from torch import Tensor
 
-from gcl_core.losses.clouds import checked_counts
+from gcl_core.losses.clouds import Counts, checked_counts
 from gcl_core.losses.criterion import Criterion, check_number
 
 
@@ -15,24 +13,20 @@ class LDAMLoss(Criterion):
         loss = -log softmax(scale (cos theta_j - m_y [j = y]))_y
         m_j  = max_margin n_j^(-1/4) / max_k n_k^(-1/4)
 
-    Precision, eval mode (no margin) and shapes are those of `Criterion`.
+    Precision, eval mode (no margin), counts, reduction, shapes and refusals are those of
+    `Criterion`.
 
     Args:
-        class_counts: (C,) training images of each class, all positive.
         max_margin: margin of the rarest class, >= 0. Default 0.5: published code.
         scale: s > 0. Default 30: published code.
-        reduction: "mean", "sum", or "none" for (N,) values.
 
     Attributes:
         margins: m, (C,).
-
-    Raises:
-        GCLError: an argument out of range, and what `Criterion` refuses.
     """
 
     def __init__(
         self,
-        class_counts: Sequence[int] | Tensor,
+        class_counts: Counts,
         max_margin: float = 0.5,
         scale: float = 30.0,
         reduction: str = "mean",

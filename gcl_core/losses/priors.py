@@ -1,31 +1,24 @@
 """Losses that add the classes' prior to the logits: logit adjustment and LADE."""
 
 import math
-from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gcl_core.losses.clouds import checked_counts
+from gcl_core.losses.clouds import Counts, checked_counts
 from gcl_core.losses.criterion import Criterion, check_number
 
 
-def logit_adjustment(class_counts: Sequence[int] | Tensor, tau: float = 1.0) -> Tensor:
-    """Tau log pi_j with the prior pi_j = n_j / sum_k n_k (Menon et al. 2021).
+def logit_adjustment(class_counts: Counts, tau: float = 1.0) -> Tensor:
+    """Tau log pi_j, (C,) float64, with the prior pi_j = n_j / sum_k n_k (Menon et al. 2021).
 
     Added to the logits in training, or taken from them afterwards: argmax_j z_j - tau log pi_j.
 
     Args:
-        class_counts: (C,) training images of each class, all positive.
+        class_counts: (C,) training images of each class, all positive; see `checked_counts`.
         tau: >= 0. Default 1: published code, and the value that is consistent for the balanced
             error.
-
-    Returns:
-        (C,) float64.
-
-    Raises:
-        GCLError: a tau out of range, a count that is not positive.
     """
     check_number("tau", tau)
     counts = checked_counts(class_counts)
@@ -37,21 +30,17 @@ class LogitAdjustedLoss(Criterion):
 
         loss = -log softmax(scale z + tau log pi)_y,   pi_j = n_j / sum_k n_k
 
-    Prediction is argmax_j z_j. Precision, eval mode and shapes are those of `Criterion`.
+    Prediction is argmax_j z_j. Precision, eval mode, counts, reduction, shapes and refusals are
+    those of `Criterion`.
 
     Args:
-        class_counts: (C,) training images of each class, all positive.
         tau: see `logit_adjustment`.
         scale: > 0, for cosines. Default 1: outputs of a linear classifier.
-        reduction: "mean", "sum", or "none" for (N,) values.
-
-    Raises:
-        GCLError: an argument out of range, and what `Criterion` refuses.
     """
 
     def __init__(
         self,
-        class_counts: Sequence[int] | Tensor,
+        class_counts: Counts,
         tau: float = 1.0,
         scale: float = 1.0,
         reduction: str = "mean",
@@ -76,22 +65,18 @@ class LADELoss(LogitAdjustedLoss):
     over the classes c that the batch has; one that it lacks has no mean, and so no term (the
     published code takes the mean as 0 there and keeps r_c). LADER belongs to the batch: with
     reduction "none" it is added to every sample, so that the mean of the values is "mean".
-    Prediction is argmax_j z_j. Precision, eval mode and shapes are those of `Criterion`.
+    Prediction is argmax_j z_j. Precision, eval mode, counts, reduction, shapes and refusals are
+    those of `Criterion`.
 
     Args:
-        class_counts: (C,) training images of each class, all positive.
         weight: of LADER, >= 0; 0 is balanced softmax. Default 0.1: published code (iNaturalist
             0.05).
         regulariser: lambda, weight of r_c^2, >= 0. Default 0.1: published code (iNaturalist 0.5).
-        reduction: "mean", "sum", or "none" for (N,) values.
-
-    Raises:
-        GCLError: an argument out of range, and what `Criterion` refuses.
     """
 
     def __init__(
         self,
-        class_counts: Sequence[int] | Tensor,
+        class_counts: Counts,
         weight: float = 0.1,
         regulariser: float = 0.1,
         reduction: str = "mean",
@@ -108,9 +93,9 @@ class LADELoss(LogitAdjustedLoss):
     def lader(self, logits: Tensor, target: Tensor) -> Tensor:
         """LADER of a batch, ()."""
         samples, classes = logits.shape
-        members = F.one_hot(target, classes)
+        members = torch.zeros_like(logits).scatter(1, target[:, None], 1)
         images = members.sum(0)
         mean = (logits * members).sum(0) / images.clamp(min=1)
-        ratio = torch.logsumexp(logits - self.adjustment, 0) - math.log(samples * classes)
+        ratio = torch.logsumexp(logits - self.adjustment, 0) - math.log(max(samples, 1) * classes)
         bound = mean - ratio - self.regulariser * ratio**2
         return -(self.adjustment.exp() * bound * (images > 0)).sum()

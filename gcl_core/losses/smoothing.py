@@ -1,12 +1,11 @@
 """LabelAwareSmoothing: softer labels for the head, whose outputs are too sure."""
 
 import math
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from gcl_core.losses.clouds import checked_counts
+from gcl_core.losses.clouds import Counts, checked_counts
 from gcl_core.losses.criterion import Criterion, check_number
 
 
@@ -17,25 +16,21 @@ class LabelAwareSmoothing(Criterion):
         e_j   = smooth_tail + (smooth_head - smooth_tail) sin(pi/2 (n_j - n_min) / (n_max - n_min))
 
     The mean is over all classes, the target too, as in the published code; the paper takes it over
-    the others. Precision, eval mode (no smoothing) and shapes are those of `Criterion`.
+    the others. Precision, eval mode (no smoothing), counts, reduction, shapes and refusals are
+    those of `Criterion`.
 
     Args:
-        class_counts: (C,) training images of each class, all positive.
         smooth_head: smoothing of the most frequent class, and of all where counts are equal, in
             [0, 1]. Default 0.3: published code for CIFAR-10-LT, ratio 100 (CIFAR-100-LT: 0.4).
         smooth_tail: smoothing of the rarest class, in [0, 1]. Default 0: as above (0.1).
-        reduction: "mean", "sum", or "none" for (N,) values.
 
     Attributes:
         smoothing: e, (C,).
-
-    Raises:
-        GCLError: an argument out of range, and what `Criterion` refuses.
     """
 
     def __init__(
         self,
-        class_counts: Sequence[int] | Tensor,
+        class_counts: Counts,
         smooth_head: float = 0.3,
         smooth_tail: float = 0.0,
         reduction: str = "mean",

@@ -8,6 +8,7 @@ A method with a network of its own needs no more: its objective makes the batche
 takes in training (`batches`), and its criterion takes what the network then gives.
 """
 
+import inspect
 import typing
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -31,9 +32,6 @@ from gcl_core.networks.bbn import BilateralLoss
 from gcl_core.networks.contrastive import HybridPSCLoss, HybridSCLoss
 from gcl_core.networks.oltr import OLTRLoss
 
-# Settings see to it that GCL has cosines; re-balanced ones (LWS, DisAlign) rightly go beyond 1.
-_VETTED = {"check_range": False}
-
 
 class _Objective(Config):
     """One whose fields are keywords of its criterion."""
@@ -42,25 +40,22 @@ class _Objective(Config):
     scaled_for_logits: ClassVar[bool] = False  # its scale is 1 unless it is given: not for cosines
     own_outputs: ClassVar[bool] = False  # not (N, C) with (N,) targets: no mixup, no class weights
     criterion: ClassVar[type[nn.Module]]
-    counts_first: ClassVar[bool] = True
-    is_random: ClassVar[bool] = False
-    fixed: ClassVar[dict[str, Any]] = {}  # further keywords of the criterion, that are no settings
 
     def build(
         self, class_counts: Tensor, generator: torch.Generator, reduction: str = "mean"
     ) -> nn.Module:
-        """The criterion: `criterion(outputs, target)` is the mean loss, or one for each sample.
+        """The criterion, of the fields and of what it takes of these.
 
         Args:
             class_counts: (C,) training images of each class.
             generator: source of what the criterion draws.
-            reduction: "mean" or "none".
+            reduction: "mean", or "none" for a loss of each sample; with `own_outputs` "mean" only.
         """
-        options = self.keywords() | self.fixed
-        if self.is_random:
-            options["generator"] = generator
-        counts = (class_counts,) if self.counts_first else ()
-        return self.criterion(*counts, reduction=reduction, **options)
+        offered = {"class_counts": class_counts, "generator": generator, "reduction": reduction}
+        # Settings see to it that GCL has cosines; re-balanced ones rightly go beyond 1.
+        offered["check_range"] = False
+        taken = offered.keys() & inspect.signature(self.criterion).parameters.keys()
+        return self.criterion(**self.keywords(), **{name: offered[name] for name in taken})
 
     def batches(self, images: TrainingImages, progress: float) -> Batches:
         """What the network sees of the images in an epoch.
@@ -71,21 +66,10 @@ class _Objective(Config):
         return images
 
 
-class _OwnOutputs(_Objective):
-    """One whose criterion takes what only its own network gives; always the mean loss."""
-
-    own_outputs = True
-
-    def build(
-        self, class_counts: Tensor, generator: torch.Generator, reduction: str = "mean"
-    ) -> nn.Module:
-        """The criterion, of its fields alone."""
-        return self.criterion(**self.keywords())
-
-
-class _TwoBranches(_OwnOutputs):
+class _TwoBranches(_Objective):
     """One of two branches: the weight of the first falls, alpha = 1 - (epoch / epochs)^2."""
 
+    own_outputs = True
     views: ClassVar[int] = 1  # of the first branch's images
     second: ClassVar[Any]  # sampler of the second branch; the first has that of the settings
 
@@ -102,7 +86,6 @@ class CrossEntropy(_Objective):
     name: ClassVar[str] = "cross_entropy"
     heads = ("linear", "multi_head")  # it has no scale, which cosines need
     criterion = nn.CrossEntropyLoss
-    counts_first = False
 
 
 @dataclass(frozen=True)
@@ -112,9 +95,8 @@ class Focal(_Objective):
     name: ClassVar[str] = "focal"
     criterion = FocalLoss
     scaled_for_logits = True
-    counts_first = False
-    gamma: float = value(1.0, "exponent of the focal factor; 1: LDAM-DRW's code", low=0)
-    scale: float = value(1.0, "s, factor of the outputs; 1 for logits", above=0)
+    gamma: float = value(criterion, "exponent of the focal factor; 1: LDAM-DRW's code", low=0)
+    scale: float = value(criterion, "s, factor of the outputs; 1 for logits", above=0)
 
 
 @dataclass(frozen=True)
@@ -124,12 +106,14 @@ class Equalization(_Objective):
     name: ClassVar[str] = "equalization"
     heads = ("linear",)
     criterion = EqualizationLoss
-    is_random = True
     threshold: float = value(
-        0.05, "share of images below which a class is rare; 0.05: BagofTricks-LT", low=0, high=1
+        criterion,
+        "share of images below which a class is rare; 0.05: BagofTricks-LT",
+        low=0,
+        high=1,
     )
     gamma: float = value(
-        0.9, "probability that a rare class is spared; 0.9: BagofTricks-LT", low=0, high=1
+        criterion, "probability that a rare class is spared; 0.9: BagofTricks-LT", low=0, high=1
     )
 
 
@@ -140,8 +124,8 @@ class LDAM(_Objective):
     name: ClassVar[str] = "ldam"
     heads = ("cosine",)
     criterion = LDAMLoss
-    max_margin: float = value(0.5, "margin of the rarest class; 0.5: LDAM-DRW's code", low=0)
-    scale: float = value(30.0, "s; 30: LDAM-DRW's code", above=0)
+    max_margin: float = value(criterion, "margin of the rarest class; 0.5: LDAM-DRW's code", low=0)
+    scale: float = value(criterion, "s; 30: LDAM-DRW's code", above=0)
 
 
 @dataclass(frozen=True)
@@ -151,8 +135,8 @@ class LogitAdjustment(_Objective):
     name: ClassVar[str] = "logit_adjustment"
     criterion = LogitAdjustedLoss
     scaled_for_logits = True
-    tau: float = value(1.0, "factor of log pi; 1: Menon et al. 2021, Ren et al. 2020", low=0)
-    scale: float = value(1.0, "s, factor of the outputs; 1 for logits", above=0)
+    tau: float = value(criterion, "factor of log pi; 1: Menon et al. 2021, Ren et al. 2020", low=0)
+    scale: float = value(criterion, "s, factor of the outputs; 1 for logits", above=0)
 
 
 @dataclass(frozen=True)
@@ -162,8 +146,8 @@ class LADE(_Objective):
     name: ClassVar[str] = "lade"
     heads = ("linear",)
     criterion = LADELoss
-    weight: float = value(0.1, "weight of the regulariser; 0.1: LADE's code for CIFAR", low=0)
-    regulariser: float = value(0.1, "lambda in the regulariser; 0.1: LADE's code", low=0)
+    weight: float = value(criterion, "weight of the regulariser; 0.1: LADE's code for CIFAR", low=0)
+    regulariser: float = value(criterion, "lambda in the regulariser; 0.1: LADE's code", low=0)
 
 
 @dataclass(frozen=True)
@@ -174,9 +158,11 @@ class LabelAware(_Objective):
     heads = ("linear",)
     criterion = LabelAwareSmoothing
     smooth_head: float = value(
-        0.3, "smoothing of the head; 0.3: MiSLAS for CIFAR-10, ratio 100", low=0, below=1
+        criterion, "smoothing of the head; 0.3: MiSLAS for CIFAR-10, ratio 100", low=0, below=1
     )
-    smooth_tail: float = value(0.0, "smoothing of the tail; 0: MiSLAS for CIFAR-10", low=0, below=1)
+    smooth_tail: float = value(
+        criterion, "smoothing of the tail; 0: MiSLAS for CIFAR-10", low=0, below=1
+    )
 
 
 @dataclass(frozen=True)
@@ -186,24 +172,24 @@ class GCL(_Objective):
     name: ClassVar[str] = "gcl"
     heads = ("cosine",)
     criterion = GCLLoss
-    is_random = True
-    fixed = _VETTED
-    scale: float = value(30.0, "s; 30 in stage 1, 20 in stage 2: published code", above=0)
+    scale: float = value(criterion, "s; 30 in stage 1, 20 in stage 2: published code", above=0)
     noise_multiplier: float = value(
-        0.5, "factor of the cloud; 0.5: published code for CIFAR; 1: the paper's formula", low=0
+        criterion,
+        "factor of the cloud; 0.5: published code for CIFAR; 1: the paper's formula",
+        low=0,
     )
-    sigma: float = value(1 / 3, "standard deviation of eps; 1/3: the paper, Sec. 4.2", low=0)
+    sigma: float = value(criterion, "standard deviation of eps; 1/3: the paper, Sec. 4.2", low=0)
     strategy: str = value(
-        "log", "cloud sizes; log: the paper, Eq. 9 and Table 3", allowed=STRATEGIES
+        criterion, "cloud sizes; log: the paper, Eq. 9 and Table 3", allowed=STRATEGIES
     )
     exponent: float | None = value(
-        None, "e of strategy power: 1/3, 1/4 in Table 3", above=0, below=1
+        criterion, "e of strategy power: 1/3, 1/4 in Table 3", above=0, below=1
     )
     margin: float = value(
-        0.0, "m taken from the target's cosine; 0 in stage 1, 0.1 in stage 2: published code"
+        criterion, "m taken from the target's cosine; 0 in stage 1, 0.1 in stage 2: published code"
     )
     focal_gamma: float = value(
-        0.0, "exponent of the focal factor; 0 in stage 1, 1 in stage 2: published code", low=0
+        criterion, "exponent of the focal factor; 0 in stage 1, 1 in stage 2: published code", low=0
     )
 
     def __post_init__(self) -> None:
@@ -218,20 +204,20 @@ class AngularGCL(_Objective):
     name: ClassVar[str] = "gcl_angular"
     heads = ("cosine",)
     criterion = AngularGCLLoss
-    is_random = True
-    fixed = _VETTED
-    scale: float = value(30.0, "s; 30: the follow-up's code", above=0)
+    scale: float = value(criterion, "s; 30: the follow-up's code", above=0)
     noise_multiplier: float = value(
-        0.5,
-        "largest cloud, in right angles; 0.5: the follow-up's code, Places-LT",
-        low=0,
+        criterion, "largest cloud, in right angles; 0.5: the follow-up's code, Places-LT", low=0
     )
-    margin: float = value(0.0, "angle added for the target; 0: the follow-up's code, Places-LT")
+    margin: float = value(
+        criterion, "angle added for the target; 0: the follow-up's code, Places-LT"
+    )
     easy_margin: bool = value(
-        True, "perturb only where cos > 0; yes: the follow-up's code, Places-LT"
+        criterion, "perturb only where cos > 0; yes: the follow-up's code, Places-LT"
     )
     focal_gamma: float = value(
-        0.0, "exponent of the focal factor; 0 in stage 1, 1 in stage 2: the follow-up's code", low=0
+        criterion,
+        "exponent of the focal factor; 0 in stage 1, 1 in stage 2: the follow-up's code",
+        low=0,
     )
 
 
@@ -271,10 +257,11 @@ class HybridPSC(_TwoBranches):
 
 
 @dataclass(frozen=True)
-class OLTR(_OwnOutputs):
+class OLTR(_Objective):
     """Cross-entropy, and class centroids that attract their own features (Liu et al. 2019)."""
 
     name: ClassVar[str] = "oltr"
+    own_outputs = True
     heads = ("meta",)
     criterion = OLTRLoss
     weight: float = value(0.01, "of the centroids' loss; 0.01: OLTR's code", low=0)

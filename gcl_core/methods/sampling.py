@@ -43,7 +43,7 @@ class EffectiveNumber(_Sampling):
 
     name: ClassVar[str] = "effective"
     sampler = samplers.EffectiveNumberSampler
-    beta: float = value(0.9999, "beta; 0.9999: Cui et al. 2019 for CIFAR", low=0, below=1)
+    beta: float = value(sampler, "beta; 0.9999: Cui et al. 2019 for CIFAR", low=0, below=1)
 
 
 @dataclass(frozen=True)
@@ -52,8 +52,8 @@ class CBEN(_Sampling):
 
     name: ClassVar[str] = "cben"
     sampler = samplers.CBENSampler
-    a: float = value(0.9999, "beta of the head; 0.9999: published code", low=0, below=1)
-    b: float = value(1e-5, "range of beta; 1e-5: published code", below=1)
+    a: float = value(sampler, "beta of the head; 0.9999: published code", low=0, below=1)
+    b: float = value(sampler, "range of beta; 1e-5: published code", below=1)
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -116,7 +116,9 @@ class MetaEmbedding(nn.Module):
             features, centroids = features.float(), self.centroids.detach()
             memory = self.hallucinator(features).softmax(1) @ centroids
             # A feature on a centroid would be infinitely well known.
-            nearest = _distances(features, centroids).amin(1, keepdim=True).clamp(min=1e-3)
+            with torch.no_grad():  # all distances only choose; one of each feature is derived
+                chosen = centroids[_distances(features, centroids).argmin(1)]
+            nearest = _distances(features[:, None], chosen[:, None])[:, 0].clamp(min=1e-3)
             infused = features + self.selector(features).tanh() * memory
             return self.classifier(self.reach / nearest * infused)
 
@@ -170,10 +172,10 @@ class Attraction(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None]:
         difference, target = ctx.saved_tensors
-        samples, width = difference.shape
-        pull = difference.new_zeros(ctx.classes, width).index_add_(0, target, difference)
-        counts = torch.bincount(target, minlength=ctx.classes)
-        return -gradients[0] * difference / samples, pull / (1 + counts[:, None]) / samples, None
+        # As a matrix product: bincount makes a GPU wait, and index_add_ adds there in any order.
+        own = difference.new_zeros(len(difference), ctx.classes).scatter_(1, target[:, None], 1)
+        pull = own.T @ difference / (1 + own.sum(0)[:, None])
+        return -gradients[0] * difference / len(difference), pull / len(difference), None
 
 
 class OLTRLoss(nn.Module):
