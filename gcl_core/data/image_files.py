@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import partial
+from functools import cache, partial
 from math import prod
 from pathlib import Path
 from stat import S_ISREG
@@ -130,20 +130,21 @@ def decode_cached(root: Path, files: list[tuple[str, int]], image_size: int | No
         status = os.stat(name)
         # The time of the last change too: that of the content can be set, and often is.
         times = f"{status.st_size}\0{status.st_mtime_ns}\0{status.st_ctime_ns}\n"
-        stamp.update(os.fsencode(os.path.relpath(name, root)) + b"\0" + times.encode())
-    cache = cache_folder() / f"{stamp.hexdigest()[:32]}.pt"
+        inside = name.removeprefix(str(root)).lstrip(os.sep)  # `relpath` takes longer than `stat`
+        stamp.update(os.fsencode(inside) + b"\0" + times.encode())
+    kept = cache_folder() / f"{stamp.hexdigest()[:32]}.pt"
     decoded: dict[str, Any] = {}
-    if os.path.exists(cache):
+    if os.path.exists(kept):
         try:
-            decoded = load_tensors(cache)
+            decoded = load_tensors(kept)
         except GCLError as error:
             log.warning("%s; it is decoded again", error)
     if not decoded:
         log.info("decoding %d images of %s, once", len(files), shown(str(root)))
         decoded = _decode_all([name for name, _ in files], image_size)
         try:
-            cache.parent.mkdir(parents=True, exist_ok=True)
-            atomic_save(cache, decoded)
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            atomic_save(kept, decoded)
         except OSError as error:
             log.warning("decoded images are not cached: %s; GCL_CACHE names another folder", error)
     if decoded["resized"]:
@@ -176,6 +177,13 @@ def _decode_all(names: list[str], image_size: int | None) -> dict[str, Any]:
     return {"images": torch.from_numpy(pixels), "resized": resized}
 
 
+@cache
+def _formats(suffix: str) -> list[str]:
+    """What to try on a file, the format of its suffix first: trying them all takes longest."""
+    own = Image.registered_extensions().get(suffix.lower())
+    return sorted(Image.OPEN.keys() - NO_PIXELS, key=lambda kind: (kind != own, kind))
+
+
 def _size(name: str) -> tuple[int, int]:
     with _opened(name) as image:
         return image.size if _orientation(image) < 5 else image.size[::-1]
@@ -202,7 +210,7 @@ def _decode(name: str, size: tuple[int, int]) -> np.ndarray:
 @contextmanager
 def _opened(name: str) -> Iterator[Image.Image]:
     try:
-        with Image.open(name) as image:
+        with Image.open(name, formats=_formats(os.path.splitext(name)[1])) as image:
             if min(image.size) < SMALLEST_SIDE:
                 least = f"images must be at least {SMALLEST_SIDE}x{SMALLEST_SIDE} pixels"
                 raise ValueError(f"it is {image.width}x{image.height}; {least}")
