@@ -158,7 +158,7 @@ def test_a_folder_that_cannot_be_read_is_refused(tmp_path, monkeypatch):
         return scandir(path)
 
     monkeypatch.setattr(os, "scandir", closed)
-    with pytest.raises(GCLError, match="cannot read folder .*bee: Permission denied"):
+    with pytest.raises(GCLError, match="cannot read .*bee: Permission denied"):
         image_files.list_images(folder)
 
 
@@ -183,9 +183,8 @@ def test_a_class_has_one_name_in_all_unicode_forms(tmp_path):
     source = load(folder)
     assert source.class_names == ("Birnen", "Zwiebeln", "\u00c4pfel")
     assert source.test_labels.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]
-    (tmp_path / "test" / "\u00c4pfel").mkdir()
-    with pytest.raises(GCLError, match=r"'A\\u0308pfel' and '\\xc4pfel' are one name"):
-        load(folder)
+    (tmp_path / "test" / "\u00c4pfel").mkdir()  # one class still
+    assert load(folder).class_names == source.class_names
 
 
 def test_class_names_cannot_move_the_cursor(tmp_path):
@@ -469,7 +468,7 @@ BROKEN = {
     ),
     "dangling link": (
         lambda d: [without(d / "train/ant/0.png"), (d / "train/ant/0.png").symlink_to("nowhere")],
-        "cannot read image .*train/ant/0.png",
+        "cannot read .*train/ant/0.png: No such file",
     ),
     "16 bit image": (
         lambda d: Image.new("I;16", (8, 8), 300).save(d / "train" / "cow" / "0.png"),

@@ -14,7 +14,7 @@ from math import prod
 from pathlib import Path
 from stat import S_ISREG
 from statistics import median_low
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
@@ -40,11 +40,12 @@ def list_images(split: Path) -> tuple[list[tuple[str, int]], tuple[str, ...]]:
     """(file, label) pairs and class names of one split, in the order of torchvision's ImageFolder.
 
     Images are the regular files of all formats that Pillow decodes, each once; one warning says
-    what is left out. Class names are in Unicode's composed form, control characters escaped.
+    what is left out. Class names are in Unicode's composed form, control characters escaped, so
+    that they are the same from every system; folders that differ in form only are one class.
 
     Raises:
-        GCLError: no such folder, no class folder, a class without an image, a folder or link that
-            cannot be read, or two classes of one name in two Unicode forms.
+        GCLError: no such folder, no class folder, a class without an image, or a folder or link
+            that cannot be read.
     """
     if not split.is_dir():
         raise GCLError(
@@ -53,14 +54,9 @@ def list_images(split: Path) -> tuple[list[tuple[str, int]], tuple[str, ...]]:
         )
     left_out: list[str] = []
     classes: dict[str, list[str]] = {}
-    originals: dict[str, str] = {}
     for place, files in _walk(split, left_out):
-        original = os.path.relpath(place, split).split(os.sep)[0]
-        name = shown(unicodedata.normalize("NFC", original))
-        if originals.setdefault(name, original) != original:
-            both = f"{originals[name]!a} and {original!a}"
-            raise GCLError(f"{split}: {both} are one name in two Unicode forms; rename one")
-        classes.setdefault(name, []).extend(files)
+        folder = os.path.relpath(place, split).split(os.sep)[0]
+        classes.setdefault(shown(unicodedata.normalize("NFC", folder)), []).extend(files)
     if left_out:
         named = {os.path.basename(path): os.path.relpath(path, split) for path in left_out}
         some = shown(", ".join(sorted(named.values())[:3]))
@@ -71,7 +67,7 @@ def list_images(split: Path) -> tuple[list[tuple[str, int]], tuple[str, ...]]:
     class_names = tuple(sorted(classes))
     for name in class_names:
         if not classes[name]:
-            raise GCLError(f"class '{name}' has no image in {split / originals[name]}")
+            raise GCLError(f"class '{name}' has no image in {split / name}")
     return [(path, j) for j, name in enumerate(class_names) for path in classes[name]], class_names
 
 
@@ -83,6 +79,9 @@ def _walk(split: Path, left_out: list[str]) -> Iterator[tuple[str, list[str]]]:
     above = map(os.stat, (split.resolve(), *split.resolve().parents))
     seen = {(status.st_dev, status.st_ino) for status in above}
 
+    def refuse(error: OSError) -> NoReturn:
+        raise GCLError(f"cannot read {error.filename}: {error.strerror}") from error
+
     def taken(place: str, names: list[str], *, folders: bool) -> Iterator[str]:
         for name in sorted(names):
             path = os.path.join(place, name)
@@ -91,7 +90,7 @@ def _walk(split: Path, left_out: list[str]) -> Iterator[tuple[str, list[str]]]:
                 try:
                     status = os.stat(path)
                 except OSError as error:  # a link to nothing
-                    raise GCLError(f"cannot read image {path}: {error.strerror}") from error
+                    refuse(error)
                 identity = status.st_dev, status.st_ino
                 # Of other kinds is a pipe, say: reading it would wait without end.
                 if identity not in seen and (folders or S_ISREG(status.st_mode)):
@@ -99,9 +98,6 @@ def _walk(split: Path, left_out: list[str]) -> Iterator[tuple[str, list[str]]]:
                     yield name if folders else path
                     continue
             left_out.append(path)
-
-    def refuse(error: OSError) -> None:
-        raise GCLError(f"cannot read folder {error.filename}: {error.strerror}") from error
 
     found = []
     for place, names, files in os.walk(split, onerror=refuse, followlinks=True):
