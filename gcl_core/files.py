@@ -3,7 +3,10 @@
 import io
 import json
 import os
-import tempfile
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,22 +27,50 @@ def project_root() -> Path:
 def atomic_write(path: Path, data: bytes) -> None:
     """Write a whole file or none: a temporary file beside it, synchronised, then renamed.
 
+    Its mode follows the umask, as that of any new file.
+
     Raises:
         OSError: no space, no permission; it names the file, and the temporary file is removed.
     """
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    temporary = _beside(path)
     try:
-        with os.fdopen(handle, "wb") as file:
+        with temporary.open("xb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     except BaseException as error:
-        Path(temporary).unlink(missing_ok=True)
-        if isinstance(error, OSError):  # of a file descriptor: it does not know the name
+        with suppress(OSError):  # the error above is the one to report
+            temporary.unlink()
+        if isinstance(error, OSError):  # it may name no file, or the temporary one
             raise OSError(error.errno, error.strerror, str(path)) from error
         raise
+
+
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Write a whole folder or none: yields a temporary folder beside it, renamed at the end.
+
+    Raises:
+        GCLError: there is something at `path` other than an empty folder.
+        OSError: it cannot be written; the temporary folder is removed.
+    """
+    path = path.resolve()
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise GCLError(f"{path} has files in it; name another folder")
+    temporary = _beside(path)
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+def _beside(path: Path) -> Path:
+    # Random, not from `tempfile`: that makes files private whatever the umask says.
+    return path.parent / f".{path.name}.{secrets.token_hex(8)}.tmp"
 
 
 def atomic_json(path: Path, value: Any) -> None:

@@ -3,6 +3,8 @@
 import errno
 import os
 import pickle
+import unicodedata
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,9 @@ from hypothesis import strategies as st
 
 import gcl_core
 from gcl_core import GCLError
+from gcl_core.errors import shown
 from gcl_core.files import (
+    atomic_folder,
     atomic_json,
     atomic_save,
     atomic_write,
@@ -28,10 +32,73 @@ def test_writing_replaces_the_whole_file(tmp_path):
         atomic_write(file, data)
         assert file.read_bytes() == data
     assert list(tmp_path.iterdir()) == [file]
-    assert file.stat().st_mode & 0o777 == 0o644
 
 
-@pytest.mark.parametrize("step", ["fsync", "replace", "chmod"])
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
+def test_files_and_folders_follow_the_umask(tmp_path, umask, mode):
+    before = os.umask(umask)
+    try:
+        atomic_write(tmp_path / "a.bin", b"x")
+        with atomic_folder(tmp_path / "folder") as place:
+            (place / "a.bin").touch()
+    finally:
+        os.umask(before)
+    assert (tmp_path / "a.bin").stat().st_mode & 0o777 == mode
+    assert (tmp_path / "folder").stat().st_mode & 0o777 == 0o777 & ~umask
+
+
+def test_many_threads_write_one_file_whole(tmp_path):
+    contents = [bytes([i]) * 100_000 for i in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda data: atomic_write(tmp_path / "a.bin", data), contents * 4))
+    assert (tmp_path / "a.bin").read_bytes() in contents
+    assert os.listdir(tmp_path) == ["a.bin"]
+
+
+@pytest.mark.parametrize("exists", [False, True])
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left"), KeyboardInterrupt()])
+def test_a_folder_is_whole_or_absent(tmp_path, error, exists):
+    folder = tmp_path / "new" / "folder"
+    folder.parent.mkdir()
+    if exists:
+        folder.mkdir()
+
+    def half():
+        with atomic_folder(folder) as place:
+            (place / "half").touch()
+            raise error
+
+    with pytest.raises(type(error)):
+        half()
+    assert os.listdir(folder.parent) == ["folder"] * exists
+    with atomic_folder(folder) as place:
+        assert place.parent == folder.parent
+        (place / "whole").touch()
+        assert not (folder / "whole").exists()
+    assert [str(p.relative_to(tmp_path)) for p in sorted(tmp_path.rglob("*"))] == [
+        *("new", "new/folder", "new/folder/whole")
+    ]
+    with pytest.raises(GCLError, match="folder has files in it"), atomic_folder(folder):
+        pass
+
+
+@given(st.text())
+@example("\x1b[2J\n\u2028\u202e\udcf6\x9b")
+def test_what_is_shown_is_one_line_that_moves_no_cursor(text):
+    line = shown(text)
+    assert str(GCLError(text)) == line == shown(line)
+    assert len(line.splitlines()) <= 1
+    assert not {unicodedata.category(c) for c in line} & {"Cc", "Cs", "Zl", "Zp"}
+    assert not {"RLO", "LRO", "RLE", "LRE", "RLI", "LRI", "FSI"} & {
+        unicodedata.bidirectional(c) for c in line
+    }
+    line.encode()
+    assert shown("Köln | <b> $x$ 葉\u3000") == "Köln | <b> $x$ 葉\u3000"
+    if text.isprintable():
+        assert line == text
+
+
+@pytest.mark.parametrize("step", ["fsync", "replace"])
 @pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left"), KeyboardInterrupt()])
 def test_a_failure_keeps_the_old_file_and_leaves_nothing(tmp_path, monkeypatch, step, error):
     file = tmp_path / "a.bin"

@@ -1,10 +1,13 @@
 """Folders that are written and split: what is read back, what is refused, what is drawn of them."""
 
+import errno
+import shutil
+
 import matplotlib as mpl
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from gcl_core.data.image_folder import split_image_folder, write_image_folder
@@ -41,23 +44,33 @@ def test_what_is_written_is_read_back_in_the_order_of_names(tmp_path, channels):
 
 
 @given(
-    counts=st.lists(st.integers(2, 40), min_size=2, max_size=4),
+    counts=st.lists(st.integers(3, 40), min_size=2, max_size=4),
     share=st.floats(0.01, 0.99),
+    validation=st.one_of(st.just(0), st.floats(0.01, 0.99)),
     seed=st.integers(0, 5),
 )
-def test_a_split_parts_every_class(tmp_path_factory, counts, share, seed):
+def test_a_split_parts_every_class(tmp_path_factory, counts, share, validation, seed):
+    assume(share + validation < 1)
     root = tmp_path_factory.mktemp("split")
     for j, n in enumerate(counts):
         (root / "all" / f"c{j}").mkdir(parents=True)
         for i in range(n):
             (root / "all" / f"c{j}" / f"{i}.png").write_bytes(f"{j} {i}".encode())
-    split_image_folder(root / "all", root / "out", share=share, seed=seed)
-    train, test = (files_in(root / "out" / part) for part in ("train", "test"))
-    assert not train.keys() & test.keys()
-    assert train | test == files_in(root / "all")
+    options = {"share": share, "seed": seed}
+    split_image_folder(str(root / "all"), str(root / "out"), validation=validation, **options)
+    parts = {part.name: files_in(part) for part in (root / "out").iterdir()}
+    assert set(parts) == {"train", "test", "val"} - ({"val"} if not validation else set())
+    assert sum(map(len, parts.values())) == sum(counts)
+    train, test, val = (parts.get(part, {}) for part in ("train", "test", "val"))
+    assert train | test | val == files_in(root / "all")
     for j, n in enumerate(counts):
-        held = sum(name.startswith(f"c{j}") for name in test)
-        assert held == min(max(1, round(share * n)), n - 1)
+        held, kept = (sum(name.startswith(f"c{j}") for name in part) for part in (test, val))
+        assert held == min(max(1, round(share * n)), n - 1 - bool(validation))
+        if validation:
+            assert kept == min(max(1, round(validation * n)), n - held - 1)
+    split_image_folder(root / "all", root / "two", **options)
+    if all(n - 2 >= round(share * n) for n in counts):  # validation comes off the training part
+        assert files_in(root / "two" / "test") == test
 
 
 def test_the_seed_decides_who_is_held_out(tmp_path):
@@ -110,11 +123,49 @@ def test_a_share_out_of_range_is_refused(tmp_path, share):
         split_image_folder(tmp_path, tmp_path / "out", share=share)
 
 
-def test_a_class_of_one_image_cannot_be_split(tmp_path):
-    images = image_folder(tmp_path / "images", ("ant", "bee"))
-    image_folder(tmp_path / "images", ("cow",), train=1)
-    with pytest.raises(GCLError, match="class 'cow' has one image in .*cow; 2 are needed"):
-        split_image_folder(images / "train", tmp_path / "out")
+@pytest.mark.parametrize("validation", [-0.1, 0.8, float("nan")])
+def test_a_validation_share_out_of_range_is_refused(tmp_path, validation):
+    with pytest.raises(GCLError, match=r"validation must be in \[0, 0.8\), 1 - share; got"):
+        split_image_folder(tmp_path, tmp_path / "out", validation=validation)
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left"), KeyboardInterrupt()])
+def test_half_a_split_never_passes_for_a_whole_one(tmp_path, monkeypatch, error):
+    images = image_folder(tmp_path / "images") / "train"
+    copied, copy = [], shutil.copy2
+
+    def fails(*names):
+        copied.append(names)
+        if len(copied) == 10:
+            raise error
+        return copy(*names)
+
+    monkeypatch.setattr(shutil, "copy2", fails)
+    with pytest.raises(type(error)):
+        split_image_folder(images, tmp_path / "out")
+    assert [p.name for p in tmp_path.iterdir()] == ["images"]
+
+
+def test_leftovers_are_not_copied_and_home_is_known(tmp_path, monkeypatch, caplog):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    images = image_folder(tmp_path / "images") / "train"
+    expected = files_in(images)
+    for name in (".ipynb_checkpoints/0.png", "ant/.ipynb_checkpoints/0.png", "ant/._0.png"):
+        (images / name).parent.mkdir(exist_ok=True)
+        (images / name).write_bytes(b"")
+    (images / "ant" / "loop").symlink_to(images)
+    out = split_image_folder("~/images/train", "~/out")
+    assert out == tmp_path / "out"
+    assert files_in(out / "train") | files_in(out / "test") == expected
+    assert "left out: 4 that" in caplog.text
+
+
+@pytest.mark.parametrize(("images", "validation"), [(1, 0), (2, 0.1)])
+def test_a_class_of_fewer_images_than_parts_cannot_be_split(tmp_path, images, validation):
+    folder = image_folder(tmp_path / "images", ("ant", "bee")) / "train"
+    image_folder(tmp_path / "images", ("cow",), train=images)
+    with pytest.raises(GCLError, match=f"'cow' has too few images in .*: {images}; {images + 1} "):
+        split_image_folder(folder, tmp_path / "out", validation=validation)
     assert not (tmp_path / "out").exists()
 
 

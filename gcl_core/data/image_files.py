@@ -4,113 +4,230 @@ import hashlib
 import json
 import logging
 import os
+import unicodedata
+import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import cache, partial
+from math import prod
 from pathlib import Path
+from stat import S_ISREG
+from statistics import median_low
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
-from torchvision import datasets
 
-from gcl_core.errors import GCLError
+from gcl_core.errors import GCLError, shown
 from gcl_core.files import atomic_save, load_tensors
 
 log = logging.getLogger(__name__)
 
+# Pillow knows these formats but has no pixels of them, or needs Ghostscript for them.
+NO_PIXELS = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
+# What systems leave in folders, besides names that begin with a dot.
+LEFT_BEHIND = {"thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx", "@eadir", "$recycle.bin"}
+SMALLEST_SIDE = 5  # of less, ResNet-32 leaves one pixel, too little for batch normalisation
+MIXED_SIDE = 32  # what ResNet-32 is made for, and a CPU can train
+# From the pixels as they are stored to what viewers show, by EXIF orientation from 2 on.
+TURNS = "FLIP_LEFT_RIGHT ROTATE_180 FLIP_TOP_BOTTOM TRANSPOSE ROTATE_270 TRANSVERSE ROTATE_90"
+
 
 def list_images(split: Path) -> tuple[list[tuple[str, int]], tuple[str, ...]]:
-    """(file, label) pairs and class names of one split, by torchvision's own ImageFolder rule.
+    """(file, label) pairs and class names of one split, in the order of torchvision's ImageFolder.
+
+    Images are the regular files of all formats that Pillow decodes, each once; one warning says
+    what is left out. Class names are in Unicode's composed form, control characters escaped, so
+    that they are the same from every system; folders that differ in form only are one class.
 
     Raises:
-        GCLError: there is no such folder, it holds no class folder, or one of them has no image.
+        GCLError: no such folder, no class folder, a class without an image, or a folder or link
+            that cannot be read.
     """
     if not split.is_dir():
         raise GCLError(
             f"no such folder: {split}; an image folder has train/ and test/ "
-            "(gcl_core.data.image_folder.split_image_folder makes both from one)"
+            "(python -m gcl_core split SOURCE OUT makes both from one)"
         )
-    try:
-        listing = datasets.ImageFolder(str(split), allow_empty=True)
-    except FileNotFoundError as error:
-        raise GCLError(f"{split} holds no class folder: it needs {split}/CLASS/IMAGE") from error
-    counts = np.bincount(listing.targets, minlength=len(listing.classes))
-    empty = [name for name, n in zip(listing.classes, counts, strict=True) if n == 0]
-    if empty:
-        raise GCLError(f"class {empty[0]!r} has no image in {split / empty[0]}")
-    return listing.samples, tuple(listing.classes)
+    left_out: list[str] = []
+    classes: dict[str, list[str]] = {}
+    for place, files in _walk(split, left_out):
+        folder = os.path.relpath(place, split).split(os.sep)[0]
+        classes.setdefault(shown(unicodedata.normalize("NFC", folder)), []).extend(files)
+    if left_out:
+        named = {os.path.basename(path): os.path.relpath(path, split) for path in left_out}
+        some = shown(", ".join(sorted(named.values())[:3]))
+        message = "%s: left out: %d that are no images, or are there already, such as %s"
+        log.warning(message, shown(str(split)), len(left_out), some)
+    if not classes:
+        raise GCLError(f"{split} holds no class folder: it needs {split}/CLASS/IMAGE")
+    class_names = tuple(sorted(classes))
+    for name in class_names:
+        if not classes[name]:
+            raise GCLError(f"class '{name}' has no image in {split / name}")
+    return [(path, j) for j, name in enumerate(class_names) for path in classes[name]], class_names
+
+
+def _walk(split: Path, left_out: list[str]) -> Iterator[tuple[str, list[str]]]:
+    """Every folder inside of a split and its images; links are followed, nothing is taken twice."""
+    suffixes = Image.registered_extensions()
+    formats = {"MPO", *Image.OPEN} - NO_PIXELS  # MPO is opened as JPEG
+    # A link upwards would lead to other classes, or to the test images.
+    above = map(os.stat, (split.resolve(), *split.resolve().parents))
+    seen = {(status.st_dev, status.st_ino) for status in above}
+
+    def refuse(error: OSError) -> NoReturn:
+        raise GCLError(f"cannot read {error.filename}: {error.strerror}") from error
+
+    def taken(place: str, names: list[str], *, folders: bool) -> Iterator[str]:
+        for name in sorted(names):
+            path = os.path.join(place, name)
+            fits = folders or suffixes.get(os.path.splitext(name)[1].lower()) in formats
+            if fits and not name.startswith(".") and name.lower() not in LEFT_BEHIND:
+                try:
+                    status = os.stat(path)
+                except OSError as error:  # a link to nothing
+                    refuse(error)
+                identity = status.st_dev, status.st_ino
+                # Of other kinds is a pipe, say: reading it would wait without end.
+                if identity not in seen and (folders or S_ISREG(status.st_mode)):
+                    seen.add(identity)
+                    yield name if folders else path
+                    continue
+            left_out.append(path)
+
+    found = []
+    for place, names, files in os.walk(split, onerror=refuse, followlinks=True):
+        names[:] = taken(place, names, folders=True)
+        found.append((place, files))
+    (_, loose), *inside = sorted(found)
+    left_out += [os.path.join(split, name) for name in loose]
+    for place, files in inside:
+        yield place, list(taken(place, files, folders=False))
 
 
 def decode_cached(root: Path, files: list[tuple[str, int]], image_size: int | None) -> Tensor:
-    """All images as one (N, 3, H, W) uint8 tensor, from the cache if no file has changed since."""
-    stamp = hashlib.sha256(json.dumps(["images-2", image_size]).encode())
+    """All images as one (N, 3, H, W) uint8 tensor, from the cache if no file has changed since.
+
+    They are turned by their EXIF orientation; a transparent ground becomes white. One of another
+    size than asked for is resized until it fills that size, and its middle is taken. Without an
+    `image_size`, images of several sizes get the median of their shorter sides, down to a multiple
+    of 8 and to `MIXED_SIDE`; equal ones stay as they are.
+
+    Raises:
+        GCLError: an image that cannot be read, or with a side shorter than `SMALLEST_SIDE`.
+    """
+    stamp = hashlib.sha256(json.dumps(["images-3", image_size]).encode())
     stamp.update(os.fsencode(root.resolve()))
     for name, _ in files:
-        try:
-            status = os.stat(name)
-        except OSError as error:  # a link to nothing
-            raise GCLError(f"cannot read image {name}: {error.strerror}") from error
+        status = os.stat(name)
         # The time of the last change too: that of the content can be set, and often is.
         times = f"{status.st_size}\0{status.st_mtime_ns}\0{status.st_ctime_ns}\n"
-        stamp.update(os.fsencode(os.path.relpath(name, root)) + b"\0" + times.encode())
-    cache = cache_folder() / f"{stamp.hexdigest()[:32]}.pt"
-    if cache.exists():
+        inside = name.removeprefix(str(root)).lstrip(os.sep)  # `relpath` takes longer than `stat`
+        stamp.update(os.fsencode(inside) + b"\0" + times.encode())
+    kept = cache_folder() / f"{stamp.hexdigest()[:32]}.pt"
+    decoded: dict[str, Any] = {}
+    if os.path.exists(kept):
         try:
-            return load_tensors(cache)["images"]
+            decoded = load_tensors(kept)
         except GCLError as error:
             log.warning("%s; it is decoded again", error)
-    log.info("decoding %d images of %s, once", len(files), root)
-    with ThreadPoolExecutor() as pool:
-        if not image_size:
-            _refuse_sizes([name for name, _ in files], pool)
-        arrays = list(pool.map(lambda f: _decode(f[0], image_size), files))
-    images = torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).contiguous()
-    try:
-        cache.parent.mkdir(parents=True, exist_ok=True)
-        atomic_save(cache, {"images": images})
-    except OSError as error:
-        log.warning("decoded images are not cached: %s", error)
-    return images
+    if not decoded:
+        log.info("decoding %d images of %s, once", len(files), shown(str(root)))
+        decoded = _decode_all([name for name, _ in files], image_size)
+        try:
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            atomic_save(kept, decoded)
+        except OSError as error:
+            log.warning("decoded images are not cached: %s; GCL_CACHE names another folder", error)
+    if decoded["resized"]:
+        log.warning(decoded["resized"])
+    return decoded["images"]
 
 
-def _refuse_sizes(names: list[str], pool: ThreadPoolExecutor) -> None:
-    """Refuse images of several sizes by their headers: decoded they may not fit the memory."""
+def _decode_all(names: list[str], image_size: int | None) -> dict[str, Any]:
+    """The tensor `images`, and in `resized` what is to be said of their sizes."""
+    resized = ""
+    with ThreadPoolExecutor() as pool, warnings.catch_warnings():
+        # Pillow's warnings name no file; only that of too many pixels is about the pixels.
+        warnings.filterwarnings("ignore", module="PIL")
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        if image_size:
+            width = height = image_size
+        else:  # by their headers: decoded, large images may not fit the memory
+            sizes = list(pool.map(_size, names))
+            width, height = sizes[0]
+            if len(set(sizes)) > 1:
+                width = height = min(MIXED_SIDE, max(8, median_low(map(min, sizes)) // 8 * 8))
+                low, high = (f"{w}x{h}" for w, h in (min(sizes, key=prod), max(sizes, key=prod)))
+                resized = (
+                    f"images differ in size (from {low} to {high}): resized to {width}x{height}; "
+                    "choose with --image-size"
+                )
+        pixels = np.empty((len(names), 3, height, width), dtype=np.uint8)
+        for i, array in enumerate(pool.map(partial(_decode, size=(width, height)), names)):
+            pixels[i] = array.transpose(2, 0, 1)
+    return {"images": torch.from_numpy(pixels), "resized": resized}
 
-    def size(name: str) -> tuple[int, int]:
-        with _opened(name) as image:
-            return image.size
 
-    first = size(names[0])
-    for name, own in zip(names, pool.map(size, names), strict=True):
-        if own != first:
-            raise GCLError(
-                f"images differ in size: {names[0]} is {first[0]}x{first[1]}, "
-                f"{name} is {own[0]}x{own[1]}; give one size to resize them all: --image-size 32"
-            )
+@cache
+def _formats(suffix: str) -> list[str]:
+    """What to try on a file, the format of its suffix first: trying them all takes longest."""
+    own = Image.registered_extensions().get(suffix.lower())
+    return sorted(Image.OPEN.keys() - NO_PIXELS, key=lambda kind: (kind != own, kind))
+
+
+def _size(name: str) -> tuple[int, int]:
+    with _opened(name) as image:
+        return image.size if _orientation(image) < 5 else image.size[::-1]
+
+
+def _decode(name: str, size: tuple[int, int]) -> np.ndarray:
+    with _opened(name) as image:
+        if image.mode.startswith(("I", "F")):  # Pillow would cut everything above 255
+            raise ValueError(f"{image.mode} has more than 8 bits a channel; convert it to 8")
+        image.load()  # EXIF of a PNG may come after the pixels
+        turn = _orientation(image)
+        if image.has_transparency_data:
+            # On white, as a page shows it: the colour under a transparent ground is arbitrary.
+            clear = image.convert("RGBA")
+            image = Image.alpha_composite(Image.new("RGBA", clear.size, "white"), clear)
+        image = image.convert("RGB")
+        if turn in range(2, 9):
+            image = image.transpose(Image.Transpose[TURNS.split()[turn - 2]])
+        if image.size != size:
+            image = ImageOps.fit(image, size, Image.Resampling.BILINEAR)
+        return np.asarray(image)
 
 
 @contextmanager
 def _opened(name: str) -> Iterator[Image.Image]:
     try:
-        with Image.open(name) as image:
+        with Image.open(name, formats=_formats(os.path.splitext(name)[1])) as image:
+            if min(image.size) < SMALLEST_SIDE:
+                least = f"images must be at least {SMALLEST_SIDE}x{SMALLEST_SIDE} pixels"
+                raise ValueError(f"it is {image.width}x{image.height}; {least}")
             yield image
     except Exception as error:  # of almost any kind, for the bytes may be anything
         raise GCLError(f"cannot read image {name}: {error}") from error
 
 
-def _decode(name: str, image_size: int | None) -> np.ndarray:
-    with _opened(name) as image:
-        if image.mode.startswith(("I", "F")):  # Pillow would cut everything above 255
-            raise ValueError(f"{image.mode} has more than 8 bits a channel; convert it to 8")
-        rgb = image.convert("RGB")
-    if image_size:
-        rgb = rgb.resize((image_size, image_size), Image.Resampling.BILINEAR)
-    return np.asarray(rgb)
+def _orientation(image: Image.Image) -> int:
+    try:  # the base class: that of PNG decodes the whole image first
+        exif = Image.Image.getexif(image)
+        # Pillow turns TIFF itself.
+        return 1 if image.format == "TIFF" else int(exif.get(ExifTags.Base.Orientation, 1))
+    except Exception:  # damaged EXIF: viewers show the pixels as they are stored
+        return 1
 
 
 def cache_folder() -> Path:
     """Folder of downloads and decoded images: $GCL_CACHE, or gcl in the user's cache folder."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    try:
+        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    except RuntimeError:  # no home: a place where writing fails, and the writer says so
+        base = os.devnull
     return Path(os.environ.get("GCL_CACHE") or Path(base) / "gcl")

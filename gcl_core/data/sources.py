@@ -21,7 +21,7 @@ from gcl_core.data.dataset import LongTailedDataset, Split
 from gcl_core.data.image_files import cache_folder, decode_cached, list_images
 from gcl_core.data.images import MemoryImages
 from gcl_core.data.imbalance import nested_subset
-from gcl_core.errors import GCLError
+from gcl_core.errors import GCLError, shown
 
 if TYPE_CHECKING:  # torchvision and scikit-learn are slow to import, and many commands need neither
     from torchvision.datasets import CIFAR10
@@ -86,7 +86,8 @@ def read_folder(path: str, data_seed: int, image_size: int | None) -> LongTailed
     if len(names) < 2:
         raise GCLError(f"{root / 'train'} has one class only ({names[0]}); 2 are needed")
     padding = max(1, min(train.images.shape[1:]) // 8)  # 4 pixels of 32, as for CIFAR
-    return _measured(f"folder:{root.resolve().name}", names, train, test, PadCrop(padding, True))
+    name = shown(root.resolve().name)
+    return _measured(f"folder:{name}", names, train, test, PadCrop(padding, True))
 
 
 def _existing(path: str, kind: str) -> Path:
