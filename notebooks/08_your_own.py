@@ -89,15 +89,15 @@ from gcl_core.data.dataset import load_dataset
 from gcl_core.data.image_folder import split_image_folder, write_image_folder
 from gcl_core.data.settings import DataSettings
 from gcl_core.data.sources import load_source
-from gcl_core.figures.charts import dots
-from gcl_core.figures.folder import accuracy_by_size, folder_overview
+from gcl_core.figures.charts import dots, values_by_class
+from gcl_core.figures.folder import folder_overview
 from gcl_core.figures.looks import METHOD_LOOKS
 from gcl_core.figures.saving import about_runs
 from gcl_core.figures.series import over_seeds
 from gcl_core.grid.parquet import load_results
 from gcl_core.methods.registry import resolve
 from gcl_core.networks.models import build_network
-from gcl_core.results.tables import mean_and_spread
+from gcl_core.results.tables import as_text, mean_and_spread
 from gcl_core.training.evaluation import accuracies, confusion_matrix
 
 # %% [markdown]
@@ -226,12 +226,15 @@ table(
 
 # %%
 show(
-    accuracy_by_size(
+    values_by_class(
         data,
-        [
-            over_seeds(METHOD_LOOKS[m], [run.result["per_class"] for run in trained[m]])
-            for m in methods
-        ],
+        {
+            "Test accuracy (%)": [
+                over_seeds(METHOD_LOOKS[m], [run.result["per_class"] for run in trained[m]])
+                for m in methods
+            ]
+        },
+        percent=True,
     ),
     "08_accuracy",
     "Test accuracy of each class, largest first, for cross-entropy, GCL and GCL with cRT.",
@@ -421,7 +424,7 @@ rows = []
 for what, of in given.items():
     sizes = GCLLoss(of).cloud_sizes
     rows.append([what, f"{sizes[head]:.2f}", f"{sizes[tail]:.2f}"])
-names = [f"{data.class_names[j]} ({counts[j]} images)" for j in (head, tail)]
+names = [f"{as_text(data.class_names[j])} ({counts[j]} images)" for j in (head, tail)]
 table(["", *(f"δ of {name}" for name in names)], rows)
 
 # %%

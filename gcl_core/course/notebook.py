@@ -29,7 +29,7 @@ from gcl_core.results.agreement import (
 )
 from gcl_core.results.printed import ABLATION, CIFAR, LARGE, Column, paper_rows
 from gcl_core.results.records import epochs_text, trained_epochs
-from gcl_core.results.tables import differences, markdown_table, mean_and_spread
+from gcl_core.results.tables import as_text, differences, markdown_table, mean_and_spread
 from gcl_core.training.side_by_side import run_many
 from gcl_core.training.two_stages import Run
 
@@ -171,7 +171,7 @@ def protocol(runs: Sequence[Run]) -> str:
     epochs = epochs_text(trained_epochs(folder) for folder in first.folders)
     counts = first.dataset.class_counts
     return (
-        f"{first.dataset.name}, {sum(counts)} training images in {len(counts)} classes "
+        f"{as_text(first.dataset.name)}, {sum(counts)} training images in {len(counts)} classes "
         f"({max(counts)} to {min(counts)} each), {epochs} epochs, "
         f"last epoch, {seeds} {'seed' if seeds == 1 else 'seeds'}"
         + (", mean ± standard deviation over seeds" if seeds > 1 else "")

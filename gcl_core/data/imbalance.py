@@ -87,6 +87,11 @@ def nested_subset(
     return torch.cat(chosen)
 
 
+def by_size(class_counts: Sequence[int]) -> list[int]:
+    """Class indices from the head to the tail: the most images first, ties in class order."""
+    return sorted(range(len(class_counts)), key=lambda j: (-class_counts[j], j))
+
+
 def class_groups(class_counts: Sequence[int]) -> dict[str, list[int]]:
     """Class indices of the many-, medium- and few-shot groups.
 
@@ -98,7 +103,7 @@ def class_groups(class_counts: Sequence[int]) -> dict[str, list[int]]:
     if len(class_counts) >= 100:
         group_of = ["many" if n > 100 else "medium" if n >= 20 else "few" for n in class_counts]
         return {g: [j for j, its in enumerate(group_of) if its == g] for g in GROUPS}
-    ranked = sorted(range(len(class_counts)), key=lambda j: (-class_counts[j], j))
+    ranked = by_size(class_counts)
     third = max(1, round(0.3 * len(ranked)))
     parts = (ranked[:third], ranked[third:-third], ranked[-third:])
     return {group: sorted(part) for group, part in zip(GROUPS, parts, strict=True)}
