@@ -209,7 +209,7 @@ def overrides(rest: Sequence[str]) -> dict[str, str]:
 
 
 def _train(options: argparse.Namespace, rest: Sequence[str]) -> None:
-    from gcl_core.data.dataset import load_dataset
+    from gcl_core.data.load import load_dataset
     from gcl_core.results.records import add_records, record
     from gcl_core.training.two_stages import run
 
@@ -341,7 +341,7 @@ def _methods(options: argparse.Namespace, rest: Sequence[str]) -> None:
 
 
 def _datasets(options: argparse.Namespace, rest: Sequence[str]) -> None:
-    texts = {name: " ".join((read.__doc__ or "").split()) for name, read in DATASETS.items()}
+    texts = {name: " ".join((kind.read.__doc__ or "").split()) for name, kind in DATASETS.items()}
     if options.json:
         print(json.dumps(texts))
         return

@@ -169,7 +169,7 @@ DOTS = [
 def figures_by_class(data, lines, confusion):
     """One call of each figure function that shows something of each class."""
     generator = torch.Generator().manual_seed(0)
-    positions = torch.randn(len(data.test_labels), 2, generator=generator), data.test_labels
+    positions = torch.randn(len(data.test.labels), 2, generator=generator), data.test.labels
     maps = {"CE": positions, "GCL": positions}
     where = destinations(torch.tensor(confusion), data.groups)
     return {
@@ -427,7 +427,7 @@ def test_a_class_is_pictured_by_its_first_image_in_the_colour_of_its_group():
     colours = [mpl.colors.to_hex(bar.get_facecolor()).upper() for bar in counts.patches]
     assert colours == [GROUP_COLOURS[group] for group in ("many", "medium", "few")]
     for inner, j in zip(pictures.child_axes, (1, 2, 0), strict=True):
-        first = dataset.train_images[int((dataset.train_labels == j).nonzero()[0])]
+        first = dataset.train.images.pixels[int((dataset.train.labels == j).nonzero()[0])]
         pixels = np.asarray(inner.images[0].get_array())
         assert np.array_equal(pixels, first.permute(1, 2, 0).numpy())
 

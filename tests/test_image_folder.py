@@ -6,9 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gcl_core.data.image_folder import split_image_folder, write_image_folder
-from gcl_core.data.sources import load_source
 from gcl_core.errors import GCLError
-from toys import image_folder, toy_dataset
+from toys import image_folder, load_source, toy_dataset
 
 
 def files_in(folder):
@@ -28,11 +27,12 @@ def test_what_is_written_is_read_back_in_the_order_of_names(tmp_path, channels):
     source = load_source(f"folder:{tmp_path / 'images'}")
     assert source.class_names == ("ant", "mole", "zebra")
     for part in ("train", "test"):
-        images, labels = getattr(dataset, f"{part}_images"), getattr(dataset, f"{part}_labels")
+        given, read = getattr(dataset, part), getattr(source, part)
+        images, labels = given.images.pixels, given.labels
         expected = torch.cat([images[labels == j] for j in (1, 2, 0)]).expand(-1, 3, -1, -1)
-        assert torch.equal(getattr(source, f"{part}_images"), expected)
+        assert torch.equal(read.images.pixels, expected)
         sizes = [int((labels == j).sum()) for j in (1, 2, 0)]
-        assert torch.bincount(getattr(source, f"{part}_labels")).tolist() == sizes
+        assert torch.bincount(read.labels).tolist() == sizes
 
 
 @given(

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from gcl_core.config import Config, value
 from gcl_core.data.batch import Batches, Paired
-from gcl_core.data.batches import TrainingImages
+from gcl_core.data.epoch import TrainingImages
 from gcl_core.data.samplers import ClassBalancedSampler, ReversedSampler
 from gcl_core.losses.angular import AngularGCLLoss
 from gcl_core.losses.clouds import STRATEGIES, check_strategy
