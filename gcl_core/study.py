@@ -3,7 +3,10 @@
 import logging
 import re
 import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import joblib
 import nbformat
@@ -16,41 +19,20 @@ from gcl_core.grid.steps import jobs_of
 from gcl_core.results.records import record, save_records
 from gcl_core.results.tables import digits_block
 from gcl_core.training.progress import watched
-from gcl_core.training.side_by_side import run_each, side_by_side
+from gcl_core.training.side_by_side import run_on_one_thread, side_by_side
 
 log = logging.getLogger(__name__)
 EPOCH_SECONDS = 0.04  # of the digits network on one core, roughly
+BAR = "{percentage:3.0f} % |{bar}| {elapsed}, about {remaining} left: {desc}"
 
 
-class Overall:
-    """How far the whole study is: one bar where somebody sees it move, lines in a log.
+@dataclass(frozen=True)
+class Part:
+    """A run or a notebook, the rough seconds that it will take (0: it is there), and its task."""
 
-    Args:
-        expected: seconds that what is left will roughly take.
-    """
-
-    def __init__(self, expected: float) -> None:
-        self.expected, self.passed, self.began = expected, 0.0, time.monotonic()
-        self.bar = tqdm(
-            total=expected,
-            disable=not (expected and watched()),
-            smoothing=0,
-            leave=False,
-            bar_format="{percentage:3.0f} % |{bar}| {elapsed}, about {remaining} left: {desc}",
-        )
-
-    def advance(self, expected: float, what: str) -> None:
-        """A part of so many expected seconds is done."""
-        if not expected:  # there already: it says nothing of how fast this machine is
-            return
-        self.passed += expected
-        self.bar.n = self.passed  # `update` would show a part only 0.1 s after the one before
-        self.bar.set_description_str(what)
-        if self.bar.disable:
-            took = time.monotonic() - self.began
-            left = int(took * (self.expected / self.passed - 1))
-            share = 100 * self.passed / self.expected
-            log.info("%3.0f %%, about %d:%02d left: %s", share, left // 60, left % 60, what)
+    name: str
+    seconds: float
+    task: Any
 
 
 def study(root: Path, out: Path, runs: Path, *, workers: int | None = None) -> str:
@@ -70,38 +52,56 @@ def study(root: Path, out: Path, runs: Path, *, workers: int | None = None) -> s
             that was killed.
     """
     cells = [c for c in cells_of(root / "grids" / "digits.yaml") if isinstance(c, Cell)]
+    share = 1 / (workers or joblib.cpu_count())
+    training = [
+        Part(c.name, share * seconds, joblib.delayed(run_on_one_thread)(c.settings, runs))
+        for c, seconds in zip(cells, _training_seconds(cells, runs), strict=True)
+    ]
     parameters = {"runs": str(runs), "figures": str(out / "figures")}
     sources = sorted((root / "notebooks").glob("[0-9]*.ipynb"))
-    books = {out / "notebooks" / s.name: (s, accepted(s, parameters)) for s in sources}
-
-    processes = workers or joblib.cpu_count()
-    trained = [seconds / processes for seconds in _training_seconds(cells, runs)]
-    executed = [
-        0.0 if made_of(target) == fingerprint(*made_from) else _stated_seconds(made_from[0])
-        for target, made_from in books.items()
+    targets = [out / "notebooks" / source.name for source in sources]
+    # Side by side, as much of a notebook (its kernel's start, t-SNE, drawing) keeps one core busy.
+    reading = [
+        Part(
+            target.name,
+            _reading_seconds(source, target, accepted(source, parameters)),
+            joblib.delayed(execute_notebook)(source, target, accepted(source, parameters)),
+        )
+        for source, target in zip(sources, targets, strict=True)
     ]
+    parts = [*training, *reading]
     log.info(
-        "%d runs, %d of them to train; %d notebooks, %d of them to execute: about %.0f minutes",
-        *(len(trained), sum(map(bool, trained)), len(executed), sum(map(bool, executed))),
-        (sum(trained) + sum(executed)) / 60,
+        "%d runs and %d notebooks, %d of them to do: about %.0f minutes",
+        *(len(training), len(reading), sum(part.seconds > 0 for part in parts)),
+        sum(part.seconds for part in parts) / 60,
     )
-    overall = Overall(sum(trained) + sum(executed))
-    records = []
-    done = run_each([cell.settings for cell in cells], runs, workers=workers)
-    for run, cell, seconds in zip(done, cells, trained, strict=True):
-        records.append(record(run, cell.method, cell.preset))
-        overall.advance(seconds, cell.name)
+    done = list(_followed(parts, side_by_side((part.task for part in parts), workers)))
+    records = [record(r, c.method, c.preset) for r, c in zip(done, cells, strict=False)]
     save_records(out / "results" / "digits.json", records)
     table = digits_block(records)
-    # Side by side, as much of a notebook (its kernel's start, t-SNE, drawing) keeps one core busy.
-    tasks = [joblib.delayed(execute_notebook)(s, t, given) for t, (s, given) in books.items()]
-    for _, target, seconds in zip(side_by_side(tasks, workers), books, executed, strict=True):
-        overall.advance(seconds, target.name)
-    overall.bar.close()
     if out.resolve() != root.resolve():
         atomic_write(out / "results.md", (table + "\n").encode())
-    lines = ["", "Notebooks:", *(f"  {target}" for target in books), f"Figures: {out / 'figures'}"]
-    return "\n".join([*lines, "", "Digits-LT, last epoch, test accuracy in percent:", "", table])
+    lines = ["", "Notebooks:", *(f"  {target}" for target in targets)]
+    lines += [f"Figures: {out / 'figures'}", "", "Digits-LT, last epoch, test accuracy in percent:"]
+    return "\n".join([*lines, "", table])
+
+
+def _followed(parts: Sequence[Part], results: Iterable[Any]) -> Iterator[Any]:
+    """The results; how far they are is one bar where somebody sees it move, lines in a log."""
+    total, passed, began = sum(part.seconds for part in parts), 0.0, time.monotonic()
+    hidden = not (total and watched())
+    with tqdm(total=total, disable=hidden, smoothing=0, leave=False, bar_format=BAR) as bar:
+        for part, result in zip(parts, results, strict=True):
+            yield result
+            if not part.seconds:  # it says nothing of how fast this machine is
+                continue
+            passed += part.seconds
+            bar.n = passed  # `update` would show a part only 0.1 s after the one before
+            bar.set_description_str(part.name)
+            if hidden:
+                left = int((time.monotonic() - began) * (total / passed - 1))
+                text = "%3.0f %%, about %d:%02d left: %s"
+                log.info(text, 100 * passed / total, left // 60, left % 60, part.name)
 
 
 def _training_seconds(cells: list[Cell], runs: Path) -> list[float]:
@@ -115,8 +115,10 @@ def _training_seconds(cells: list[Cell], runs: Path) -> list[float]:
     return result
 
 
-def _stated_seconds(notebook: Path) -> float:
-    """The time that a notebook says it takes; a minute if it says nothing."""
-    text = " ".join(cell.source for cell in nbformat.read(notebook, 4).cells)
+def _reading_seconds(source: Path, target: Path, parameters: dict[str, Any]) -> float:
+    """The time that a notebook says it takes, or a minute; 0 if it need not be executed."""
+    if made_of(target) == fingerprint(source, parameters):
+        return 0.0
+    text = " ".join(cell.source for cell in nbformat.read(source, 4).cells)
     stated = re.search(r"takes (\d+) seconds", " ".join(text.split()))
     return float(stated[1]) if stated else 60.0

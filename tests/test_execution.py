@@ -30,9 +30,9 @@ def notebook(tmp_path):
 
 def test_a_notebook_is_executed_once_for_one_source_and_parameters(notebook, tmp_path):
     target = tmp_path / "out" / "01_test.ipynb"
-    source = notebook("print(runs, figures)")
+    source = notebook("import os; print(runs, figures, os.environ['TQDM_DISABLE'])")
     assert execute_notebook(source, target, {"runs": "here"})
-    assert nbformat.read(target, 4).cells[-1].outputs[0].text == "here \n"
+    assert nbformat.read(target, 4).cells[-1].outputs[0].text == "here  1\n"
     assert not execute_notebook(source, target, {"runs": "here"})
     assert execute_notebook(source, target, {"runs": "there"})
     assert execute_notebook(notebook("print(1)"), target, {"runs": "there"})

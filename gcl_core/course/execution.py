@@ -1,11 +1,10 @@
 """Executing notebooks: once for what they are made of, with known parameters."""
 
-import contextlib
 import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -55,11 +54,15 @@ def _cells(notebook: nbformat.NotebookNode) -> list[tuple[str, str, list[str]]]:
 
 
 class _KernelManager(AsyncKernelManager):
-    """One that lets a kernel end by itself.
+    """Starts kernels without progress bars, which would fill the saved notebook, and ends them.
 
-    Jupyter's interrupts every kernel before it asks it to end; one that is still busy with its last
-    message then says "ERROR | KeyboardInterrupt caught in kernel".
+    Jupyter's own interrupts every kernel before it asks it to end; one that is still busy with its
+    last message then says "ERROR | KeyboardInterrupt caught in kernel".
     """
+
+    async def _async_pre_start_kernel(self, **more: Any) -> Any:
+        environment = {**os.environ, "TQDM_DISABLE": "1"}  # the variable is tqdm's own
+        return await super()._async_pre_start_kernel(**{"env": environment, **more})
 
     async def _async_interrupt_kernel(self) -> None:
         if not self.shutting_down:
@@ -89,7 +92,7 @@ def execute_notebook(source: Path, target: Path, parameters: dict[str, Any]) -> 
         return False
     failed = target.parent / "failed" / target.name
     # Sockets in a folder of its own: no open port, and none that another kernel may take.
-    with _no_bars(), tempfile.TemporaryDirectory(prefix="gcl-") as folder:
+    with tempfile.TemporaryDirectory(prefix="gcl-") as folder:
         unfinished = Path(folder, target.name)
         try:
             papermill.execute_notebook(
@@ -125,19 +128,6 @@ def _reason(error: Exception) -> str:
         return f"in cell {error.exec_count}: {error.ename}: {error.evalue}".splitlines()[0]
     # nbclient's errors about a kernel that dies, or does not start, are all RuntimeErrors.
     return f"({error}): it was killed, perhaps for want of memory; start again"
-
-
-@contextlib.contextmanager
-def _no_bars() -> Iterator[None]:
-    """Progress bars would fill the saved notebook; the variable is tqdm's own."""
-    before = os.environ.get("TQDM_DISABLE")
-    os.environ["TQDM_DISABLE"] = "1"
-    try:
-        yield
-    finally:
-        os.environ.pop("TQDM_DISABLE")
-        if before is not None:
-            os.environ["TQDM_DISABLE"] = before
 
 
 def accepted(notebook: Path, parameters: Mapping[str, Any]) -> dict[str, Any]:

@@ -151,7 +151,7 @@ def run_variants(
 
 
 def watched_epochs(epochs: int, number: int = 12) -> list[int]:
-    """At most `number` epochs at which to look at a training: 0, 1, ever wider apart, the last.
+    """Epochs whose weights are kept: at most `number`, from 0 to the last, ever wider apart.
 
     Early epochs change most, so they double, roughly, rather than follow each other evenly.
     """
@@ -186,7 +186,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], caption: str = "
 
 
 def paired_difference(runs: Sequence[Run], others: Sequence[Run], key: str = "top1") -> str:
-    """Mean ± standard deviation of the difference seed by seed; empty for runs and themselves.
+    """Mean ± standard deviation of the difference seed by seed; empty if both are the same.
 
     What a seed does to both, such as drawing few good images, cancels in it.
     """

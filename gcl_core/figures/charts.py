@@ -93,7 +93,7 @@ def values_by_class(
     """
     classes = Classes.of(dataset)
     with style():
-        figure = Figure(figsize=(8.5, 1.2 + 2.7 * len(panels) + classes.depth()))
+        figure = Figure(figsize=(8.5, 1.2 + 2.7 * len(panels) + classes.depth))
         every = np.atleast_1d(figure.subplots(len(panels), 1, sharex=True))
         for axes, (title, lines) in zip(every, panels.items(), strict=True):
             if floor and title in floor:
@@ -182,9 +182,9 @@ def confusion_maps(
         confusions: title and (C, C) images by true (row) and predicted (column) class, in the data
             set's order.
     """
-    classes = Classes.of(dataset)
+    classes = Classes.of(dataset, room=HALF)
     with style():
-        names = classes.depth(HALF)
+        names = classes.depth
         figure = Figure(figsize=((4.6 + names) * len(confusions) + 0.8, 4.9 + names))
         every = np.atleast_1d(figure.subplots(1, len(confusions)))
         few = dataset.num_classes <= ALL_NAMED
@@ -207,7 +207,7 @@ def confusion_maps(
                 xticklabels=False,
                 yticklabels=rows if few else False,
             )
-            class_axis(axes, classes, counts=False, strip=False, room=HALF, first=0.5)
+            class_axis(axes, classes, counts=False, strip=False, first=0.5)
             axes.set(title=title, xlabel="predicted class", ylabel="true class, head to tail")
             axes.tick_params(axis="y", rotation=0)
             axes.grid(visible=False)
@@ -390,15 +390,15 @@ def headline(
         accuracies: percent by class of the two methods, with their spread over seeds.
         maps: as in `embedding_maps`, two of them.
     """
-    classes = Classes.of(dataset)
+    classes = Classes.of(dataset, room=HALF)
     with style():
-        figure = Figure(figsize=(9.5, 8.6 + classes.depth(HALF)))
+        figure = Figure(figsize=(9.5, 8.6 + classes.depth))
         (counts, accuracy), below = figure.subplots(2, 2, height_ratios=[0.8, 1])
         draw_counts(counts, classes.counts, classes.places)
         counts.set_title("Training images by class")
         counts.margins(y=0.1)
-        class_axis(counts, classes, counts=False, strip=False, room=HALF)
-        by_class(accuracy, classes, "Accuracy by class (%)", accuracies, counts=False, room=HALF)
+        class_axis(counts, classes, counts=False, strip=False)
+        by_class(accuracy, classes, "Accuracy by class (%)", accuracies, counts=False)
         accuracy.set_ylim(-3, 103)
         for axes, (title, (positions, labels)) in zip(below, maps.items(), strict=True):
             draw_map(axes, dataset, positions, labels)

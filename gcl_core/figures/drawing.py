@@ -29,15 +29,19 @@ class Classes:
 
     Attributes:
         order: class index at each place; `names`, `counts` and `places` by group follow it.
+        room: characters that fit along their axis; longer names stand upright.
     """
 
     order: list[int]
     names: list[str]
     counts: list[int]
     places: dict[str, list[int]]
+    room: int
 
     @classmethod
-    def of(cls, dataset: LongTailedDataset, most: int | None = None) -> "Classes":
+    def of(
+        cls, dataset: LongTailedDataset, *, most: int | None = None, room: int = WIDE
+    ) -> "Classes":
         """All classes, or `most` of them, evenly spaced."""
         order = by_size(dataset.class_counts)
         if most and len(order) > most:
@@ -50,6 +54,7 @@ class Classes:
                 group: [place for place, j in enumerate(order) if j in members]
                 for group, members in dataset.groups.items()
             },
+            room,
         )
 
     @property
@@ -58,10 +63,11 @@ class Classes:
         number = len(self.order)
         return range(0, number, 1 if number <= ALL_NAMED else number // 10)
 
-    def depth(self, room: int = WIDE) -> float:
+    @property
+    def depth(self) -> float:
         """Inches below an axis for names (and counts) that have to stand upright; 0: they lie."""
         longest = max(len(self.names[place]) for place in self.named)
-        return 0.09 * (longest + 8) if longest > room // len(self.named) else 0.0
+        return 0.09 * (longest + 8) if longest > self.room // len(self.named) else 0.0
 
     def arranged(self, lines: Sequence[Series]) -> list[Series]:
         """Lines with a value for each class of the data set, in this order."""
@@ -124,42 +130,26 @@ def label_ends(axes: Axes, x: Sequence[float], lines: Sequence[Series], gap: flo
 
 
 def by_class(
-    axes: Axes,
-    classes: Classes,
-    title: str,
-    lines: Sequence[Series],
-    counts: bool = True,
-    room: int = WIDE,
+    axes: Axes, classes: Classes, title: str, lines: Sequence[Series], counts: bool = True
 ) -> None:
     """Lines over the classes, with their labels and the axis of classes.
 
     Args:
         lines: a value for each class of the data set, in its order.
-        counts, room: see `class_axis`.
     """
     places, arranged = range(len(classes.order)), classes.arranged(lines)
     draw_lines(axes, places, arranged, marker="o" if len(places) <= ALL_NAMED else None, ms=5)
     axes.set_title(title)
     label_ends(axes, places, arranged, 0.1)
-    class_axis(axes, classes, counts, room=room)
+    class_axis(axes, classes, counts)
 
 
 def class_axis(
-    axes: Axes,
-    classes: Classes,
-    counts: bool = True,
-    strip: bool = True,
-    room: int = WIDE,
-    first: float = 0.0,
+    axes: Axes, classes: Classes, counts: bool, strip: bool = True, first: float = 0.0
 ) -> None:
-    """Class names (and counts) along x, and a strip in the colours of the groups.
-
-    Args:
-        room: characters that fit along the axis; longer names stand upright.
-        first: where on x the first class stands.
-    """
+    """Class names (and counts) along x from `first` on, and a strip in the groups' colours."""
     number, ticks = len(classes.order), classes.named
-    names, upright = [classes.names[place] for place in ticks], classes.depth(room) > 0
+    names, upright = [classes.names[place] for place in ticks], classes.depth > 0
     if counts:
         between = ": " if upright else "\n"
         names = [f"{n}{between}{classes.counts[i]}" for n, i in zip(names, ticks, strict=True)]
@@ -192,17 +182,17 @@ def group_key(figure: Figure, dataset: LongTailedDataset) -> None:
         mpl.lines.Line2D([], [], color=GROUP_COLOURS[g], marker="s", ls="", ms=10)
         for g in dataset.groups
     ]
-    names = [as_label(name) for name in dataset.class_names]
-    numbered = names == [str(j) for j in range(len(names))]  # the glyphs of a map say it all
-    listed = len(names) <= 10 and not numbered
+    names = [f"{j} {as_label(name)}" for j, name in enumerate(dataset.class_names)]
+    if dataset.class_names == tuple(str(j) for j in range(len(names))):
+        names = list(dataset.class_names)
     labels = []
     for group, members in dataset.groups.items():
         text = f"{len(members)} {'class' if len(members) == 1 else 'classes'}"
-        if listed or (numbered and len(names) <= 10):
-            text = ", ".join(str(j) if numbered else f"{j} {names[j]}" for j in members)
+        if len(names) <= 10:  # as many as a map has glyphs for
+            text = ", ".join(names[j] for j in members)
         labels.append(f"{group}-shot: {text}")
+    columns = 3 if max(map(len, labels)) < 36 else 1
     compact = {"handletextpad": 0.0, "columnspacing": 1.0, "fontsize": 12}
-    columns = 1 if listed else 3
     figure.legend(
         handles, labels, loc="outside lower center", ncols=columns, frameon=False, **compact
     )

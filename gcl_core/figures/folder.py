@@ -14,9 +14,9 @@ def folder_overview(dataset: LongTailedDataset) -> Figure:
 
     The image is the first of its class. Of more than 20 classes 20 are shown, evenly spaced.
     """
-    classes = Classes.of(dataset, SHOWN)
+    classes = Classes.of(dataset, most=SHOWN)
     with style():
-        figure = Figure(figsize=(9, 4.4 + classes.depth()))
+        figure = Figure(figsize=(9, 4.4 + classes.depth))
         counts, pictures = figure.subplots(2, 1, height_ratios=[2.6, 1], sharex=True)
         draw_counts(counts, classes.counts, classes.places)
         counts.set_title("Training images by class, and one of them")

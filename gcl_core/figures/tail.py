@@ -75,11 +75,11 @@ def destination_bars(
         dataset: its class names and counts.
         panels: what `gcl_core.training.evaluation.destinations` returns, by title.
     """
-    classes = Classes.of(dataset)
+    classes = Classes.of(dataset, room=HALF)
     with style():
         columns = min(2, len(panels))
         rows = -(-len(panels) // columns)
-        below = classes.depth(HALF) * (1 + len(panels) % columns)  # the lowest of each column
+        below = classes.depth * (1 + len(panels) % columns)  # the lowest of each column
         figure = Figure(figsize=(4.6 * columns, 2.7 * rows + 0.6 + below))
         every = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
         colours = {"right": RIGHT, **GROUP_COLOURS}
@@ -91,7 +91,7 @@ def destination_bars(
                 bottom += height
             axes.set(title=title, ylim=(0, 100))
             axes.grid(axis="x", visible=False)
-            class_axis(axes, classes, strip=False, room=HALF)
+            class_axis(axes, classes, counts=True, strip=False)
             axes.set_xlabel("")
         for axes in every.flat[len(panels) :]:
             axes.set_visible(False)

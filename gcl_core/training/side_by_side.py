@@ -51,21 +51,12 @@ def run_many(
     Raises:
         GCLError: as `run` and `side_by_side`.
     """
-    return list(run_each(settings, runs, workers=workers, keep=keep))
+    tasks = [joblib.delayed(run_on_one_thread)(each, runs, keep) for each in settings]
+    return list(side_by_side(tasks, workers))
 
 
-def run_each(
-    settings: Sequence[Settings],
-    runs: Path,
-    *,
-    workers: int | None = None,
-    keep: Collection[int] = (),
-) -> Iterator[Run]:
-    """`run_many`, each run as soon as it and those before it are there."""
-    return side_by_side([joblib.delayed(_one)(each, runs, keep) for each in settings], workers)
-
-
-def _one(settings: Settings, runs: Path, keep: Collection[int]) -> Run:
+def run_on_one_thread(settings: Settings, runs: Path, keep: Collection[int] = ()) -> Run:
+    """`run` without a word; the number of threads is put back afterwards."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
