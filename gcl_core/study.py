@@ -1,18 +1,38 @@
 """The whole study on the embedded digits: comparison, notebooks, figures, table."""
 
 import logging
+import re
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import joblib
+import nbformat
+from tqdm.auto import tqdm
 
-from gcl_core.course.execution import accepted, execute_notebook
+from gcl_core.course.execution import accepted, execute_notebook, fingerprint, made_of
 from gcl_core.files import atomic_write
 from gcl_core.grid.cells import Cell, cells_of
+from gcl_core.grid.steps import jobs_of
 from gcl_core.results.records import record, save_records
 from gcl_core.results.tables import digits_block
-from gcl_core.training.side_by_side import run_many
+from gcl_core.training.progress import watched
+from gcl_core.training.side_by_side import run_on_one_thread, side_by_side
 
 log = logging.getLogger(__name__)
+EPOCH_SECONDS = 0.04  # of the digits network on one core, roughly
+BAR = "{percentage:3.0f} % |{bar}| {elapsed}, about {remaining} left: {desc}"
+
+
+@dataclass(frozen=True)
+class Part:
+    """A run or a notebook, the rough seconds that it will take (0: it is there), and its task."""
+
+    name: str
+    seconds: float
+    task: Any
 
 
 def study(root: Path, out: Path, runs: Path, *, workers: int | None = None) -> str:
@@ -22,43 +42,83 @@ def study(root: Path, out: Path, runs: Path, *, workers: int | None = None) -> s
     With `out` the project itself its committed copies are renewed.
 
     Args:
-        root: the project's folder, which holds `notebooks/` and `grids/digits.yaml`.
+        root: the project's folder, which holds `notebooks/` and `grids/digits.yaml`. The seed of a
+            run of that grid is also the seed of its split, so that the spread holds both.
         out, runs: folders for the output and for all runs.
         workers: processes at a time; None is one for each core.
 
     Raises:
-        GCLError: a notebook that fails, or is given a parameter that it does not have.
+        GCLError: a notebook that fails, or is given a parameter that it does not have; a process
+            that was killed.
     """
-    plan = root / "grids" / "digits.yaml"
-    table = compare_on_digits(plan, out / "results", runs, workers=workers)
+    cells = [c for c in cells_of(root / "grids" / "digits.yaml") if isinstance(c, Cell)]
+    share = 1 / (workers or joblib.cpu_count())
+    training = [
+        Part(c.name, share * seconds, joblib.delayed(run_on_one_thread)(c.settings, runs))
+        for c, seconds in zip(cells, _training_seconds(cells, runs), strict=True)
+    ]
     parameters = {"runs": str(runs), "figures": str(out / "figures")}
     sources = sorted((root / "notebooks").glob("[0-9]*.ipynb"))
     targets = [out / "notebooks" / source.name for source in sources]
     # Side by side, as much of a notebook (its kernel's start, t-SNE, drawing) keeps one core busy.
-    tasks = [
-        joblib.delayed(execute_notebook)(source, target, accepted(source, parameters))
+    reading = [
+        Part(
+            target.name,
+            _reading_seconds(source, target, accepted(source, parameters)),
+            joblib.delayed(execute_notebook)(source, target, accepted(source, parameters)),
+        )
         for source, target in zip(sources, targets, strict=True)
     ]
-    executed = []
-    side_by_side = joblib.Parallel(n_jobs=workers or joblib.cpu_count(), return_as="generator")
-    for target, renewed in zip(targets, side_by_side(tasks), strict=True):
-        log.info("%s %s", target.name, "executed" if renewed else "is up to date")
-        executed.append(f"  {target}")
+    parts = [*training, *reading]
+    log.info(
+        "%d runs and %d notebooks, %d of them to do: about %.0f minutes",
+        *(len(training), len(reading), sum(part.seconds > 0 for part in parts)),
+        sum(part.seconds for part in parts) / 60,
+    )
+    done = list(_followed(parts, side_by_side((part.task for part in parts), workers)))
+    records = [record(r, c.method, c.preset) for r, c in zip(done, cells, strict=False)]
+    save_records(out / "results" / "digits.json", records)
+    table = digits_block(records)
     if out.resolve() != root.resolve():
         atomic_write(out / "results.md", (table + "\n").encode())
-    lines = ["", "Notebooks:", *executed, f"Figures: {out / 'figures'}", ""]
-    return "\n".join([*lines, "Digits-LT, last epoch, test accuracy in percent:", "", table])
+    lines = ["", "Notebooks:", *(f"  {target}" for target in targets)]
+    lines += [f"Figures: {out / 'figures'}", "", "Digits-LT, last epoch, test accuracy in percent:"]
+    return "\n".join([*lines, "", table])
 
 
-def compare_on_digits(grid: Path, results: Path, runs: Path, *, workers: int | None = None) -> str:
-    """Every cell of the study's grid; writes the records, returns the table.
+def _followed(parts: Sequence[Part], results: Iterable[Any]) -> Iterator[Any]:
+    """The results; how far they are is one bar where somebody sees it move, lines in a log."""
+    total, passed, began = sum(part.seconds for part in parts), 0.0, time.monotonic()
+    hidden = not (total and watched())
+    with tqdm(total=total, disable=hidden, smoothing=0, leave=False, bar_format=BAR) as bar:
+        for part, result in zip(parts, results, strict=True):
+            yield result
+            if not part.seconds:  # it says nothing of how fast this machine is
+                continue
+            passed += part.seconds
+            bar.n = passed  # `update` would show a part only 0.1 s after the one before
+            bar.set_description_str(part.name)
+            if hidden:
+                left = int((time.monotonic() - began) * (total / passed - 1))
+                text = "%3.0f %%, about %d:%02d left: %s"
+                log.info(text, 100 * passed / total, left // 60, left % 60, part.name)
 
-    The seed of a run is also the seed of its split, so that the spread holds both. No cluster: the
-    runs take seconds, and need no network.
-    """
-    cells = [cell for cell in cells_of(grid) if isinstance(cell, Cell)]
-    log.info("%d runs on Digits-LT; finished ones are reused", len(cells))
-    done = run_many([cell.settings for cell in cells], runs, workers=workers)
-    records = [record(run, cell.method, cell.preset) for run, cell in zip(done, cells, strict=True)]
-    save_records(results / "digits.json", records)
-    return digits_block(records)
+
+def _training_seconds(cells: list[Cell], runs: Path) -> list[float]:
+    """What is left to train of each cell, in rough seconds; a shared stage 1 counts once."""
+    counted: set[str] = set()
+    result = []
+    for job in jobs_of(cells, runs):
+        left = [s for s in job.steps if s.key not in counted and not s.folder.is_finished]
+        counted |= {step.key for step in left}
+        result.append(EPOCH_SECONDS * sum(max(1, step.epochs) for step in left))
+    return result
+
+
+def _reading_seconds(source: Path, target: Path, parameters: dict[str, Any]) -> float:
+    """The time that a notebook says it takes, or a minute; 0 if it need not be executed."""
+    if made_of(target) == fingerprint(source, parameters):
+        return 0.0
+    text = " ".join(cell.source for cell in nbformat.read(source, 4).cells)
+    stated = re.search(r"takes (\d+) seconds", " ".join(text.split()))
+    return float(stated[1]) if stated else 60.0

@@ -193,7 +193,7 @@ show(
 # %%
 parts = {ratio: destinations(confusion[ratio], data.groups) for ratio in compared}
 show(
-    destination_bars({looks[r].label: parts[r] for r in compared}, data.class_names),
+    destination_bars(data, {looks[r].label: parts[r] for r in compared}),
     "00_destinations",
     "Bars for each class and ratio: share of test images classified right, and taken for a many-,"
     " medium- or few-shot class. Errors of rare classes go to more frequent ones.",

@@ -87,17 +87,16 @@ from gcl_core.data.image_folder import split_image_folder, write_image_folder
 
 # %%
 from gcl_core.data.load import DataSettings, load_dataset
-from gcl_core.data.sources import load_source
-from gcl_core.figures.charts import dots
-from gcl_core.figures.folder import accuracy_by_size, folder_overview
+from gcl_core.figures.charts import dots, values_by_class
+from gcl_core.figures.folder import folder_overview
 from gcl_core.figures.looks import METHOD_LOOKS
 from gcl_core.figures.saving import about_runs
 from gcl_core.figures.series import over_seeds
 from gcl_core.grid.parquet import load_results
 from gcl_core.methods.registry import resolve
 from gcl_core.networks.models import build_network
-from gcl_core.results.tables import mean_and_spread
-from gcl_core.training.evaluation import accuracies, confusion_matrix
+from gcl_core.results.tables import as_text, mean_and_spread
+from gcl_core.training.evaluation import Tally
 
 # %% [markdown]
 # ## The folder
@@ -154,8 +153,8 @@ show(
 
 # %%
 pick = torch.cat([(data.train.labels == j).nonzero()[:2, 0] for j in range(data.num_classes)])
-x, y = data.train.images.pixels[pick], data.train.labels[pick]
-small = replace(data, train_images=x, train_labels=y, test_images=x, test_labels=y)
+few = data.train.subset(pick)
+small = replace(data, train=few, test=few)
 said = {}
 for damage in ("no test part", "a class without images", "a file that is no image"):
     broken = write_image_folder(small, place / damage.replace(" ", "-"))
@@ -168,7 +167,7 @@ for damage in ("no test part", "a class without images", "a file that is no imag
     else:
         sorted(first.iterdir())[0].write_bytes(b"not an image")
     try:
-        load_source(f"folder:{broken}")
+        load_dataset(DataSettings(f"folder:{broken}"))
         said[damage] = "nothing"
     except GCLError as error:
         said[damage] = str(error).replace(str(place), "...")
@@ -225,12 +224,15 @@ table(
 
 # %%
 show(
-    accuracy_by_size(
+    values_by_class(
         data,
-        [
-            over_seeds(METHOD_LOOKS[m], [run.result["per_class"] for run in trained[m]])
-            for m in methods
-        ],
+        {
+            "Test accuracy (%)": [
+                over_seeds(METHOD_LOOKS[m], [run.result["per_class"] for run in trained[m]])
+                for m in methods
+            ]
+        },
+        percent=True,
     ),
     "08_accuracy",
     "Test accuracy of each class, largest first, for cross-entropy, GCL and GCL with cRT.",
@@ -325,7 +327,7 @@ for backbone, classifier, generator in stage1:
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs[1])
     sampler = CBENSampler(y, generator=generator)
     loader = DataLoader(TensorDataset(features, y), 64, sampler=sampler)
-    before = confusion_matrix(classifier(unseen), y_test)
+    before = Tally(data.num_classes).add(classifier(unseen), y_test)
     for _ in range(epochs[1]):
         for inputs, target in loader:
             loss = criterion(classifier(inputs), target)
@@ -333,8 +335,8 @@ for backbone, classifier, generator in stage1:
             loss.backward()
             optimizer.step()
         schedule.step()
-    after = confusion_matrix(classifier(unseen), y_test)
-    yours.append([accuracies(confusion, data.groups) for confusion in (before, after)])
+    after = Tally(data.num_classes).add(classifier(unseen), y_test)
+    yours.append([tally.accuracies(data.groups) for tally in (before, after)])
 
 # %% [markdown]
 # Is that the same as the package's training? Not bit by bit, as it draws other numbers; but with
@@ -420,7 +422,7 @@ rows = []
 for what, of in given.items():
     sizes = GCLLoss(of).cloud_sizes
     rows.append([what, f"{sizes[head]:.2f}", f"{sizes[tail]:.2f}"])
-names = [f"{data.class_names[j]} ({counts[j]} images)" for j in (head, tail)]
+names = [f"{as_text(data.class_names[j])} ({counts[j]} images)" for j in (head, tail)]
 table(["", *(f"δ of {name}" for name in names)], rows)
 
 # %%

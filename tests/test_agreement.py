@@ -21,7 +21,7 @@ from gcl_core.results.page import (
     table_block,
     update_results,
 )
-from gcl_core.results.printed import ABLATION, BEYOND, ROWS, PaperRow, paper_rows
+from gcl_core.results.printed import ABLATION, BEYOND, OTHER, ROWS, PaperRow, paper_rows
 from test_paper import record_of
 from test_readme import ROOT
 
@@ -221,6 +221,23 @@ def test_runs_of_other_epochs_or_values_are_kept_apart():
     text = table_block(1, made)
     assert "JPEG re-encoded; 60 epochs in stage 1; preset official; bfloat16." in text
     assert text.count("| CE loss | 70.70 |") == 4
+
+
+def test_other_images_never_stand_in_one_table_with_the_published_ones():
+    published = record_of("ce", top1=70.0) | {"dataset": "cifar10"}
+    others = [record_of("ce", top1=60.0), record_of("ce", top1=50.0)]
+    others[1] |= {"dataset": f"cifar10{OTHER}"}
+    made = [published, *others]
+    found = {str(each): runs for each, runs in agreement.by_protocol(1, ABLATION, made).items()}
+    means = {name: [r["top1"] for r in runs] for name, runs in found.items()}
+    about = "; 200 epochs in stage 1; preset official; bfloat16"
+    assert means == {
+        f"CIFAR-10{about}": [70.0],
+        f"CIFAR-10 (other images){about}": [50.0],
+        f"CIFAR-10, JPEG re-encoded{about}": [60.0],
+    }
+    text = table_block(1, made)
+    assert all(f"Ours: {name}." in text for name in means)
 
 
 def test_short_names_tell_protocols_apart():

@@ -30,9 +30,9 @@ def notebook(tmp_path):
 
 def test_a_notebook_is_executed_once_for_one_source_and_parameters(notebook, tmp_path):
     target = tmp_path / "out" / "01_test.ipynb"
-    source = notebook("print(runs, figures)")
+    source = notebook("import os; print(runs, figures, os.environ['TQDM_DISABLE'])")
     assert execute_notebook(source, target, {"runs": "here"})
-    assert nbformat.read(target, 4).cells[-1].outputs[0].text == "here \n"
+    assert nbformat.read(target, 4).cells[-1].outputs[0].text == "here  1\n"
     assert not execute_notebook(source, target, {"runs": "here"})
     assert execute_notebook(source, target, {"runs": "there"})
     assert execute_notebook(notebook("print(1)"), target, {"runs": "there"})
@@ -97,6 +97,27 @@ def test_the_text_of_a_notebook_keeps_the_outputs_of_what_did_not_change(tmp_pat
     assert second.source == "second = 3"
 
 
+def test_an_edited_notebook_that_is_newer_than_its_text_is_not_lost(tmp_path):
+    for name in ("00_other", "01_test"):
+        (tmp_path / f"{name}.py").write_text("# %%\nfirst = 1\n")
+    synchronise(tmp_path)
+    text, file = tmp_path / "01_test.py", tmp_path / "01_test.ipynb"
+    before = file.stat().st_mtime_ns
+    os.utime(text, ns=(before, before - 10**9))
+    synchronise(tmp_path)  # newer alone is no edit: a checkout and an execution make it so
+    edited = nbformat.read(file, 4)
+    edited.cells[0].source = "first = 2"
+    nbformat.write(edited, file)
+    (tmp_path / "00_other.py").write_text("# %%\nfirst = 3\n")
+    with pytest.raises(GCLError, match=r"01_test\.ipynb is newer than 01_test\.py and differs"):
+        synchronise(tmp_path)
+    assert nbformat.read(file, 4).cells[0].source == "first = 2"
+    assert nbformat.read(tmp_path / "00_other.ipynb", 4).cells[0].source == "first = 1"
+    text.touch()  # what the message says
+    synchronise(tmp_path)
+    assert nbformat.read(file, 4).cells[0].source == "first = 1"
+
+
 def test_a_notebook_is_given_what_it_has(notebook):
     given = {"runs": "here", "seeds": 3}
     assert accepted(notebook("print(runs)"), given) == {"runs": "here"}
@@ -115,3 +136,38 @@ def test_a_failed_notebook_is_kept_and_named(notebook, tmp_path):
         execute_notebook(notebook("1 / 0"), target, {})
     assert not target.exists()
     assert (tmp_path / "failed" / "out.ipynb").exists()
+
+
+KILLED = """\
+import os, pathlib, signal
+print("so far")
+if not pathlib.Path(runs).exists():
+    os.kill(os.getpid(), signal.SIGKILL)"""
+
+
+def test_a_notebook_whose_kernel_is_killed_is_kept_and_can_be_started_again(notebook, tmp_path):
+    source, target = notebook(KILLED), tmp_path / "out.ipynb"
+    given = {"runs": str(tmp_path / "later")}
+    with pytest.raises(GCLError, match=r"01_test.*Kernel died.*again; see .*failed/out\.ipynb"):
+        execute_notebook(source, target, given)
+    assert not target.exists()
+    assert len(nbformat.read(tmp_path / "failed" / "out.ipynb", 4).cells) == 3
+    (tmp_path / "later").mkdir()
+    assert execute_notebook(source, target, given)
+    assert not (tmp_path / "failed" / "out.ipynb").exists()
+
+
+BUSY = """\
+import time
+kernel = get_ipython().kernel
+answer = kernel.shell_handlers["kernel_info_request"]
+async def slowly(*given):
+    await answer(*given)
+    time.sleep(0.5)
+kernel.shell_handlers["kernel_info_request"] = slowly"""
+
+
+def test_a_kernel_that_ends_says_nothing(notebook, tmp_path, capfd):
+    """One that is busy with its last message when it is asked to end."""
+    assert execute_notebook(notebook(BUSY), tmp_path / "out.ipynb", {})
+    assert capfd.readouterr().err == ""

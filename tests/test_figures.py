@@ -1,20 +1,27 @@
 import colorsys
 import itertools
 import json
+from dataclasses import replace
 
 import matplotlib as mpl
 import numpy as np
 import pytest
 import torch
+from hypothesis import example, given
+from hypothesis import strategies as st
+from matplotlib.cbook import is_math_text
 from PIL import Image
 
 import gcl_core
 from gcl_core.figures import charts as figures
 from gcl_core.figures import dark, saving
+from gcl_core.figures.drawing import Classes, as_label
+from gcl_core.figures.folder import folder_overview
 from gcl_core.figures.looks import GROUP_COLOURS, METHOD_LOOKS, SAMPLER_LOOKS, Look, style
 from gcl_core.figures.series import Series, curve, over_seeds
-from gcl_core.figures.tail import count_bars
+from gcl_core.figures.tail import count_bars, destination_bars
 from gcl_core.methods.registry import METHODS, resolve
+from gcl_core.training.evaluation import destinations
 from gcl_core.training.two_stages import run
 from toys import toy_dataset
 
@@ -159,26 +166,36 @@ DOTS = [
 ]
 
 
+def figures_by_class(data, lines, confusion):
+    """One call of each figure function that shows something of each class."""
+    generator = torch.Generator().manual_seed(0)
+    positions = torch.randn(len(data.test.labels), 2, generator=generator), data.test.labels
+    maps = {"CE": positions, "GCL": positions}
+    where = destinations(torch.tensor(confusion), data.groups)
+    return {
+        "values_by_class": figures.values_by_class(data, {"A": lines, "B": lines}, percent=True),
+        "confusion_maps": figures.confusion_maps(data, {"A": confusion}),
+        "embedding_maps": figures.embedding_maps(data, maps),
+        "headline": figures.headline(data, lines, maps),
+        "destination_bars": destination_bars(data, {"A": where, "B": where}),
+        "folder_overview": folder_overview(data),
+    }
+
+
 def every_figure():
     """One call of each figure function."""
     data = toy_dataset(counts=(30, 12, 5))
     lines = [series("one", [90.0, 50.0, 10.0]), series("two", [80.0, 70.0, 60.0], "#D55E00")]
-    generator = torch.Generator().manual_seed(0)
-    positions = torch.randn(12, 2, generator=generator), data.test.labels
-    maps = {"CE": positions, "GCL": positions}
     x = list(np.linspace(-5, 20, 50))
     return {
         "gradient_curves": figures.gradient_curves(x, [series("a", list(1 / (1 + np.exp(x))))]),
-        "values_by_class": figures.values_by_class(data, {"A": lines, "B": lines}, percent=True),
+        **figures_by_class(data, lines, [[3, 0, 0], [1, 1, 0], [4, 0, 0]]),
         "training_curves": figures.training_curves({"A": lines, "B": lines}, stage2_starts=2),
         "record_curves": figures.record_curves(
             [record("ce", [2], [3.0, 5.0]), record("gcl_crt", [2, 1], [4.0, 6.0, 9.0])]
         ),
         "sweeps": figures.sweeps([0, 1, 2], "τ", {"A": lines, "B": lines}),
-        "confusion_maps": figures.confusion_maps(data, {"A": [[3, 0, 0], [1, 1, 0], [4, 0, 0]]}),
-        "embedding_maps": figures.embedding_maps(data, maps),
         "dots": figures.dots({"T": {"a": [1.0, 2.0], "b": [3.0, 4.0]}, "U": {"c": [1.5]}}, "x"),
-        "headline": figures.headline(data, lines, maps),
         "paper_dots": figures.paper_dots({"A": DOTS, "B": DOTS}),
         "sampling_shares": figures.sampling_shares(
             [9, 3, 1], {"a": [50.0, 30.0, 20.0]}, [0.1, 1.0], {"a": [1.0, float("nan")]}
@@ -195,8 +212,9 @@ def drawn(tmp_path_factory):
 
 
 def test_a_figure_drawn_again_has_the_same_bytes(drawn, tmp_path):
-    for name, figure in every_figure().items():
-        saving.save_figure(figure, tmp_path, name, {"what": name})
+    every = every_figure()
+    for name in ("values_by_class", "embedding_maps", "paper_dots"):
+        saving.save_figure(every[name], tmp_path, name, {"what": name})
         for suffix in ("svg", "png", "json"):
             file = f"{name}.{suffix}"
             assert (tmp_path / file).read_bytes() == (drawn / file).read_bytes(), file
@@ -353,3 +371,87 @@ def test_the_papers_dots_are_hollow_and_only_measured_ones_filled():
     ]
     assert [text.get_text() for text in axes.get_yticklabels()] == [dot.label for dot in DOTS]
     assert axes.yaxis_inverted()
+
+
+# Classes in any order, with any names.
+
+
+def shown_of(figure):
+    """What a figure says of its classes, from left to right."""
+    return [
+        [
+            [label.get_text() for label in (*axes.get_xticklabels(), *axes.get_yticklabels())],
+            [np.asarray(line.get_ydata()).tolist() for line in axes.lines],
+            [(b.get_x(), round(b.get_height(), 9), b.get_facecolor()) for b in axes.patches],
+            [band.get_paths()[0].vertices.tolist() for band in axes.collections[:1]],
+            [np.asarray(each.get_array()).tolist() for each in axes.collections],
+        ]
+        for axes in figure.axes
+    ]
+
+
+@pytest.mark.parametrize("number", [4, 25])
+def test_a_figure_by_class_is_the_same_whatever_the_order_of_the_classes(number):
+    random = np.random.default_rng(number)
+    counts = (3 * np.arange(1, number + 1)[::-1]).tolist()
+    confusion = random.integers(0, 9, (number, number)) + 9 * np.eye(number, dtype=int)
+    values = random.uniform(0, 100, number)
+    drawn = []
+    for order in (np.arange(number), random.permutation(number)):
+        data = toy_dataset(counts=tuple(counts[j] for j in order))
+        data = replace(data, class_names=tuple(f"no. {j}" for j in order))
+        lines = [series("one", values[order].tolist())]
+        every = figures_by_class(data, lines, confusion[np.ix_(order, order)].tolist())
+        every.pop("embedding_maps")  # its glyphs are the classes' numbers
+        drawn.append({name: shown_of(figure)[:2] for name, figure in every.items()})
+    assert drawn[0] == drawn[1]
+    texts, lines, *_ = drawn[0]["values_by_class"][1]
+    assert texts[0].startswith("no. 0")
+    assert texts[0].endswith(str(counts[0]))
+    assert lines[0] == values.tolist()
+
+
+@pytest.mark.parametrize("number", [20, 21, 150])
+def test_of_many_classes_twenty_are_pictured(number):
+    random = np.random.default_rng(0)
+    figure = folder_overview(toy_dataset(counts=tuple((1 + random.permutation(number)).tolist())))
+    heights = [bar.get_height() for bar in figure.axes[0].patches]
+    assert len(heights) == 20
+    assert (heights[0], heights[-1]) == (number, 1)
+    assert heights == sorted(heights, reverse=True)
+
+
+def test_a_class_is_pictured_by_its_first_image_in_the_colour_of_its_group():
+    dataset = toy_dataset(counts=(5, 30, 12))
+    counts, pictures = folder_overview(dataset).axes[:2]
+    colours = [mpl.colors.to_hex(bar.get_facecolor()).upper() for bar in counts.patches]
+    assert colours == [GROUP_COLOURS[group] for group in ("many", "medium", "few")]
+    for inner, j in zip(pictures.child_axes, (1, 2, 0), strict=True):
+        first = dataset.train.images.pixels[int((dataset.train.labels == j).nonzero()[0])]
+        pixels = np.asarray(inner.images[0].get_array())
+        assert np.array_equal(pixels, first.permute(1, 2, 0).numpy())
+
+
+@given(st.text())
+@example("$x^2$")
+@example("two\nlines")
+@example("\x1b[31mred")
+def test_a_name_in_a_figure_is_one_short_line_without_mathematics(name):
+    label = as_label(name)
+    assert not is_math_text(label)
+    assert len(label.replace(r"\$", "$")) <= 22
+    assert len(label.splitlines()) <= 1
+    assert "\x1b" not in label
+
+
+def test_any_names_can_be_drawn():
+    names = (r"$\frac{", "<b>|", "two\nlines", "", "a retriever from the far north", "x")
+    data = replace(toy_dataset(counts=(1, 9, 3, 5, 30, 2)), class_names=names)
+    figure = figures.values_by_class(data, {"A": [series("one", [0.0] * 6)]})
+    figure.draw_without_rendering()
+    texts = [label.get_text() for label in figure.axes[0].get_xticklabels()]
+    assert texts[:3] == ["a retriever… far north: 30", "<b>|: 9", "(3): 5"]
+    assert {label.get_rotation() for label in figure.axes[0].get_xticklabels()} == {90}
+    assert Classes.of(data).order == [4, 1, 3, 2, 5, 0]
+    keys = [text.get_text() for text in folder_overview(data).legends[0].get_texts()]
+    assert keys[0] == "many-shot: 1 <b>|, 4 a retriever… far north"

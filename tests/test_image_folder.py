@@ -1,10 +1,8 @@
-"""Folders that are written and split: what is read back, what is refused, what is drawn of them."""
+"""Folders that are written and split: what is read back, what is refused."""
 
 import errno
 import shutil
 
-import matplotlib as mpl
-import numpy as np
 import pytest
 import torch
 from hypothesis import assume, given
@@ -12,9 +10,6 @@ from hypothesis import strategies as st
 
 from gcl_core.data.image_folder import split_image_folder, write_image_folder
 from gcl_core.errors import GCLError
-from gcl_core.figures.folder import accuracy_by_size, folder_overview
-from gcl_core.figures.looks import GROUP_COLOURS, METHOD_LOOKS
-from gcl_core.figures.series import Series
 from toys import image_folder, load_source, toy_dataset
 
 
@@ -167,45 +162,3 @@ def test_a_class_of_fewer_images_than_parts_cannot_be_split(tmp_path, images, va
     with pytest.raises(GCLError, match=f"'cow' has too few images in .*: {images}; {images + 1} "):
         split_image_folder(folder, tmp_path / "out", validation=validation)
     assert not (tmp_path / "out").exists()
-
-
-# Figures
-
-
-def many_classes(number):
-    random = np.random.default_rng(0)
-    return toy_dataset(counts=tuple(random.permutation(np.arange(1, number + 1)).tolist()))
-
-
-def test_classes_are_drawn_by_size_in_the_colours_of_their_groups():
-    dataset = toy_dataset(counts=(5, 30, 12))
-    counts, pictures = folder_overview(dataset).axes[:2]
-    assert [bar.get_height() for bar in counts.patches] == [30, 12, 5]
-    colours = [mpl.colors.to_hex(bar.get_facecolor()).upper() for bar in counts.patches]
-    assert colours == [GROUP_COLOURS[group] for group in ("many", "medium", "few")]
-    assert [t.get_text() for t in pictures.get_xticklabels()] == ["class 1", "class 2", "class 0"]
-    shown = [inner.images[0].get_array() for inner in pictures.child_axes]
-    for array, j in zip(shown, (1, 2, 0), strict=True):
-        first = dataset.train.images.pixels[int((dataset.train.labels == j).nonzero()[0])]
-        assert np.array_equal(np.asarray(array), first.permute(1, 2, 0).numpy())
-
-
-def test_accuracies_follow_their_classes():
-    dataset = toy_dataset(counts=(5, 30, 12))
-    line = Series(METHOD_LOOKS["ce"], [10.0, 90.0, 50.0], [1.0, 2.0, 3.0])
-    (axes,) = accuracy_by_size(dataset, [line]).axes
-    assert list(axes.lines[0].get_ydata()) == [90, 50, 10]
-    assert [t.get_text().split("\n")[1] for t in axes.get_xticklabels()] == ["30", "12", "5"]
-    band = axes.collections[0].get_paths()[0].vertices[:, 1]
-    assert {88.0, 92.0, 47.0, 53.0, 9.0, 11.0} <= set(band.tolist())
-
-
-@pytest.mark.parametrize("number", [20, 21, 150])
-def test_of_many_classes_twenty_are_shown(number):
-    figure = folder_overview(many_classes(number))
-    heights = [bar.get_height() for bar in figure.axes[0].patches]
-    assert len(heights) == 20
-    assert (heights[0], heights[-1]) == (number, 1)
-    assert heights == sorted(heights, reverse=True)
-    names = [label.get_text() for label in figure.axes[1].get_xticklabels()]
-    assert all(len(name) <= 6 and name.startswith("clas") for name in names)

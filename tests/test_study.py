@@ -1,17 +1,23 @@
 """The whole study in small, what it gives to notebooks, and records on disk."""
 
 import json
+import os
+import re
+import signal
 from concurrent.futures import ThreadPoolExecutor
 
+import joblib
+import nbformat
 import pytest
 import torch
+from nbformat.v4 import new_code_cell, new_notebook
 
 from gcl_core import study
 from gcl_core.errors import GCLError
 from gcl_core.methods.registry import resolve
 from gcl_core.results.records import add_records, load_records, record, save_records
 from gcl_core.results.tables import comparison
-from gcl_core.training.side_by_side import run_many
+from gcl_core.training.side_by_side import run_many, side_by_side
 from gcl_core.training.two_stages import run
 
 
@@ -79,7 +85,7 @@ def test_foreign_records_are_refused_by_name(tmp_path, content):
 
 
 def test_side_by_side_is_the_same_as_one_after_another(tmp_path):
-    plan = [resolve("digits", m, "smoke", seed=s) for m in ("gcl", "gcl_crt") for s in (0, 1)]
+    plan = [resolve("digits", method, "smoke") for method in ("gcl", "gcl_crt")]
     together = run_many(plan, tmp_path / "a", workers=2)
     torch.set_num_threads(2)
     try:
@@ -92,23 +98,66 @@ def test_side_by_side_is_the_same_as_one_after_another(tmp_path):
     for each in (*together, *alone):  # two threads in each of two processes would be far slower
         about = json.loads((each.path / "settings.json").read_text())
         assert about["versions"]["threads"] == 1
-    # Two stages 1, shared, and two stages 2.
-    assert len(list((tmp_path / "a").iterdir())) == 4
+    # One stage 1, shared, and one stage 2.
+    assert len(list((tmp_path / "a").iterdir())) == 2
 
 
-def test_the_whole_study_in_small(tmp_path):
+@pytest.fixture
+def project(tmp_path):
+    """A project of eight short runs and two notebooks, one of which needs the file `ready`."""
     (tmp_path / "notebooks").mkdir()
     (tmp_path / "grids").mkdir()
     (tmp_path / "grids" / "digits.yaml").write_text(
         "{dataset: digits, preset: smoke, cells: [{method: [ce, gcl_crt], "
         "imbalance_ratio: [50, 100], 'seed, data_seed': [0, 1]}]}"
     )
-    out, runs = tmp_path / "study", tmp_path / "runs"
-    text = study.study(tmp_path, out, runs, workers=1)
+    needs = f"import os, pathlib\nif not pathlib.Path('{tmp_path}/ready').exists():\n"
+    for number, code in enumerate(("print(1)", f"{needs}    os.kill(os.getpid(), 9)")):
+        cells = [new_code_cell("figures: str = ''  # folder", metadata={"tags": ["parameters"]})]
+        cells.append(new_code_cell(code))
+        kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+        book = new_notebook(cells=cells, metadata={"kernelspec": kernel})
+        nbformat.write(book, tmp_path / "notebooks" / f"0{number}_x.ipynb")
+    return tmp_path
+
+
+def test_the_whole_study_in_small(project, caplog, capfd, monkeypatch):
+    monkeypatch.setenv("TQDM_DISABLE", "1")
+    caplog.set_level("INFO", "gcl_core")
+    out, runs = project / "study", project / "runs"
+    with pytest.raises(GCLError, match=r"^01_x\.ipynb failed .*Kernel died.*failed/01_x\.ipynb$"):
+        study.study(project, out, runs, workers=1)
+    (project / "ready").touch()
+    text = study.study(project, out, runs, workers=1)
     records = load_records(out / "results" / "digits.json")
     assert len(records) == 2 * 2 * 2
     assert comparison(records) in text
     assert (out / "results.md").read_text().startswith("| method |")
+    said = [each.getMessage() for each in caplog.records]
+    plan, *parts = [line for line in said if re.search("minutes|left", line)]
+    assert plan == "8 runs and 2 notebooks, 10 of them to do: about 2 minutes"
+    assert [line.split(": ")[1] for line in parts if ".ipynb" in line][-1] == "01_x.ipynb"
+    assert parts[-1] == "100 %, about 0:00 left: 01_x.ipynb"
+    assert not re.search("error|traceback|warning", capfd.readouterr().err, re.IGNORECASE)
     before = {file: file.stat().st_mtime_ns for file in runs.glob("*/checkpoint.pt")}
-    assert study.study(tmp_path, out, runs, workers=1) == text
+    caplog.clear()
+    assert study.study(project, out, runs, workers=1) == text
     assert {file: file.stat().st_mtime_ns for file in runs.glob("*/checkpoint.pt")} == before
+    assert [each.getMessage() for each in caplog.records if "left" in each.getMessage()] == []
+
+
+def test_a_bar_where_somebody_sees_it(capsys, monkeypatch):
+    monkeypatch.setattr(study, "watched", lambda: True)
+    parts = [study.Part("one", 30, 0), study.Part("there already", 0, 0), study.Part("two", 60, 0)]
+    assert list(study._followed(parts, iter("abc"))) == ["a", "b", "c"]
+    bars = re.findall(r"(\d+) % \|[^\r]* about \d\d:\d\d left: (\w+)", capsys.readouterr().err)
+    assert list(dict.fromkeys(bars)) == [("33", "one"), ("100", "two")]
+
+
+def die():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_killed_process_ends_in_one_line():
+    with pytest.raises(GCLError, match="a process was killed"):
+        list(side_by_side([joblib.delayed(die)()] * 2, 2))

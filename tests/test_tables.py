@@ -1,8 +1,18 @@
 """Tables against numbers worked out by hand."""
 
+import html
+import re
+
+from hypothesis import example, given
+from hypothesis import strategies as st
+from markdown_it import MarkdownIt
+
+from gcl_core.errors import shown
 from gcl_core.files import load_json
+from gcl_core.results.printed import OTHER
 from gcl_core.results.records import save_records
 from gcl_core.results.tables import (
+    as_text,
     cifar10_records,
     comparison,
     draw_records,
@@ -84,6 +94,22 @@ def test_markdown_aligns_numbers_right():
     assert markdown_table(["a", "b"], [["x", "1"]]).splitlines()[1] == "|---|---:|"
 
 
+@given(st.text(min_size=1).filter(str.strip))
+@example("a|b")
+@example("<b>x</b>")
+@example("two\nlines")
+@example("$x^2$")
+@example("\x1b[31mred")
+@example(r"*a* `b` [c](d) \| &lt;")
+def test_a_name_stays_what_it_is_in_a_table(name):
+    table = markdown_table(["class", "n"], [[as_text(name), "1"]])
+    page = MarkdownIt("commonmark").enable("table").render(table)
+    assert len(re.findall("<t[rhd][ >]", page)) == 6  # two rows of two cells
+    (cell,) = re.findall("<td>(.*)</td>", page)
+    assert " ".join(html.unescape(cell).split()) == " ".join(shown(name).split())
+    assert not re.search(r"(?<!\\)(\\\\)*\$", table)  # where Jupyter looks for mathematics
+
+
 def test_lengths_of_training_are_kept_apart():
     short = record("ce", 2, 60.0, 10.0) | {"epochs": [60]}
     rows = comparison([*RECORDS, short]).splitlines()[2:]
@@ -97,6 +123,15 @@ def test_presets_are_kept_apart_and_named():
         "| ce (official)",
         "| gcl_crt (official)",
         "| ce (paper)",
+    ]
+
+
+def test_data_sets_are_kept_apart_and_named():
+    others = [r | {"dataset": f"cifar10{end}"} for r in RECORDS[:1] for end in ("", OTHER)]
+    rows = comparison(others).splitlines()[2:]
+    assert [row.split(" | ")[0] for row in rows] == [
+        "| ce on cifar10",
+        "| ce on cifar10 (other images)",
     ]
 
 

@@ -1,17 +1,17 @@
 """Executing notebooks: once for what they are made of, with known parameters."""
 
-import contextlib
 import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import jupytext
 import nbformat
 import papermill
+from jupyter_client.manager import AsyncKernelManager
 from jupytext.combine import combine_inputs_with_outputs
 from traitlets.config import Config
 
@@ -23,13 +23,57 @@ PACKAGE = Path(__file__).parents[1]
 
 
 def synchronise(folder: Path) -> None:
-    """Bring each notebook in step with its paired py:percent text, which is the one to edit."""
+    """Bring each notebook in step with its paired py:percent text, which is the one to edit.
+
+    Raises:
+        GCLError: a notebook that differs from its text and is newer, so that an edit would be lost;
+            no notebook is changed then.
+    """
+    made = {}
     for text in sorted(folder.glob("[0-9]*.py")):
-        notebook = jupytext.read(text)
-        target = text.with_suffix(".ipynb")
+        notebook, target = jupytext.read(text), text.with_suffix(".ipynb")
         if target.exists():
-            notebook = combine_inputs_with_outputs(notebook, nbformat.read(target, 4))
+            present = nbformat.read(target, 4)
+            # Alone neither says enough: a checkout gives files any times, and an edit of the text
+            # makes it differ too.
+            newer = target.stat().st_mtime_ns > text.stat().st_mtime_ns
+            if newer and _cells(present) != _cells(notebook):
+                raise GCLError(
+                    f"{target} is newer than {text.name} and differs from it; to keep the edit run "
+                    f"`jupytext --to py:percent {target}`, to drop it `touch {text}`"
+                )
+            notebook = combine_inputs_with_outputs(notebook, present)
+        made[target] = notebook
+    for target, notebook in made.items():
         atomic_write(target, nbformat.writes(notebook).encode())
+
+
+def _cells(notebook: nbformat.NotebookNode) -> list[tuple[str, str, list[str]]]:
+    """What of a notebook its text has, too."""
+    return [(c.cell_type, c.source, c.metadata.get("tags", [])) for c in notebook.cells]
+
+
+class _KernelManager(AsyncKernelManager):
+    """Starts kernels without progress bars, which would fill the saved notebook, and ends them.
+
+    Jupyter's own interrupts every kernel before it asks it to end; one that is still busy with its
+    last message then says "ERROR | KeyboardInterrupt caught in kernel".
+    """
+
+    async def _async_pre_start_kernel(self, **more: Any) -> Any:
+        environment = {**os.environ, "TQDM_DISABLE": "1"}  # the variable is tqdm's own
+        return await super()._async_pre_start_kernel(**{"env": environment, **more})
+
+    async def _async_interrupt_kernel(self) -> None:
+        if not self.shutting_down:
+            await super()._async_interrupt_kernel()
+
+
+def made_of(target: Path) -> str | None:
+    """The `fingerprint` of what an executed notebook was made of; None if it is not there."""
+    if not target.exists():
+        return None
+    return nbformat.read(target, 4).metadata.get("gcl", {}).get("made_of")
 
 
 def execute_notebook(source: Path, target: Path, parameters: dict[str, Any]) -> bool:
@@ -39,15 +83,16 @@ def execute_notebook(source: Path, target: Path, parameters: dict[str, Any]) -> 
         Whether it was executed.
 
     Raises:
-        GCLError: an unknown parameter, or a cell that failed; what it had got to is kept
-            in the folder `failed` beside `target`.
+        GCLError: an unknown parameter, a cell that failed, or a kernel that died; how far it got is
+            kept in the folder `failed` beside `target` until it is executed without a failure.
     """
     refuse_unknown(source, parameters)
     stamp = fingerprint(source, parameters)
-    if target.exists() and nbformat.read(target, 4).metadata.get("gcl", {}).get("made_of") == stamp:
+    if made_of(target) == stamp:
         return False
+    failed = target.parent / "failed" / target.name
     # Sockets in a folder of its own: no open port, and none that another kernel may take.
-    with _no_bars(), tempfile.TemporaryDirectory(prefix="gcl-") as folder:
+    with tempfile.TemporaryDirectory(prefix="gcl-") as folder:
         unfinished = Path(folder, target.name)
         try:
             papermill.execute_notebook(
@@ -56,16 +101,13 @@ def execute_notebook(source: Path, target: Path, parameters: dict[str, Any]) -> 
                 parameters,
                 kernel_name="python3",
                 progress_bar=False,
+                kernel_manager_class=_KernelManager,
                 config=Config({"KernelManager": {"transport": "ipc", "ip": f"{folder}/kernel"}}),
             )
-        except papermill.PapermillExecutionError as error:
-            reason = f"{error.ename}: {error.evalue}".splitlines()[0]
-            failed = target.parent / "failed" / target.name
+        except (papermill.PapermillExecutionError, RuntimeError) as error:
             failed.parent.mkdir(parents=True, exist_ok=True)
             atomic_write(failed, unfinished.read_bytes())
-            raise GCLError(
-                f"{source.name} failed in cell {error.exec_count}: {reason}; see {failed}"
-            ) from error
+            raise GCLError(f"{source.name} failed {_reason(error)}; see {failed}") from error
         notebook = nbformat.read(unfinished, 4)
     if target.resolve() == source.resolve():  # the committed copy shows the default parameters
         notebook.cells = [
@@ -77,20 +119,15 @@ def execute_notebook(source: Path, target: Path, parameters: dict[str, Any]) -> 
     notebook.metadata["gcl"] = {"made_of": stamp}
     target.parent.mkdir(parents=True, exist_ok=True)
     atomic_write(target, nbformat.writes(notebook).encode())
+    failed.unlink(missing_ok=True)
     return True
 
 
-@contextlib.contextmanager
-def _no_bars() -> Iterator[None]:
-    """Progress bars would fill the saved notebook; the variable is tqdm's own."""
-    before = os.environ.get("TQDM_DISABLE")
-    os.environ["TQDM_DISABLE"] = "1"
-    try:
-        yield
-    finally:
-        os.environ.pop("TQDM_DISABLE")
-        if before is not None:
-            os.environ["TQDM_DISABLE"] = before
+def _reason(error: Exception) -> str:
+    if isinstance(error, papermill.PapermillExecutionError):
+        return f"in cell {error.exec_count}: {error.ename}: {error.evalue}".splitlines()[0]
+    # nbclient's errors about a kernel that dies, or does not start, are all RuntimeErrors.
+    return f"({error}): it was killed, perhaps for want of memory; start again"
 
 
 def accepted(notebook: Path, parameters: Mapping[str, Any]) -> dict[str, Any]:

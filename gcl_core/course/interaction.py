@@ -88,7 +88,7 @@ class Choice:
 
 
 def is_live() -> bool:
-    """Whether somebody is at this notebook who can move a slider.
+    """Whether this notebook is open where somebody can move a slider.
 
     A front end for people can also answer `input()`, and says so with each cell that it wants run
     (`allow_stdin` in Jupyter's messages). What runs notebooks unattended says that it cannot:
@@ -139,7 +139,7 @@ def explore(
             for axes, place in zip(moved.axes, places, strict=True):
                 axes.set_position(place)
             picture.value = _picture(moved, _described(alt, controls, now))
-        except Exception as error:  # else it is only in the kernel's log, and the picture is stale
+        except Exception as error:  # nobody would see it: the kernel only logs it
             picture.value = f"<pre>{html.escape(f'{type(error).__name__}: {error}')}</pre>"
 
     for widget in widgets.values():

@@ -30,7 +30,7 @@ from gcl_core.results.agreement import (
 )
 from gcl_core.results.printed import ABLATION, CIFAR, LARGE, Column, paper_rows
 from gcl_core.results.records import epochs_text, trained_epochs
-from gcl_core.results.tables import differences, markdown_table, mean_and_spread
+from gcl_core.results.tables import as_text, differences, markdown_table, mean_and_spread
 from gcl_core.training.side_by_side import run_many
 from gcl_core.training.two_stages import Run
 
@@ -151,7 +151,7 @@ def run_variants(
 
 
 def watched_epochs(epochs: int, number: int = 12) -> list[int]:
-    """At most `number` epochs at which to look at a training: 0, 1, ever wider apart, the last.
+    """Epochs whose weights are kept: at most `number`, from 0 to the last, ever wider apart.
 
     Early epochs change most, so they double, roughly, rather than follow each other evenly.
     """
@@ -172,7 +172,7 @@ def protocol(runs: Sequence[Run]) -> str:
     epochs = epochs_text(trained_epochs(folder) for folder in first.folders)
     counts = first.dataset.class_counts
     return (
-        f"{first.dataset.name}, {sum(counts)} training images in {len(counts)} classes "
+        f"{as_text(first.dataset.name)}, {sum(counts)} training images in {len(counts)} classes "
         f"({max(counts)} to {min(counts)} each), {epochs} epochs, "
         f"last epoch, {seeds} {'seed' if seeds == 1 else 'seeds'}"
         + (", mean ± standard deviation over seeds" if seeds > 1 else "")
@@ -186,7 +186,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], caption: str = "
 
 
 def paired_difference(runs: Sequence[Run], others: Sequence[Run], key: str = "top1") -> str:
-    """Mean ± standard deviation of the difference seed by seed; empty for runs and themselves.
+    """Mean ± standard deviation of the difference seed by seed; empty if both are the same.
 
     What a seed does to both, such as drawing few good images, cancels in it.
     """

@@ -1,6 +1,7 @@
 """Long-tailed class counts, the subsets they select, and the many/medium/few groups."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -89,6 +90,11 @@ def nested_subset(labels: Tensor, class_counts: Counts, generator: torch.Generat
     return torch.cat(chosen)
 
 
+def by_size(class_counts: Sequence[int]) -> list[int]:
+    """Class indices from the head to the tail: the most images first, ties in class order."""
+    return sorted(range(len(class_counts)), key=lambda j: (-class_counts[j], j))
+
+
 def class_groups(class_counts: Counts) -> dict[str, list[int]]:
     """Class indices of the many-, medium- and few-shot groups.
 
@@ -101,7 +107,7 @@ def class_groups(class_counts: Counts) -> dict[str, list[int]]:
     if len(counts) >= 100:
         group_of = ["many" if n > 100 else "medium" if n >= 20 else "few" for n in counts]
         return {g: [j for j, its in enumerate(group_of) if its == g] for g in GROUPS}
-    ranked = sorted(range(len(counts)), key=lambda j: (-counts[j], j))
+    ranked = by_size(counts)
     third = max(1, round(0.3 * len(ranked)))
     parts = (ranked[:third], ranked[third:-third], ranked[-third:])
     return {group: sorted(part) for group, part in zip(GROUPS, parts, strict=True)}

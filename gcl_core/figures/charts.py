@@ -18,6 +18,9 @@ from torch import Tensor
 
 from gcl_core.data.dataset import LongTailedDataset
 from gcl_core.figures.drawing import (
+    ALL_NAMED,
+    HALF,
+    Classes,
     by_class,
     class_axis,
     draw_counts,
@@ -26,7 +29,6 @@ from gcl_core.figures.drawing import (
     group_key,
     label_ends,
     legend_below,
-    short,
 )
 from gcl_core.figures.looks import METHOD_LOOKS, style
 from gcl_core.figures.series import Series, number, over_seeds
@@ -84,13 +86,14 @@ def values_by_class(
     """One panel below the other, each with one line for each method over the classes, head first.
 
     Args:
-        dataset: its class counts and groups are drawn along x.
-        panels: title and lines of each; every line has C values.
+        dataset: its class names, counts and groups are drawn along x.
+        panels: title and lines of each; every line has C values, in the data set's order.
         percent: whether all values are shares from 0 to 100, which then is the range of y.
         floor: smallest value that is shown of panels that are logarithmic, by their title.
     """
+    classes = Classes.of(dataset)
     with style():
-        figure = Figure(figsize=(8.5, 1.2 + 2.7 * len(panels)))
+        figure = Figure(figsize=(8.5, 1.2 + 2.7 * len(panels) + classes.depth))
         every = np.atleast_1d(figure.subplots(len(panels), 1, sharex=True))
         for axes, (title, lines) in zip(every, panels.items(), strict=True):
             if floor and title in floor:
@@ -99,7 +102,7 @@ def values_by_class(
                 axes.set_ylim(floor[title], max(1.2, 1.3 * highest))
             if percent:
                 axes.set_ylim(-3, 103)
-            by_class(axes, dataset, title, lines)
+            by_class(axes, classes, title, lines)
         for axes in every[:-1]:
             axes.set_xlabel("")
         return figure
@@ -176,15 +179,18 @@ def confusion_maps(
 
     Args:
         dataset: its class names and groups.
-        confusions: title and (C, C) images by true (row) and predicted (column) class.
+        confusions: title and (C, C) images by true (row) and predicted (column) class, in the data
+            set's order.
     """
+    classes = Classes.of(dataset, room=HALF)
     with style():
-        figure = Figure(figsize=(4.6 * len(confusions) + 0.8, 4.9))
+        names = classes.depth
+        figure = Figure(figsize=((4.6 + names) * len(confusions) + 0.8, 4.9 + names))
         every = np.atleast_1d(figure.subplots(1, len(confusions)))
-        names = [short(name) for name in dataset.class_names]
-        few = dataset.num_classes <= 20
+        few = dataset.num_classes <= ALL_NAMED
+        rows = [f"{n}: {count}" for n, count in zip(classes.names, classes.counts, strict=True)]
         for axes, (title, confusion) in zip(every, confusions.items(), strict=True):
-            images = np.asarray(confusion, dtype=float)
+            images = np.asarray(confusion, dtype=float)[np.ix_(classes.order, classes.order)]
             percent = 100 * images / np.maximum(images.sum(1, keepdims=True), 1)
             texts = [[f"{share:.0f}" if share >= 0.5 else "" for share in row] for row in percent]
             sns.heatmap(
@@ -198,9 +204,10 @@ def confusion_maps(
                 fmt="",
                 annot_kws={"size": 10},
                 cbar=False,
-                xticklabels=names if few else False,
-                yticklabels=names if few else False,
+                xticklabels=False,
+                yticklabels=rows if few else False,
             )
+            class_axis(axes, classes, counts=False, strip=False, first=0.5)
             axes.set(title=title, xlabel="predicted class", ylabel="true class, head to tail")
             axes.tick_params(axis="y", rotation=0)
             axes.grid(visible=False)
@@ -383,14 +390,15 @@ def headline(
         accuracies: percent by class of the two methods, with their spread over seeds.
         maps: as in `embedding_maps`, two of them.
     """
+    classes = Classes.of(dataset, room=HALF)
     with style():
-        figure = Figure(figsize=(9.5, 8.6))
+        figure = Figure(figsize=(9.5, 8.6 + classes.depth))
         (counts, accuracy), below = figure.subplots(2, 2, height_ratios=[0.8, 1])
-        draw_counts(counts, dataset.class_counts, dataset.groups)
+        draw_counts(counts, classes.counts, classes.places)
         counts.set_title("Training images by class")
         counts.margins(y=0.1)
-        class_axis(counts, dataset, False, strip=False)
-        by_class(accuracy, dataset, "Accuracy by class (%)", accuracies, counts=False)
+        class_axis(counts, classes, counts=False, strip=False)
+        by_class(accuracy, classes, "Accuracy by class (%)", accuracies, counts=False)
         accuracy.set_ylim(-3, 103)
         for axes, (title, (positions, labels)) in zip(below, maps.items(), strict=True):
             draw_map(axes, dataset, positions, labels)

@@ -1,6 +1,7 @@
 """Pieces that figures share: lines with labels at their ends, axes of classes, bars, maps, keys."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import matplotlib as mpl
@@ -12,8 +13,80 @@ from scipy.optimize import isotonic_regression
 from torch import Tensor
 
 from gcl_core.data.dataset import LongTailedDataset
+from gcl_core.data.imbalance import by_size
+from gcl_core.errors import shown
 from gcl_core.figures.looks import GROUP_COLOURS
 from gcl_core.figures.series import Series
+
+ALL_NAMED = 20  # classes at most that all have their name at an axis
+LONGEST = 22  # characters of a name that are shown
+WIDE, HALF = 72, 36  # characters that fit along the axis of a whole and of half a figure's width
+
+
+@dataclass(frozen=True)
+class Classes:
+    """The classes of a data set in the order in which figures show them: the largest first.
+
+    Attributes:
+        order: class index at each place; `names`, `counts` and `places` by group follow it.
+        room: characters that fit along their axis; longer names stand upright.
+    """
+
+    order: list[int]
+    names: list[str]
+    counts: list[int]
+    places: dict[str, list[int]]
+    room: int
+
+    @classmethod
+    def of(
+        cls, dataset: LongTailedDataset, *, most: int | None = None, room: int = WIDE
+    ) -> "Classes":
+        """All classes, or `most` of them, evenly spaced."""
+        order = by_size(dataset.class_counts)
+        if most and len(order) > most:
+            order = [order[i] for i in np.linspace(0, len(order) - 1, most).round().astype(int)]
+        return cls(
+            order,
+            [as_label(dataset.class_names[j]) or f"({j})" for j in order],
+            [dataset.class_counts[j] for j in order],
+            {
+                group: [place for place, j in enumerate(order) if j in members]
+                for group, members in dataset.groups.items()
+            },
+            room,
+        )
+
+    @property
+    def named(self) -> range:
+        """The places whose classes are named at an axis: all, or about ten."""
+        number = len(self.order)
+        return range(0, number, 1 if number <= ALL_NAMED else number // 10)
+
+    @property
+    def depth(self) -> float:
+        """Inches below an axis for names (and counts) that have to stand upright; 0: they lie."""
+        longest = max(len(self.names[place]) for place in self.named)
+        return 0.09 * (longest + 8) if longest > self.room // len(self.named) else 0.0
+
+    def arranged(self, lines: Sequence[Series]) -> list[Series]:
+        """Lines with a value for each class of the data set, in this order."""
+        return [
+            replace(
+                line,
+                values=[line.values[j] for j in self.order],
+                spread=None if line.spread is None else [line.spread[j] for j in self.order],
+            )
+            for line in lines
+        ]
+
+
+def as_label(name: str) -> str:
+    """A class's name as a figure shows it: in one line, not too long, and no mathematics."""
+    text = shown(name)
+    if len(text) > LONGEST:
+        text = f"{text[: LONGEST // 2]}…{text[1 - LONGEST // 2 :]}"
+    return text.replace("$", r"\$")
 
 
 def draw_lines(axes: Axes, x: Sequence[float], lines: Sequence[Series], **more: Any) -> None:
@@ -57,34 +130,35 @@ def label_ends(axes: Axes, x: Sequence[float], lines: Sequence[Series], gap: flo
 
 
 def by_class(
-    axes: Axes,
-    dataset: LongTailedDataset,
-    title: str,
-    lines: Sequence[Series],
-    counts: bool = True,
+    axes: Axes, classes: Classes, title: str, lines: Sequence[Series], counts: bool = True
 ) -> None:
-    """Lines over the classes, head first, with their labels and the axis of classes."""
-    classes = range(dataset.num_classes)
-    few = dataset.num_classes <= 20
-    draw_lines(axes, classes, lines, marker="o" if few else None, ms=5)
+    """Lines over the classes, with their labels and the axis of classes.
+
+    Args:
+        lines: a value for each class of the data set, in its order.
+    """
+    places, arranged = range(len(classes.order)), classes.arranged(lines)
+    draw_lines(axes, places, arranged, marker="o" if len(places) <= ALL_NAMED else None, ms=5)
     axes.set_title(title)
-    label_ends(axes, classes, lines, 0.1)
-    class_axis(axes, dataset, counts)
+    label_ends(axes, places, arranged, 0.1)
+    class_axis(axes, classes, counts)
 
 
-def class_axis(axes: Axes, dataset: LongTailedDataset, counts: bool, strip: bool = True) -> None:
-    """Class names (and counts) along x, and a strip in the colours of the groups."""
-    number = dataset.num_classes
-    step = 1 if number <= 20 else number // 10
-    ticks = range(0, number, step)
-    names = [short(dataset.class_names[j]) for j in ticks]
+def class_axis(
+    axes: Axes, classes: Classes, counts: bool, strip: bool = True, first: float = 0.0
+) -> None:
+    """Class names (and counts) along x from `first` on, and a strip in the groups' colours."""
+    number, ticks = len(classes.order), classes.named
+    names, upright = [classes.names[place] for place in ticks], classes.depth > 0
     if counts:
-        names = [f"{n}\n{dataset.class_counts[j]}" for n, j in zip(names, ticks, strict=True)]
-    axes.set_xticks(ticks, names, size=11)
-    axes.set_xlim(-0.5, number - 0.5)
+        between = ": " if upright else "\n"
+        names = [f"{n}{between}{classes.counts[i]}" for n, i in zip(names, ticks, strict=True)]
+    places = [first + place for place in ticks]
+    axes.set_xticks(places, names, size=11, rotation=90 if upright else 0)
+    axes.set_xlim(first - 0.5, first + number - 0.5)
     axes.set_xlabel("class" + (" and its training images" if counts else ", head to tail"))
     if strip:
-        group_strip(axes, dataset.groups)
+        group_strip(axes, classes.places)
 
 
 def draw_map(axes: Axes, dataset: LongTailedDataset, positions: Tensor, labels: Tensor) -> None:
@@ -103,20 +177,25 @@ def draw_map(axes: Axes, dataset: LongTailedDataset, positions: Tensor, labels: 
 
 
 def group_key(figure: Figure, dataset: LongTailedDataset) -> None:
-    """One line below all panels: the colour of each group, and its classes."""
+    """Below all panels the colour of each group, and its classes: by name if there are few."""
     handles = [
         mpl.lines.Line2D([], [], color=GROUP_COLOURS[g], marker="s", ls="", ms=10)
         for g in dataset.groups
     ]
-    labels = [f"{g}-shot: {_classes(members)}" for g, members in dataset.groups.items()]
+    names = [f"{j} {as_label(name)}" for j, name in enumerate(dataset.class_names)]
+    if dataset.class_names == tuple(str(j) for j in range(len(names))):
+        names = list(dataset.class_names)
+    labels = []
+    for group, members in dataset.groups.items():
+        text = f"{len(members)} {'class' if len(members) == 1 else 'classes'}"
+        if len(names) <= 10:  # as many as a map has glyphs for
+            text = ", ".join(names[j] for j in members)
+        labels.append(f"{group}-shot: {text}")
+    columns = 3 if max(map(len, labels)) < 36 else 1
     compact = {"handletextpad": 0.0, "columnspacing": 1.0, "fontsize": 12}
-    figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False, **compact)
-
-
-def _classes(members: Sequence[int]) -> str:
-    if len(members) > 1 and list(members) == list(range(members[0], members[-1] + 1)):
-        return f"classes {members[0]} to {members[-1]}"
-    return f"{len(members)} {'class' if len(members) == 1 else 'classes'}"
+    figure.legend(
+        handles, labels, loc="outside lower center", ncols=columns, frameon=False, **compact
+    )
 
 
 def legend_below(figure: Figure, lines: Sequence[Series]) -> None:
@@ -124,11 +203,6 @@ def legend_below(figure: Figure, lines: Sequence[Series]) -> None:
     handles = [mpl.lines.Line2D([], [], color=s.look.colour, ls=s.look.line, lw=2.2) for s in lines]
     labels = [s.look.label for s in lines]
     figure.legend(handles, labels, loc="outside lower center", ncols=len(lines), frameon=False)
-
-
-def short(name: str, room: int = 6) -> str:
-    """A class's name in at most `room` characters."""
-    return name if len(name) <= room else name[: room - 1] + "."
 
 
 def draw_counts(axes: Axes, counts: Sequence[int], groups: Mapping[str, Sequence[int]]) -> None:

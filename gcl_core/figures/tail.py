@@ -8,8 +8,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from torch import Tensor
 
+from gcl_core.data.dataset import LongTailedDataset
 from gcl_core.data.imbalance import class_groups, long_tailed_counts
-from gcl_core.figures.drawing import draw_counts, short
+from gcl_core.figures.drawing import HALF, Classes, class_axis, draw_counts
 from gcl_core.figures.looks import GROUP_COLOURS, Look, style
 
 RIGHT = "#DDDDDD"  # of images that are classified right: no group's colour
@@ -66,38 +67,38 @@ def count_bars(n_max: int, num_classes: int, imbalance_ratio: float, profile: st
 
 
 def destination_bars(
-    panels: Mapping[str, Mapping[str, Tensor]], class_names: Sequence[str]
+    dataset: LongTailedDataset, panels: Mapping[str, Mapping[str, Tensor]]
 ) -> Figure:
     """Where the test images of each class go, as stacked bars, one panel for each title.
 
     Args:
+        dataset: its class names and counts.
         panels: what `gcl_core.training.evaluation.destinations` returns, by title.
-        class_names: C names, head first.
     """
+    classes = Classes.of(dataset, room=HALF)
     with style():
         columns = min(2, len(panels))
         rows = -(-len(panels) // columns)
-        figure = Figure(figsize=(4.6 * columns, 2.7 * rows + 0.6))
+        below = classes.depth * (1 + len(panels) % columns)  # the lowest of each column
+        figure = Figure(figsize=(4.6 * columns, 2.7 * rows + 0.6 + below))
         every = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
         colours = {"right": RIGHT, **GROUP_COLOURS}
         for axes, (title, parts) in zip(every.flat, panels.items(), strict=False):
-            bottom = np.zeros(len(class_names))
+            bottom = np.zeros(len(classes.order))
             for part, values in parts.items():
-                height = values.nan_to_num().numpy()
+                height = values.nan_to_num().numpy()[classes.order]
                 axes.bar(range(len(bottom)), height, 0.85, bottom, color=colours[part])
                 bottom += height
             axes.set(title=title, ylim=(0, 100))
             axes.grid(axis="x", visible=False)
-            if len(class_names) <= 20:
-                names = [short(name) for name in class_names]
-                upright = max(map(len, names)) > 2
-                axes.set_xticks(range(len(names)), names, rotation=90 if upright else 0)
+            class_axis(axes, classes, counts=True, strip=False)
+            axes.set_xlabel("")
         for axes in every.flat[len(panels) :]:
             axes.set_visible(False)
         for axes in every[:, 0]:
             axes.set_ylabel("% of test images")
         for axes in every.flat[: len(panels)][-columns:]:  # the lowest of each column
-            axes.set_xlabel("true class, head to tail")
+            axes.set_xlabel("true class and its training images")
             axes.tick_params(labelbottom=True)
         handles = [Patch(color=RIGHT, label="right")]
         handles += [Patch(color=c, label=f"taken for {g}") for g, c in GROUP_COLOURS.items()]

@@ -157,7 +157,7 @@ def protocol_of(record: Record) -> Protocol:
 
 
 def measure(row: PaperRow, column: Column, records: Iterable[Record]) -> Measured:
-    """The runs of a row on the data of a column; of two with the same seed the later counts."""
+    """The runs of a row on the data of a column; of two with one seed the later one."""
     found = records_of(row, column, records)
     epochs = dict.fromkeys(epochs_text(record["epochs"]) for record in found)
     best = {r["seed"]: r["best_on_test"]["top1"] for r in found if r["best_on_test"]}
@@ -226,7 +226,7 @@ def order(rows: Sequence[PaperRow], column: Column, records: Sequence[Record]) -
 
 
 def gaps(table: int, column: Column, records: Sequence[Record]) -> dict[tuple[str, str], Gap]:
-    """Every gap of a table that is looked at, by the names of its two rows.
+    """The gaps of a table that the page shows, by the names of their two rows.
 
     Args:
         records: of one protocol.

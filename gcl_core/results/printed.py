@@ -165,10 +165,13 @@ ROWS: tuple[PaperRow, ...] = (
     PaperRow(BEYOND, "margin + stage 2", "gcl_crt", {}, _MARGIN),
 )
 
+OTHER = " (other images)"  # ends the name of data whose images are not those that were published
 # What the records call the data, in the paper's words and in ours.
 DATA = {
     "cifar10": ("CIFAR-10-LT", "CIFAR-10"),
     "cifar100": ("CIFAR-100-LT", "CIFAR-100"),
+    f"cifar10{OTHER}": ("CIFAR-10-LT", f"CIFAR-10{OTHER}"),
+    f"cifar100{OTHER}": ("CIFAR-100-LT", f"CIFAR-100{OTHER}"),
     "folder:cifar10-jpeg": ("CIFAR-10-LT", "CIFAR-10, JPEG re-encoded"),
 }
 FULL_CLASSES = {"CIFAR-10-LT": (5000, 10), "CIFAR-100-LT": (500, 100)}  # images, classes
@@ -216,7 +219,8 @@ def belongs(record: Mapping[str, Any], row: PaperRow) -> bool:
         return False
     column = column_of(record)
     changes = (*row.changes.items(), *(row.official.get(column, {}).items() if column else ()))
-    parts = _parts(record["dataset"], row.method, record["preset"], changes, *record["epochs"])
+    kind = record["dataset"].removesuffix(OTHER)
+    parts = _parts(kind, row.method, record["preset"], changes, *record["epochs"])
     return all(_agrees(part, record["identity"].get(name)) for name, part in parts.items())
 
 

@@ -7,7 +7,7 @@ from statistics import mean, stdev
 from typing import Any
 
 from gcl_core.benchmark.speed import bench_table
-from gcl_core.errors import GCLError
+from gcl_core.errors import GCLError, shown
 from gcl_core.figures.charts import record_curves
 from gcl_core.figures.saving import save_figure
 from gcl_core.files import atomic_write, load_json
@@ -22,11 +22,19 @@ HEADINGS = ("top-1", "many", "medium", "few")
 
 
 def markdown_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A Markdown table; the first column is text, the others are numbers."""
+    """A Markdown table; the first column is text, the others are numbers.
+
+    Cells are Markdown; what a user has named, such as classes, goes through `as_text` before.
+    """
     lines = ["| " + " | ".join(headings) + " |"]
     lines.append("|---|" + "---:|" * (len(headings) - 1))
     lines += ["| " + " | ".join(row) + " |" for row in rows]
     return "\n".join(lines)
+
+
+def as_text(name: str) -> str:
+    """Markdown that shows a name as it is, in one line: no markup, mathematics or HTML in it."""
+    return re.sub(r"([\\`*_{}\[\]<>|$~#&!])", r"\\\1", shown(name))
 
 
 def mean_and_spread(values: Sequence[float | None], digits: int = 1) -> str:
@@ -48,14 +56,16 @@ def differences(
 
 
 def comparison(records: Sequence[dict[str, Any]]) -> str:
-    """One row for each imbalance ratio, method and length of training, in the records' order.
+    """One row for each data set, ratio, method and length of training, in the records' order.
 
     Last-epoch accuracy on the test images in percent, mean ± standard deviation over the seeds.
     """
     groups: dict[Any, list[dict[str, Any]]] = {}
-    several = len({each["preset"] for each in records}) > 1
+    varies = {key: len({each[key] for each in records}) > 1 for key in ("preset", "dataset")}
     for each in records:
-        name = f"{each['method']} ({each['preset']})" if several else each["method"]
+        name = each["method"]
+        name += f" ({each['preset']})" if varies["preset"] else ""
+        name += f" on {as_text(each['dataset'])}" if varies["dataset"] else ""
         groups.setdefault((each["imbalance_ratio"], name, tuple(each["epochs"])), []).append(each)
     rows = []
     for (ratio, name, _), group in groups.items():

@@ -14,6 +14,13 @@ log = logging.getLogger(__name__)
 KINDS = ("auto", "bar", "log", "none")
 
 
+def watched() -> bool:
+    """Whether somebody sees a bar move: in a terminal or notebook, unless TQDM_DISABLE is set."""
+    # tqdm's own variable, which it asks only where it is not told.
+    seen = sys.stderr.isatty() or "ipykernel" in sys.modules
+    return seen and not os.environ.get("TQDM_DISABLE")
+
+
 class Progress:
     """Progress of one stage, from `start` epochs done to `epochs`.
 
@@ -26,9 +33,7 @@ class Progress:
         if kind not in KINDS:
             raise GCLError(f"progress {kind!r} is unknown; allowed: {', '.join(KINDS)}")
         if kind == "auto":
-            watched = sys.stderr.isatty() or "ipykernel" in sys.modules
-            # tqdm's own variable, which it asks only where it is not told.
-            kind = "bar" if watched and not os.environ.get("TQDM_DISABLE") else "log"
+            kind = "bar" if watched() else "log"
         self.kind, self.title, self.first, self.epochs = kind, title, start, epochs
         self.began = time.perf_counter()
         self.bar = tqdm(
