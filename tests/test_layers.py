@@ -9,7 +9,7 @@ import gcl_core
 
 PACKAGE = Path(gcl_core.__file__).parent
 STACK = [
-    *("errors", "files", "config", "hardware"),
+    *("errors", "lazy", "files", "config", "hardware"),
     *("losses", "data", "networks", "methods", "training"),
     *("benchmark", "analysis", "figures", "results", "course", "grid", "study", "cli", "__main__"),
 ]

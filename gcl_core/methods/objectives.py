@@ -10,14 +10,13 @@ takes in training (`batches`), and its criterion takes what the network then giv
 
 import typing
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from gcl_core.config import Config, value
 from gcl_core.data.batch import Batches, Paired
-from gcl_core.data.batches import TrainingImages
 from gcl_core.data.samplers import ClassBalancedSampler, ReversedSampler
 from gcl_core.losses.angular import AngularGCLLoss
 from gcl_core.losses.clouds import STRATEGIES, check_strategy
@@ -30,6 +29,9 @@ from gcl_core.losses.smoothing import LabelAwareSmoothing
 from gcl_core.networks.bbn import BilateralLoss
 from gcl_core.networks.contrastive import HybridPSCLoss, HybridSCLoss
 from gcl_core.networks.oltr import OLTRLoss
+
+if TYPE_CHECKING:
+    from gcl_core.data.batches import TrainingImages
 
 # Settings see to it that GCL has cosines; re-balanced ones (LWS, DisAlign) rightly go beyond 1.
 _VETTED = {"check_range": False}
@@ -62,7 +64,7 @@ class _Objective(Config):
         counts = (class_counts,) if self.counts_first else ()
         return self.criterion(*counts, reduction=reduction, **options)
 
-    def batches(self, images: TrainingImages, progress: float) -> Batches:
+    def batches(self, images: "TrainingImages", progress: float) -> Batches:
         """What the network sees of the images in an epoch.
 
         Args:
@@ -89,7 +91,7 @@ class _TwoBranches(_OwnOutputs):
     views: ClassVar[int] = 1  # of the first branch's images
     second: ClassVar[Any]  # sampler of the second branch; the first has that of the settings
 
-    def batches(self, images: TrainingImages, progress: float) -> Batches:
+    def batches(self, images: "TrainingImages", progress: float) -> Batches:
         """Pairs of batches, one for each branch."""
         sampler = self.second(images.labels.cpu(), generator=images.streams.order)
         return Paired(images.in_views(self.views), images.drawn_by(sampler), 1 - progress**2)
