@@ -7,8 +7,8 @@ from gcl_core.lazy import lazy
 
 if TYPE_CHECKING:
     from gcl_core import data, losses, networks
-    from gcl_core.data.dataset import load_dataset
     from gcl_core.data.imbalance import class_groups, long_tailed_counts
+    from gcl_core.data.load import load_dataset
     from gcl_core.data.samplers import (
         CBENSampler,
         ClassBalancedSampler,

@@ -242,7 +242,7 @@ def _train(options: argparse.Namespace, rest: Sequence[str]) -> None:
         accelerator=options.accelerator,
         **overrides(rest),
     )
-    from gcl_core.data.dataset import load_dataset
+    from gcl_core.data.load import load_dataset
 
     dataset = load_dataset(settings.data)
     from gcl_core.hardware import use_threads
@@ -396,7 +396,7 @@ def _split(options: argparse.Namespace, rest: Sequence[str]) -> None:
 def _datasets(options: argparse.Namespace, rest: Sequence[str]) -> None:
     from gcl_core.data.sources import DATASETS
 
-    texts = {name: " ".join((read.__doc__ or "").split()) for name, read in DATASETS.items()}
+    texts = {name: " ".join((kind.read.__doc__ or "").split()) for name, kind in DATASETS.items()}
     if options.json:
         print(json.dumps(texts))
         return

@@ -58,13 +58,14 @@ def _ticks() -> tuple[int, int]:
     return sum(spent[3:5]), sum(spent)
 
 
-def inference_batch(device: torch.device, pixels: int) -> int:
-    """Images of so many pixels that go through a frozen network together.
+def inference_batch(device: torch.device, shape: tuple[int, int, int]) -> int:
+    """Images of a shape (channels, H, W) that go through a frozen network together.
 
     A GPU waits for launches and takes many; a CPU is fastest while its cache holds the activations,
     which is so for about 64 images of 32x32 (measured).
     """
-    return max(1, 64 * 32 * 32 // pixels) if device.type == "cpu" else 1024
+    together = 64 if device.type == "cpu" else 1024
+    return max(1, together * 32 * 32 // (shape[1] * shape[2]))
 
 
 def channels_last(module: Module) -> Module:

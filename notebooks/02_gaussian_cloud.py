@@ -489,7 +489,7 @@ measured = {
 }
 for run in trained:
     logits, reaches = training_logits(run).double(), cloud_reach(run)
-    labels = run.dataset.train_labels
+    labels = run.dataset.train.labels
     drawn = gaussian.sampled_gradients(logits, labels, reaches, 400, generator, p.sigma)
     at_mean = -softmax_gradient(logits - reaches * mean, labels)
     values = (drawn.mean(0), at_mean.gather(1, labels[:, None])[:, 0], drawn.std(0))

@@ -87,7 +87,7 @@ data = trained["ce"][0].dataset
 print(data)
 
 # %%
-labels = data.train_labels
+labels = data.train.labels
 drawn = {
     "IB": samplers.InstanceBalancedSampler(labels),
     "SQRT": samplers.SquareRootSampler(labels),

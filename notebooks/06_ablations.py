@@ -145,7 +145,7 @@ ablation_table("cloud size", table3, paper=3, records=recorded, reference="log. 
 # and 0.00001. With them, and with these counts, this is what the samplers do:
 
 # %%
-labels = data.train_labels
+labels = data.train.labels
 samplers = {
     "IB": InstanceBalancedSampler(labels),
     "CB": ClassBalancedSampler(labels),

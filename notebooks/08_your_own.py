@@ -83,11 +83,10 @@ from torchvision import datasets, transforms
 from gcl_core import CBENSampler, CosineClassifier, GCLError, GCLLoss
 from gcl_core.course.notebook import paired_difference, protocol, run_variants, show, table
 from gcl_core.course.terminal import terminal
+from gcl_core.data.image_folder import split_image_folder, write_image_folder
 
 # %%
-from gcl_core.data.dataset import load_dataset
-from gcl_core.data.image_folder import split_image_folder, write_image_folder
-from gcl_core.data.settings import DataSettings
+from gcl_core.data.load import DataSettings, load_dataset
 from gcl_core.data.sources import load_source
 from gcl_core.figures.charts import dots
 from gcl_core.figures.folder import accuracy_by_size, folder_overview
@@ -154,8 +153,8 @@ show(
 # two images of each class as a small folder, break it in three ways and read what is said.
 
 # %%
-pick = torch.cat([(data.train_labels == j).nonzero()[:2, 0] for j in range(data.num_classes)])
-x, y = data.train_images[pick], data.train_labels[pick]
+pick = torch.cat([(data.train.labels == j).nonzero()[:2, 0] for j in range(data.num_classes)])
+x, y = data.train.images.pixels[pick], data.train.labels[pick]
 small = replace(data, train_images=x, train_labels=y, test_images=x, test_labels=y)
 said = {}
 for damage in ("no test part", "a class without images", "a file that is no image"):
@@ -266,7 +265,7 @@ show(
 torch.set_num_threads(1)
 read = transforms.Compose(
     [
-        transforms.Resize(data.train_images.shape[2:]),
+        transforms.Resize(data.train.images.pixels.shape[2:]),
         transforms.ToTensor(),
         transforms.Normalize(data.mean, data.std),
     ]
@@ -532,11 +531,11 @@ show(
 held = load_dataset(
     DataSettings(f"folder:{place}/held_out", imbalance_ratio=None, image_size=p.image_size or None)
 )
-few = sum(int((held.test_labels == j).sum()) for j in held.groups["few"])
+few = sum(int((held.test.labels == j).sum()) for j in held.groups["few"])
 table(
     ["setting", *(f"{column} (%)" for column in columns)],
     [[name, *row] for name, row in zip(summary.index, summary.to_numpy(), strict=True)],
-    f"{len(held.test_labels)} held-out images, {few} of them of few-shot classes; "
+    f"{len(held.test.labels)} held-out images, {few} of them of few-shot classes; "
     f"{p.seeds} seeds, mean ± standard deviation.",
 )
 

@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 
-from gcl_core.data.batches import Streams, TrainingImages
+from gcl_core.data.epoch import TrainingImages
+from gcl_core.data.streams import Streams
 from gcl_core.methods.objectives import BBN
 from gcl_core.methods.registry import resolve
 from gcl_core.networks.backbones import DigitsCNN

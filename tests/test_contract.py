@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from bits import equal
-from gcl_core.data.dataset import load_dataset
+from gcl_core.data.load import load_dataset
 from gcl_core.errors import GCLError
 from gcl_core.files import load_tensors
 from gcl_core.methods.registry import METHODS, resolve

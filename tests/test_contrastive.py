@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gcl_core.data.batches import Streams, TrainingImages
+from gcl_core.data.epoch import TrainingImages
+from gcl_core.data.streams import Streams
 from gcl_core.methods.objectives import HybridPSC, HybridSC
 from gcl_core.methods.sampling import InstanceBalanced
 from gcl_core.networks.backbones import DigitsCNN
@@ -105,7 +106,7 @@ def test_networks_project_one_batch_and_classify_the_other():
 def test_batches_hold_two_views_and_balanced_classes():
     dataset, cpu = toy_dataset((90, 10)), torch.device("cpu")
     streams = Streams.seeded(0, 1, 0, cpu)
-    plain = InstanceBalanced().build(dataset.train_labels, streams.order)
+    plain = InstanceBalanced().build(dataset.train.labels, streams.order)
     shown = TrainingImages(dataset, plain, 25, streams, cpu)
     contrasted, classified = [], []
     for batch in HybridSC().batches(shown, 0.5):

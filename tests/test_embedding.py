@@ -33,11 +33,11 @@ def test_features_give_the_networks_cosines(trained, split):
     finished = trained["crt"]
     features, labels = embedding.features_of(finished, split)
     data = finished.dataset
-    assert torch.equal(labels, getattr(data, f"{split}_labels"))
+    assert torch.equal(labels, getattr(data, split).labels)
     torch.testing.assert_close(features.norm(dim=1), torch.ones(len(labels)))
     mean, std = (torch.tensor(v).view(1, -1, 1, 1) for v in (data.mean, data.std))
     with torch.no_grad():
-        cosine = finished.network((getattr(data, f"{split}_images") / 255 - mean) / std)
+        cosine = finished.network((getattr(data, split).images.pixels / 255 - mean) / std)
     product = features @ embedding.class_anchors(finished).T
     torch.testing.assert_close(product, cosine, rtol=1e-3, atol=1e-4)
 
@@ -146,7 +146,7 @@ def test_tsne_refuses_a_perplexity_that_is_too_large():
 def test_maps_of_few_images_lower_the_perplexity(trained):
     positions, labels = embedding.map_of(trained["crt"], "test", perplexity=50)
     assert positions.shape == (12, 2)
-    assert torch.equal(labels, trained["crt"].dataset.test_labels)
+    assert torch.equal(labels, trained["crt"].dataset.test.labels)
 
 
 def test_thinning_keeps_proportions_and_every_class():

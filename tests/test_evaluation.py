@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from gcl_core import GCLError, digits_cnn, resnet32
 from gcl_core.training.evaluation import (
-    accuracies,
-    confusion_matrix,
+    MOST_CONFUSED,
+    Tally,
     destinations,
     frozen,
     outputs_of,
@@ -73,8 +73,8 @@ def test_frozen_draws_nothing_and_learns_nothing(fabric):
 
 def test_outputs_are_those_of_every_image_in_order():
     dataset = toy_dataset((3, 3), tests=80, size=32)  # three batches
-    outputs = outputs_of(lambda x: x.mean((2, 3)), dataset.test_images, dataset, CPU)
-    pixels = dataset.test_images.float().mean((2, 3)) / 255
+    outputs = outputs_of(lambda x: x.mean((2, 3)), dataset.test, dataset, CPU)
+    pixels = dataset.test.images.pixels.float().mean((2, 3)) / 255
     expected = (pixels - torch.tensor(dataset.mean)) / torch.tensor(dataset.std)
     torch.testing.assert_close(outputs, expected, rtol=1e-4, atol=1e-5)
 
@@ -91,12 +91,14 @@ def test_accuracies_against_a_loop(classes, images, seed):
         right = [g == y for g, y in zip(guesses, labels.tolist(), strict=True) if y in members]
         return round(100 * sum(right) / len(right), 4) if right else None
 
-    confusion = confusion_matrix(outputs, labels)
+    tally, few = Tally(classes), images // 2
+    confusion = tally.add(outputs[:few], labels[:few]).add(outputs[few:], labels[few:]).confusion
     for true in range(classes):
         for guess in range(classes):
             pairs = list(zip(labels.tolist(), guesses, strict=True))
             assert confusion[true, guess] == pairs.count((true, guess))
-    result = accuracies(confusion, groups)
+    result = tally.accuracies(groups)
+    assert result.pop("confusion") == confusion.tolist()
     assert result == {
         "top1": percent(range(classes)),
         **{group: percent(members) for group, members in groups.items()},
@@ -104,11 +106,30 @@ def test_accuracies_against_a_loop(classes, images, seed):
     }
 
 
+def test_many_classes_are_counted_without_a_confusion_matrix():
+    classes = MOST_CONFUSED + 1
+    outputs = torch.rand(500, classes, generator=seeded())
+    labels = torch.randint(classes, (500,), generator=seeded(1))
+    outputs[::2].scatter_(1, labels[::2, None], 2.0)  # every second one is right
+    groups = {"many": [0, 1], "few": list(range(2, classes))}
+    tally = Tally(classes).add(outputs, labels)
+    assert tally.confusion is None
+    assert tally.cells.shape == (classes, 2)
+    right = outputs.argmax(1) == labels
+    result = tally.accuracies(groups)
+    assert "confusion" not in result
+    assert result["top1"] == round(100 * float(right.double().mean()), 4) > 50
+    for group, members in groups.items():
+        own = torch.isin(labels, torch.tensor(members))
+        assert result[group] == round(100 * float(right[own].double().mean()), 4)
+    assert result["per_class"][3] == round(100 * float(right[labels == 3].double().mean()), 4)
+
+
 def test_scale_and_shift_of_the_outputs_do_not_matter():
     outputs = torch.rand(30, 4, generator=seeded())
     labels = torch.arange(30) % 4
-    expected = confusion_matrix(outputs, labels)
-    assert torch.equal(confusion_matrix(30 * outputs + 7, labels), expected)
+    expected = Tally(4).add(outputs, labels).confusion
+    assert torch.equal(Tally(4).add(30 * outputs + 7, labels).confusion, expected)
     assert expected.sum() == 30
     assert expected.device == CPU
 

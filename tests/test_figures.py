@@ -164,7 +164,7 @@ def every_figure():
     data = toy_dataset(counts=(30, 12, 5))
     lines = [series("one", [90.0, 50.0, 10.0]), series("two", [80.0, 70.0, 60.0], "#D55E00")]
     generator = torch.Generator().manual_seed(0)
-    positions = torch.randn(12, 2, generator=generator), data.test_labels
+    positions = torch.randn(12, 2, generator=generator), data.test.labels
     maps = {"CE": positions, "GCL": positions}
     x = list(np.linspace(-5, 20, 50))
     return {

@@ -10,8 +10,7 @@ from PIL import Image
 
 from gcl_core import GCLError
 from gcl_core.data import image_files
-from gcl_core.data.sources import load_source
-from toys import image_folder
+from toys import image_folder, load_source
 
 
 def load(path, **options):
@@ -26,10 +25,10 @@ def test_a_folder_in_order_and_in_colour(tmp_path):
     source = load(tmp_path)
     assert source.name == f"folder:{tmp_path.name}"
     assert source.class_names == ("ant", "bee")
-    assert source.train_labels.tolist() == [0, 0, 0, 1, 1, 1]
-    assert source.test_labels.tolist() == [0, 0, 1, 1]
+    assert source.train.labels.tolist() == [0, 0, 0, 1, 1, 1]
+    assert source.test.labels.tolist() == [0, 0, 1, 1]
     files = [tmp_path / "train" / c / f"{i}.png" for c in ("ant", "bee") for i in range(3)]
-    for image, file in zip(source.train_images, files, strict=True):
+    for image, file in zip(source.train.images.pixels, files, strict=True):
         assert np.array_equal(image.permute(1, 2, 0).numpy(), np.asarray(Image.open(file)))
     assert (source.crop_padding, source.flip) == (1, True)
 
@@ -39,17 +38,17 @@ def test_grey_and_transparent_images_become_rgb(tmp_path):
     Image.new("L", (8, 8), 77).save(tmp_path / "train" / "ant" / "0.png")
     Image.new("RGBA", (8, 8), (1, 2, 3, 128)).save(tmp_path / "train" / "ant" / "1.png")
     source = load(tmp_path)
-    assert source.train_images[0].unique().tolist() == [77]
-    assert source.train_images[1, :, 0, 0].tolist() == [1, 2, 3]
+    assert source.train.images.pixels[0].unique().tolist() == [77]
+    assert source.train.images.pixels[1, :, 0, 0].tolist() == [1, 2, 3]
 
 
 def test_image_size_resizes(tmp_path):
     image_folder(tmp_path, size=(16, 12))
     source = load(tmp_path, image_size=8)
-    assert source.train_images.shape == (18, 3, 8, 8)
+    assert source.train.images.pixels.shape == (18, 3, 8, 8)
     with Image.open(tmp_path / "train" / "ant" / "0.png") as image:
         expected = np.asarray(image.resize((8, 8), Image.Resampling.BILINEAR))
-    assert np.array_equal(source.train_images[0].permute(1, 2, 0).numpy(), expected)
+    assert np.array_equal(source.train.images.pixels[0].permute(1, 2, 0).numpy(), expected)
     assert load(tmp_path).train_images.shape == (18, 3, 12, 16)
     assert load(tmp_path, image_size=32).crop_padding == 4
 
@@ -71,7 +70,7 @@ def test_decoding_is_done_once(tmp_path, decoded, cache):
     folder = image_folder(tmp_path / "images")
     first = load(folder)
     assert len(decoded) == 27
-    assert torch.equal(load(folder).train_images, first.train_images)
+    assert torch.equal(load(folder).train_images, first.train.images.pixels)
     assert len(decoded) == 27
     load(folder, image_size=5)  # another size is another cache
     assert len(decoded) == 54
@@ -93,8 +92,8 @@ def test_any_change_of_the_folder_is_noticed(tmp_path, decoded, change):
         Image.new("RGB", (8, 8)).save(file.with_name("9.png"))
     source = load(folder)
     assert len(decoded) == 2 * 27 + (change == "more")
-    expected = 0 if change == "content" else source.train_images[0].max()
-    assert source.train_images[0].max() == expected
+    expected = 0 if change == "content" else source.train.images.pixels[0].max()
+    assert source.train.images.pixels[0].max() == expected
 
 
 def test_another_folder_with_the_same_names_and_times_is_another(tmp_path, decoded):
@@ -134,7 +133,7 @@ def test_a_damaged_cache_is_made_anew(tmp_path, decoded, cache, caplog):
     (file,) = cache.iterdir()
     whole = file.read_bytes()
     file.write_bytes(whole[: len(whole) // 2])
-    assert torch.equal(load(folder).train_images, first.train_images)
+    assert torch.equal(load(folder).train_images, first.train.images.pixels)
     assert str(file) in caplog.text
     assert len(decoded) == 54
     load(folder)

@@ -8,12 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gcl_core.data.image_folder import split_image_folder, write_image_folder
-from gcl_core.data.sources import load_source
 from gcl_core.errors import GCLError
 from gcl_core.figures.folder import accuracy_by_size, folder_overview
 from gcl_core.figures.looks import GROUP_COLOURS, METHOD_LOOKS
 from gcl_core.figures.series import Series
-from toys import image_folder, toy_dataset
+from toys import image_folder, load_source, toy_dataset
 
 
 def files_in(folder):
@@ -33,11 +32,12 @@ def test_what_is_written_is_read_back_in_the_order_of_names(tmp_path, channels):
     source = load_source(f"folder:{tmp_path / 'images'}")
     assert source.class_names == ("ant", "mole", "zebra")
     for part in ("train", "test"):
-        images, labels = getattr(dataset, f"{part}_images"), getattr(dataset, f"{part}_labels")
+        given, read = getattr(dataset, part), getattr(source, part)
+        images, labels = given.images.pixels, given.labels
         expected = torch.cat([images[labels == j] for j in (1, 2, 0)]).expand(-1, 3, -1, -1)
-        assert torch.equal(getattr(source, f"{part}_images"), expected)
+        assert torch.equal(read.images.pixels, expected)
         sizes = [int((labels == j).sum()) for j in (1, 2, 0)]
-        assert torch.bincount(getattr(source, f"{part}_labels")).tolist() == sizes
+        assert torch.bincount(read.labels).tolist() == sizes
 
 
 @given(
@@ -135,7 +135,7 @@ def test_classes_are_drawn_by_size_in_the_colours_of_their_groups():
     assert [t.get_text() for t in pictures.get_xticklabels()] == ["class 1", "class 2", "class 0"]
     shown = [inner.images[0].get_array() for inner in pictures.child_axes]
     for array, j in zip(shown, (1, 2, 0), strict=True):
-        first = dataset.train_images[int((dataset.train_labels == j).nonzero()[0])]
+        first = dataset.train.images.pixels[int((dataset.train.labels == j).nonzero()[0])]
         assert np.array_equal(np.asarray(array), first.permute(1, 2, 0).numpy())
 
 

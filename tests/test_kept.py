@@ -9,12 +9,12 @@ import torch
 from bits import checkpoints, equal
 from gcl_core import GCLError
 from gcl_core.course.notebook import watched_epochs
-from gcl_core.data.batches import Streams
+from gcl_core.data.streams import Streams
 from gcl_core.files import load_tensors
 from gcl_core.methods.registry import resolve
 from gcl_core.networks.models import build_network
 from gcl_core.training import runs, two_stages
-from gcl_core.training.evaluation import accuracies, confusion_matrix, outputs_of
+from gcl_core.training.evaluation import Tally, outputs_of
 from gcl_core.training.side_by_side import run_many
 
 CPU = torch.device("cpu")
@@ -57,9 +57,9 @@ def test_the_kept_epochs_are_those_of_the_training(watched):
     for epoch, row in enumerate(watched.folders[0].metrics, start=1):
         then = watched.at(epoch)
         assert then.result["top1"] == float(row["top1"])
-        outputs = outputs_of(then.network, then.dataset.test_images, then.dataset, CPU)
-        confusion = confusion_matrix(outputs, then.dataset.test_labels)
-        assert accuracies(confusion, then.dataset.groups)["top1"] == then.result["top1"]
+        outputs = outputs_of(then.network, then.dataset.test, then.dataset, CPU)
+        tally = Tally(10).add(outputs, then.dataset.test.labels)
+        assert tally.accuracies(then.dataset.groups)["top1"] == then.result["top1"]
     weights = [watched.at(epoch).network.head.weight for epoch in range(4)]
     assert not any(torch.equal(a, b) for a, b in itertools.pairwise(weights))
     assert watched.at(1).settings == SETTINGS

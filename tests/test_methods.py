@@ -13,7 +13,7 @@ from gcl_core import (
     InstanceBalancedSampler,
     hardware,
 )
-from gcl_core.data.settings import DataSettings
+from gcl_core.data.load import DataSettings
 from gcl_core.hardware import best_precision
 from gcl_core.methods.objectives import (
     GCL,
@@ -285,6 +285,7 @@ def test_memory_is_kept_where_the_c_library_can(monkeypatch):
 
 def test_inference_batches():
     cpu, gpu = torch.device("cpu"), torch.device("cuda")
-    assert hardware.inference_batch(cpu, 32 * 32) == 64
-    assert hardware.inference_batch(cpu, 10**9) == 1
-    assert hardware.inference_batch(gpu, 32 * 32) > 64
+    assert hardware.inference_batch(cpu, (3, 32, 32)) == 64
+    assert hardware.inference_batch(cpu, (3, 10**4, 10**4)) == 1
+    assert hardware.inference_batch(gpu, (3, 32, 32)) > 64
+    assert hardware.inference_batch(gpu, (3, 224, 224)) < 64

@@ -4,8 +4,7 @@ import pytest
 import torch
 
 from gcl_core.benchmark.plain import PlainImages, plain_accuracy, same_accuracy
-from gcl_core.data.dataset import load_dataset
-from gcl_core.data.settings import DataSettings
+from gcl_core.data.load import DataSettings, load_dataset
 from gcl_core.methods.registry import resolve
 from gcl_core.training.side_by_side import run_many
 
@@ -28,9 +27,9 @@ def test_the_plain_loop_leaves_the_global_generator_alone():
 def test_plain_images_are_those_of_the_data_set():
     dataset = load_dataset(DataSettings(crop_padding=0))
     image, label = PlainImages(dataset)[7]
-    expected = (dataset.train_images[7] / 255 - dataset.mean[0]) / dataset.std[0]
+    expected = (dataset.train.images.pixels[7] / 255 - dataset.mean[0]) / dataset.std[0]
     torch.testing.assert_close(image, expected)
-    assert label == dataset.train_labels[7]
+    assert label == dataset.train.labels[7]
 
 
 @pytest.mark.parametrize(("shift", "within"), [(0.5, True), (5.0, False)])

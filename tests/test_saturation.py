@@ -130,13 +130,13 @@ def test_saturation_of_a_run_is_that_of_its_clean_outputs(trained):
     mean = torch.tensor(data.mean).view(1, -1, 1, 1)
     std = torch.tensor(data.std).view(1, -1, 1, 1)
     with torch.no_grad():
-        cosine = trained.network((data.train_images / 255 - mean) / std)
+        cosine = trained.network((data.train.images.pixels / 255 - mean) / std)
     # Scale 20 is that of stage 2.
-    expected = 1 - (20 * cosine).softmax(1).gather(1, data.train_labels[:, None])[:, 0]
+    expected = 1 - (20 * cosine).softmax(1).gather(1, data.train.labels[:, None])[:, 0]
     result = saturation(trained, threshold=0.5)
     torch.testing.assert_close(result.gradient.float(), expected, rtol=1e-3, atol=1e-5)
     for j in range(3):
-        members = expected[data.train_labels == j]
+        members = expected[data.train.labels == j]
         assert float(result.mean[j]) == pytest.approx(float(members.mean()), abs=1e-4)
         assert float(result.active[j]) == pytest.approx(float((members > 0.5).float().mean()))
         part = float(members.sum() / expected.sum())
@@ -150,9 +150,9 @@ def test_saturation_with_the_cloud_is_the_mean_over_what_the_loss_draws(trained)
     options = {"scale": 20.0, "noise_multiplier": 0.5, "margin": 0.1, "reduction": "none"}
     criterion = GCLLoss(data.class_counts, generator=seeded(3), **options)
     with torch.no_grad():
-        cosine = trained.network((data.train_images / 255 - mean) / std).double()
+        cosine = trained.network((data.train.images.pixels / 255 - mean) / std).double()
         drawn = torch.stack(
-            [1 - torch.exp(-criterion(cosine, data.train_labels)) for _ in range(draws)]
+            [1 - torch.exp(-criterion(cosine, data.train.labels)) for _ in range(draws)]
         )
     error = 5 * drawn.std(0) / draws**0.5 + 1e-4
     result = saturation(trained, cloud=True).gradient
@@ -161,7 +161,7 @@ def test_saturation_with_the_cloud_is_the_mean_over_what_the_loss_draws(trained)
 
 def test_saturation_with_the_cloud_uses_the_objectives_margin_and_clouds(trained):
     clouded, clean = saturation(trained, cloud=True), saturation(trained)
-    labels = trained.dataset.train_labels
+    labels = trained.dataset.train.labels
     # The target's margin of 0.1 and the wide cloud of the tail leave the tail more gradient.
     assert bool((clouded.gradient > clean.gradient)[labels == 2].all())
     # A head image has no cloud of its own, only the margin: bounded by the margin alone.

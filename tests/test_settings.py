@@ -250,9 +250,12 @@ def test_every_limit_holds(part, field, limit):
     )
 
     # What the value has to go with: an exponent, its strategy; a and b of CBEN, a sum below 1.
-    required |= {"exponent": {"strategy": "power"}, "a": {"b": 0}, "b": {"a": 0}}.get(
-        field.name, {}
-    )
+    required |= {
+        "exponent": {"strategy": "power"},
+        "n_max": {"imbalance_ratio": 1},
+        "a": {"b": 0},
+        "b": {"a": 0},
+    }.get(field.name, {})
 
     def make(value):
         value = (value,) if field.name in ("class_counts", "milestones") else value

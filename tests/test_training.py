@@ -11,18 +11,17 @@ import torch
 import torch.nn.functional as F
 
 from gcl_core import GCLError, GCLLoss
-from gcl_core.data.batches import Streams, TrainingImages, clean_batches
-from gcl_core.data.dataset import load_dataset
-from gcl_core.data.settings import DataSettings
+from gcl_core.data.epoch import TrainingImages
+from gcl_core.data.load import DataSettings, load_dataset
+from gcl_core.data.streams import Streams
 from gcl_core.methods.rebalance import CRT
 from gcl_core.methods.registry import METHODS, resolve
 from gcl_core.methods.settings import learning_rate
 from gcl_core.networks.models import build_network
 from gcl_core.networks.network import initialise
-from gcl_core.networks.tde import MultiHeadClassifier
 from gcl_core.results.records import record
 from gcl_core.training import stage, two_stages
-from gcl_core.training.evaluation import confusion_matrix
+from gcl_core.training.evaluation import Tally, outputs_of
 from gcl_core.training.progress import Progress
 from toys import seeded, toy_dataset
 
@@ -47,7 +46,7 @@ def finished(tmp_path_factory):
 
 
 def plain_images(settings, part, streams, dataset):
-    sampler = part.sampler.build(dataset.train_labels, streams.order)
+    sampler = part.sampler.build(dataset.train.labels, streams.order)
     return TrainingImages(
         dataset, sampler, part.batch_size, streams, CPU, mixup_alpha=part.mixup_alpha
     )
@@ -127,18 +126,18 @@ def test_both_stages_against_a_plain_loop(tmp_path, method):
 def test_the_result_is_that_of_the_last_weights(finished):
     network, dataset, result = finished.network, finished.dataset, finished.result
     assert not network.training
-    inputs = (dataset.test_images.float() / 255 - dataset.mean[0]) / dataset.std[0]
+    inputs = (dataset.test.images.pixels.float() / 255 - dataset.mean[0]) / dataset.std[0]
     guesses = network(inputs).argmax(1)
-    right = (guesses == dataset.test_labels).double()
+    right = (guesses == dataset.test.labels).double()
     assert result["top1"] == pytest.approx(100 * float(right.mean()), abs=1e-3)
-    by_class = [100 * float(right[dataset.test_labels == j].mean()) for j in range(10)]
+    by_class = [100 * float(right[dataset.test.labels == j].mean()) for j in range(10)]
     assert result["per_class"] == pytest.approx(by_class, abs=1e-3)
     for group, classes in dataset.groups.items():
         assert result[group] == pytest.approx(
             sum(by_class[j] for j in classes) / len(classes), abs=1e-3
         )
     for true, row in enumerate(result["confusion"]):
-        expected = torch.bincount(guesses[dataset.test_labels == true], minlength=10)
+        expected = torch.bincount(guesses[dataset.test.labels == true], minlength=10)
         assert row == expected.tolist()
 
 
@@ -229,7 +228,7 @@ def test_everything_that_decides_the_result_is_in_the_name(tmp_path):
     def path(**changes):
         settings = settings_of(**changes)
         dataset = load_dataset(settings.data)
-        first = two_stages.stage1_folder(settings, dataset, tmp_path)
+        first = two_stages.stage1_folder(settings, dataset.described, tmp_path)
         return two_stages.stage2_folder(settings.stage2, first).path
 
     changes = [
@@ -440,9 +439,8 @@ def test_the_result_is_that_of_the_network(tmp_path, method, changes):
     finished = run(tmp_path, method, **changes)
     data = finished.dataset
     with torch.no_grad():
-        batches = clean_batches(data.test_images, data, CPU)
-        outputs = torch.cat([finished.network(batch) for batch in batches])
-    confusion = confusion_matrix(outputs, data.test_labels)
+        outputs = outputs_of(finished.network, data.test, data, CPU)
+    confusion = Tally(10).add(outputs, data.test.labels).confusion
     assert (confusion - torch.tensor(finished.result["confusion"])).abs().sum() <= 2  # one image
 
 
@@ -453,6 +451,10 @@ def test_an_epoch_is_saved_every_second_unless_told_otherwise(monkeypatch):
 
 def test_evaluation_leaves_the_classifier_as_it_is():
     """The moving average of TDE holds training images only."""
-    data, head = toy_dataset(), MultiHeadClassifier(6, 3).train()
-    two_stages._accuracy(head, torch.rand(len(data.test_labels), 6, generator=seeded()), data)
-    assert head.mean.abs().max() == 0
+    data, fabric = toy_dataset(), two_stages.make_fabric("cpu", "float32")
+    network = build_network("digits_cnn", 3, "multi_head", 3, seeded()).train()
+    streams = Streams.seeded(0, 1, 0, CPU)
+    settings = METHODS["tde"].stage1
+    part = stage.StageRun(1, settings, data, network, None, streams, None, fabric)
+    assert 0 <= part.evaluate()["top1"] <= 100
+    assert network.head.mean.abs().max() == 0

@@ -4,7 +4,10 @@ import numpy as np
 import torch
 from PIL import Image
 
-from gcl_core.data.dataset import LongTailedDataset
+from gcl_core.data.augment import PadCrop
+from gcl_core.data.dataset import LongTailedDataset, Split
+from gcl_core.data.images import MemoryImages
+from gcl_core.data.sources import kind_of
 
 
 def seeded(seed=0):
@@ -25,16 +28,11 @@ def toy_dataset(counts=(30, 12, 5), size=8, channels=3, tests=4, padding=2, flip
     return LongTailedDataset(
         name="toy",
         class_names=tuple(f"class {j}" for j in range(len(counts))),
-        train_images=images(train),
-        train_labels=train,
-        test_images=images(test),
-        test_labels=test,
-        class_counts=tuple(counts),
+        train=Split(MemoryImages(images(train)), train),
+        test=Split(MemoryImages(images(test)), test),
         mean=tuple(0.4 + 0.05 * c for c in range(channels)),
         std=tuple(0.2 + 0.05 * c for c in range(channels)),
-        crop_padding=padding,
-        flip=flip,
-        fingerprint="toy",
+        augment=PadCrop(padding, flip),
     )
 
 
@@ -49,3 +47,9 @@ def image_folder(root, classes=("ant", "bee", "cow"), train=6, test=3, size=(8, 
                 pixels = random.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
                 Image.fromarray(pixels).save(folder / f"{i}{suffix}")
     return root
+
+
+def load_source(dataset, *, data_seed=0, image_size=None):
+    """All images of a data set, before it is made long-tailed."""
+    kind, path = kind_of(dataset)
+    return kind.read(path, data_seed, image_size)

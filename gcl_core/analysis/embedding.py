@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from sklearn.manifold import TSNE, trustworthiness
 from torch import Tensor, nn
 
-from gcl_core.data.batches import clean_batches
 from gcl_core.errors import GCLError
 from gcl_core.networks.heads import ScaledHead
+from gcl_core.training.evaluation import outputs_of
 from gcl_core.training.two_stages import Run
 
 SPLITS = ("train", "test")
@@ -31,11 +31,9 @@ def features_of(run: Run, split: str = "test") -> tuple[Tensor, Tensor]:
     """
     if split not in SPLITS:
         raise GCLError(f"split {split!r} is unknown; allowed: {', '.join(SPLITS)}")
-    dataset = run.dataset
-    images = getattr(dataset, f"{split}_images")
-    batches = clean_batches(images, dataset, torch.device("cpu"))
-    features = torch.cat([run.network.features(batch) for batch in batches])
-    return F.normalize(features), getattr(dataset, f"{split}_labels")
+    part = run.dataset.train if split == "train" else run.dataset.test
+    features = outputs_of(run.network.features, part, run.dataset, torch.device("cpu"))
+    return F.normalize(features), part.labels
 
 
 def class_anchors(run: Run) -> Tensor:

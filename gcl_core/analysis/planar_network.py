@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gcl_core.data.imbalance import nested_subset
-from gcl_core.data.sources import load_source
+from gcl_core.data.sources import read_digits
 from gcl_core.errors import GCLError
 from gcl_core.networks.network import CosineClassifier, initialise
 
@@ -55,7 +55,7 @@ def few_digits(
         raise GCLError(f"digits must be two or more different ones of 0 to 9, got {list(digits)}")
     if len(counts) != len(digits) or min(counts) < 1:
         raise GCLError(f"counts must be one positive number for each digit, got {list(counts)}")
-    source = load_source("digits", data_seed=seed)
+    whole = read_digits("", seed, None)
     position = torch.full((10,), -1)
     position[list(digits)] = torch.arange(len(digits))
 
@@ -63,9 +63,9 @@ def few_digits(
         labels = position[labels]
         return images[labels >= 0].flatten(1) / 255, labels[labels >= 0]
 
-    images, labels = chosen(source.train_images, source.train_labels)
+    images, labels = chosen(whole.train.images.pixels, whole.train.labels)
     kept = nested_subset(labels, list(counts), torch.Generator().manual_seed(seed))
-    test_images, test_labels = chosen(source.test_images, source.test_labels)
+    test_images, test_labels = chosen(whole.test.images.pixels, whole.test.labels)
     centre = images[kept].mean(0)
     return FewDigits(
         class_names=tuple(str(digit) for digit in digits),

@@ -7,10 +7,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gcl_core.data.batches import clean_batches
 from gcl_core.errors import GCLError
 from gcl_core.losses.clouds import cloud_sizes
 from gcl_core.methods.objectives import GCL, Objective
+from gcl_core.training.evaluation import outputs_of
 from gcl_core.training.two_stages import Run
 
 NODES = 64  # Gauss-Legendre points over |eps|: errors below 1e-5 up to a reach of 30
@@ -173,7 +173,7 @@ def training_logits(run: Run) -> Tensor:
     The outputs times the scale of the last stage's objective, if it has one: s cos theta for GCL.
     """
     dataset, network, cpu = run.dataset, run.network, torch.device("cpu")
-    outputs = torch.cat([network(b) for b in clean_batches(dataset.train_images, dataset, cpu)])
+    outputs = outputs_of(network, dataset.train, dataset, cpu)
     return outputs * getattr(_objective(run), "scale", 1.0)
 
 
@@ -204,7 +204,7 @@ def saturation(run: Run, *, cloud: bool = False, threshold: float = 0.01) -> Sat
         threshold: an image counts as active above it. 0.01 is a choice of this study: the image
             gives less than a hundredth of the largest gradient there is.
     """
-    dataset, labels, objective = run.dataset, run.dataset.train_labels, _objective(run)
+    dataset, labels, objective = run.dataset, run.dataset.train.labels, _objective(run)
     outputs = training_logits(run)
     reach, sigma = torch.zeros(dataset.num_classes), 0.0
     if cloud and isinstance(objective, GCL):

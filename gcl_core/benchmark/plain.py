@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Sampler
 from torchvision import transforms
 
-from gcl_core.data.dataset import LongTailedDataset, load_dataset
+from gcl_core.data.dataset import LongTailedDataset
+from gcl_core.data.load import load_dataset
 from gcl_core.methods.settings import Settings, learning_rate
 from gcl_core.networks.models import build_network
 
@@ -23,11 +24,11 @@ class PlainImages(Dataset[tuple[Tensor, int]]):
     """Training images as PIL images through torchvision's transforms, one at a time."""
 
     def __init__(self, dataset: LongTailedDataset) -> None:
-        arrays = dataset.train_images.permute(0, 2, 3, 1).contiguous().numpy()
+        arrays = dataset.train.images.pixels.permute(0, 2, 3, 1).contiguous().numpy()
         self.images = arrays[..., 0] if arrays.shape[3] == 1 else arrays
-        self.labels = dataset.train_labels.tolist()
-        steps = [transforms.RandomCrop(arrays.shape[1:3], padding=dataset.crop_padding)]
-        if dataset.flip:
+        self.labels = dataset.train.labels.tolist()
+        steps = [transforms.RandomCrop(arrays.shape[1:3], padding=dataset.augment.padding)]
+        if dataset.augment.flip:
             steps.append(transforms.RandomHorizontalFlip())
         steps += [transforms.ToTensor(), transforms.Normalize(dataset.mean, dataset.std)]
         self.transform = transforms.Compose(steps)
@@ -68,7 +69,7 @@ def plain_accuracy(settings: Settings) -> float:
     dataset, stage = load_dataset(settings.data), settings.stage1
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
-        channels = dataset.train_images.shape[1]
+        channels = dataset.train.images.shape[0]
         network = build_network(settings.network, dataset.num_classes, settings.head, channels)
         optimizer = torch.optim.SGD(
             network.parameters(),
@@ -87,10 +88,10 @@ def plain_accuracy(settings: Settings) -> float:
         right = sum(
             int((network(normalise(images / 255)).argmax(1) == labels).sum())
             for images, labels in zip(
-                dataset.test_images.split(500), dataset.test_labels.split(500), strict=True
+                dataset.test.images.pixels.split(500), dataset.test.labels.split(500), strict=True
             )
         )
-    return 100 * right / len(dataset.test_labels)
+    return 100 * right / len(dataset.test.labels)
 
 
 def same_accuracy(fast: list[float], plain: list[float]) -> dict[str, Any]:

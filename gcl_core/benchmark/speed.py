@@ -21,11 +21,14 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from gcl_core.benchmark.plain import plain_epoch, plain_loader
-from gcl_core.data.batches import FrozenFeatures, Streams, TrainingImages
-from gcl_core.data.dataset import LongTailedDataset
+from gcl_core.data.augment import PadCrop
+from gcl_core.data.dataset import LongTailedDataset, Split
+from gcl_core.data.epoch import FrozenFeatures, TrainingImages
+from gcl_core.data.images import MemoryImages
 from gcl_core.data.imbalance import long_tailed_counts
 from gcl_core.data.samplers import ClassBalancedSampler, InstanceBalancedSampler
 from gcl_core.data.sources import CIFAR_MEAN, CIFAR_STD
+from gcl_core.data.streams import Streams
 from gcl_core.hardware import best_precision, channels_last, keep_freed_memory
 from gcl_core.losses.gcl import GCLLoss
 from gcl_core.networks.models import resnet32
@@ -221,15 +224,15 @@ def _random_dataset() -> LongTailedDataset:
     images = torch.randint(256, (sum(COUNTS), 3, 32, 32), dtype=torch.uint8, generator=generator)
     labels = torch.repeat_interleave(torch.arange(10), torch.tensor(COUNTS))
     names = tuple(str(j) for j in range(10))
+    train, none = Split(MemoryImages(images), labels), Split(MemoryImages(images[:0]), labels[:0])
     return LongTailedDataset(
-        *("random", names, images, labels, images[:0], labels[:0], COUNTS),
-        *(CIFAR_MEAN, CIFAR_STD, 4, True, "random"),
+        "random", names, train, none, CIFAR_MEAN, CIFAR_STD, PadCrop(4, flip=True)
     )
 
 
 def _reference_loader(images: int) -> DataLoader[Any]:
     dataset = _random_dataset()
-    draws = InstanceBalancedSampler(dataset.train_labels, num_samples=images)
+    draws = InstanceBalancedSampler(dataset.train.labels, num_samples=images)
     return plain_loader(dataset, BATCH, draws)
 
 
@@ -261,7 +264,7 @@ def _reference_stage2(fabric: Fabric, images: int) -> Job:
 def _batches(fabric: Fabric, sampler: type, images: int) -> TrainingImages:
     dataset = _random_dataset()
     streams = Streams.seeded(0, 1, 0, fabric.device)
-    draws = sampler(dataset.train_labels, num_samples=images, generator=streams.order)
+    draws = sampler(dataset.train.labels, num_samples=images, generator=streams.order)
     return TrainingImages(dataset, draws, BATCH, streams, fabric.device)
 
 

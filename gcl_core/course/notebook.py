@@ -12,6 +12,7 @@ from IPython.display import Image, Markdown, display
 from matplotlib.figure import Figure
 
 from gcl_core.config import coerce
+from gcl_core.data.sources import kind_of
 from gcl_core.errors import GCLError
 from gcl_core.figures.looks import style
 from gcl_core.figures.saving import save_figure
@@ -111,7 +112,7 @@ def seeded_settings(
     given: dict[str, Any] = {
         "imbalance_ratio": parameters.imbalance_ratio or None,
         "seed": seed,
-        "data_seed": seed if parameters.dataset == "digits" else 0,
+        "data_seed": seed if kind_of(parameters.dataset)[0].seed_splits else 0,
     }
     return resolve(parameters.dataset, method, parameters.preset or None, **(given | changes))
 

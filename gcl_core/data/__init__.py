@@ -5,9 +5,10 @@ from typing import TYPE_CHECKING
 from gcl_core.lazy import lazy
 
 if TYPE_CHECKING:
-    from gcl_core.data.dataset import LongTailedDataset, load_dataset
+    from gcl_core.data.dataset import LongTailedDataset
     from gcl_core.data.image_folder import split_image_folder, write_image_folder
     from gcl_core.data.imbalance import class_groups, long_tailed_counts
+    from gcl_core.data.load import DataSettings, load_dataset
     from gcl_core.data.samplers import (
         CBENSampler,
         ClassBalancedSampler,
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
         ReversedSampler,
         SquareRootSampler,
     )
-    from gcl_core.data.settings import DataSettings
 
 __all__ = [
     "CBENSampler",

@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torchvision import datasets
 
 from gcl_core.errors import GCLError
 from gcl_core.files import atomic_save, load_tensors
@@ -27,6 +26,8 @@ def list_images(split: Path) -> tuple[list[tuple[str, int]], tuple[str, ...]]:
     Raises:
         GCLError: there is no such folder, it holds no class folder, or one of them has no image.
     """
+    from torchvision import datasets
+
     if not split.is_dir():
         raise GCLError(
             f"no such folder: {split}; an image folder has train/ and test/ "

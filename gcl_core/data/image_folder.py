@@ -5,9 +5,8 @@ from pathlib import Path
 
 import torch
 from PIL import Image
-from torch import Tensor
 
-from gcl_core.data.dataset import LongTailedDataset
+from gcl_core.data.dataset import LongTailedDataset, Split
 from gcl_core.data.image_files import list_images
 from gcl_core.errors import GCLError
 
@@ -26,8 +25,8 @@ def write_image_folder(dataset: LongTailedDataset, folder: Path) -> Path:
         OSError: it cannot be written.
     """
     _refuse_files(folder)
-    _write(dataset.train_images, dataset.train_labels, dataset.class_names, folder / "train")
-    _write(dataset.test_images, dataset.test_labels, dataset.class_names, folder / "test")
+    _write(dataset.train, dataset.class_names, folder / "train")
+    _write(dataset.test, dataset.class_names, folder / "test")
     return folder
 
 
@@ -78,10 +77,12 @@ def split_image_folder(source: Path, out: Path, *, share: float = 0.2, seed: int
     return out
 
 
-def _write(images: Tensor, labels: Tensor, class_names: tuple[str, ...], split: Path) -> None:
+def _write(part: Split, class_names: tuple[str, ...], split: Path) -> None:
     for name in class_names:
         (split / name).mkdir(parents=True)
-    for number, (image, label) in enumerate(zip(images, labels.tolist(), strict=True)):
+    for number, (image, label) in enumerate(
+        zip(part.images.pixels, part.labels.tolist(), strict=True)
+    ):
         array = image.permute(1, 2, 0).numpy()
         picture = Image.fromarray(array[..., 0] if array.shape[2] == 1 else array)
         picture.save(split / class_names[label] / f"{number:05d}.png")

@@ -1,165 +1,274 @@
-"""Where images come from: the embedded digits, torchvision's CIFAR, or any image folder.
+"""The data sets by name: the embedded digits, CIFAR-10 and -100, or any folder of images.
 
-Every source ends as the same thing, a `Source`: uint8 tensors in memory and what is known of them.
+Each reader gives all the images there are, and what a run takes of that kind of data unless it is
+told otherwise stands beside it in `DATASETS`.
 """
 
+import hashlib
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import filelock
 import numpy as np
 import torch
-from sklearn.datasets import load_digits
 from torch import Tensor
-from torchvision import datasets
 
+from gcl_core.data.augment import PadCrop
+from gcl_core.data.dataset import LongTailedDataset, Split
 from gcl_core.data.image_files import cache_folder, decode_cached, list_images
+from gcl_core.data.images import MemoryImages
 from gcl_core.data.imbalance import nested_subset
 from gcl_core.errors import GCLError
+
+if TYPE_CHECKING:  # torchvision and scikit-learn are slow to import, and many commands need neither
+    from torchvision.datasets import CIFAR10
 
 # Per-channel mean and standard deviation in [0, 1]: the published code, for both CIFAR sets.
 CIFAR_MEAN = (0.4914, 0.4822, 0.4465)
 CIFAR_STD = (0.2023, 0.1994, 0.2010)
+CIFAR_TEST_IMAGES = 10_000
 DIGITS_TEST_IMAGES = 50  # of each class, of the 174 to 183 there are
 
-
-@dataclass(frozen=True)
-class Source:
-    """A data set before it is made long-tailed.
-
-    Attributes:
-        name: what tables call it; never a path.
-        class_names: C names, in label order.
-        train_images, test_images: (N, channels, H, W) uint8.
-        train_labels, test_labels: (N,) int64 in [0, C).
-        crop_padding: pixels of zero padding on each side for the random crop of training.
-        flip: whether a mirrored image is as likely as the image (true for objects, not for digits).
-        mean, std: (channels,) for normalisation, in units of the full pixel range; None: measured
-            on the training images.
-    """
-
-    name: str
-    class_names: tuple[str, ...]
-    train_images: Tensor
-    train_labels: Tensor
-    test_images: Tensor
-    test_labels: Tensor
-    crop_padding: int
-    flip: bool
-    mean: tuple[float, ...] | None = None
-    std: tuple[float, ...] | None = None
+# Classes and, as measured over the original test images, mean and deviation of each channel.
+CIFAR10 = (
+    "airplane automobile bird cat deer dog frog horse ship truck",
+    (0.4942142800, 0.4851313890, 0.4504090928),
+    (0.2466525151, 0.2428922635, 0.2615923780),
+)
+CIFAR100 = (
+    "apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus "
+    "butterfly camel can castle caterpillar cattle chair chimpanzee clock cloud cockroach couch "
+    "crab crocodile cup dinosaur dolphin elephant flatfish forest fox girl hamster house kangaroo "
+    "keyboard lamp lawn_mower leopard lion lizard lobster man maple_tree motorcycle mountain mouse "
+    "mushroom oak_tree orange orchid otter palm_tree pear pickup_truck pine_tree plain plate poppy "
+    "porcupine possum rabbit raccoon ray road rocket rose sea seal shark shrew skunk skyscraper "
+    "snail snake spider squirrel streetcar sunflower sweet_pepper table tank telephone television "
+    "tiger tractor train trout tulip turtle wardrobe whale willow_tree wolf woman worm",
+    (0.5087964128, 0.4873930132, 0.4419422112),
+    (0.2682515742, 0.2573637364, 0.2770957708),
+)
 
 
-def load_source(dataset: str, *, data_seed: int = 0, image_size: int | None = None) -> Source:
-    """Read a data set by its name, `KIND` or `KIND:PATH`; `DATASETS` lists the kinds.
-
-    Raises:
-        GCLError: an unknown kind, or data that is missing or not fit for use; it says which file.
-    """
-    kind, _, path = dataset.partition(":")
-    if kind not in DATASETS:
-        raise GCLError(f"dataset {dataset!r} is unknown; allowed: {', '.join(DATASETS)}")
-    return DATASETS[kind](path, data_seed, image_size)
-
-
-def _digits(path: str, data_seed: int, image_size: int | None) -> Source:
+def read_digits(path: str, data_seed: int, image_size: int | None) -> LongTailedDataset:
     """scikit-learn's 1,797 handwritten 8x8 digits; 50 of each class are the test set, by seed."""
+    from sklearn.datasets import load_digits
+
     if path or image_size:
         raise GCLError("dataset 'digits' is embedded: it takes no path and no image_size")
     digits = load_digits()
-    images = torch.from_numpy(np.rint(digits.images * (255 / 16)).astype(np.uint8))[:, None]
-    labels = torch.from_numpy(digits.target).long()
+    pixels = torch.from_numpy(np.rint(digits.images * (255 / 16)).astype(np.uint8))[:, None]
+    every = Split(MemoryImages(pixels), torch.from_numpy(digits.target).long())
     generator = torch.Generator().manual_seed(data_seed)
-    test = nested_subset(labels, [DIGITS_TEST_IMAGES] * 10, generator)
-    train = torch.ones(len(labels), dtype=torch.bool)
+    test = nested_subset(every.labels, [DIGITS_TEST_IMAGES] * 10, generator)
+    train = torch.ones(len(every), dtype=torch.bool)
     train[test] = False
-    return Source(
-        name="digits",
-        class_names=tuple(str(i) for i in range(10)),
-        train_images=images[train],
-        train_labels=labels[train],
-        test_images=images[test],
-        test_labels=labels[test],
-        crop_padding=1,
-        flip=False,
-    )
+    names = tuple(str(digit) for digit in range(10))
+    return _measured("digits", names, every.subset(train), every.subset(test), PadCrop(1, False))
 
 
-def _cifar(dataset_class: type[datasets.CIFAR10], name: str) -> "Reader":
-    def read(path: str, data_seed: int, image_size: int | None) -> Source:
-        if image_size:
-            raise GCLError(f"dataset {name!r} has one size, 32: leave image_size out")
-        root = Path(path) if path else cache_folder() / "torchvision"
-        if path and not root.is_dir():
-            raise GCLError(f"no such folder: {path!r}; write --dataset {name}:PATH")
-
-        def both(download: bool) -> list[datasets.CIFAR10]:
-            return [dataset_class(root, train=t, download=download) for t in (True, False)]
-
-        try:
-            try:
-                splits = both(download=False)
-            except RuntimeError:  # not there, or not whole
-                root.mkdir(parents=True, exist_ok=True)
-                # torchvision writes in place, where another process would find half an archive.
-                with filelock.FileLock(root / f".{name}.lock"):
-                    splits = both(download=True)
-        except (OSError, RuntimeError) as error:
-            raise GCLError(
-                f"{name} is not in {root} and could not be downloaded ({error}); "
-                f"put torchvision's archive there, or name its folder: --dataset {name}:PATH"
-            ) from error
-        images = [torch.from_numpy(split.data).permute(0, 3, 1, 2) for split in splits]
-        labels = [torch.tensor(split.targets) for split in splits]
-        return Source(
-            name=name,
-            class_names=tuple(splits[0].classes),
-            train_images=images[0].contiguous(),
-            train_labels=labels[0],
-            test_images=images[1].contiguous(),
-            test_labels=labels[1],
-            crop_padding=4,
-            flip=True,
-            mean=CIFAR_MEAN,
-            std=CIFAR_STD,
-        )
-
-    read.__doc__ = f"{name} through torchvision: downloaded and checked, or found at PATH."
-    return read
+def read_cifar10(path: str, data_seed: int, image_size: int | None) -> LongTailedDataset:
+    """CIFAR-10: downloaded by torchvision and checked, or at PATH: its files, or class folders."""
+    return _cifar("cifar10", CIFAR10, path, data_seed, image_size)
 
 
-def _folder(path: str, data_seed: int, image_size: int | None) -> Source:
+def read_cifar100(path: str, data_seed: int, image_size: int | None) -> LongTailedDataset:
+    """CIFAR-100: downloaded by torchvision and checked, or at PATH: its files, or class folders."""
+    return _cifar("cifar100", CIFAR100, path, data_seed, image_size)
+
+
+def read_folder(path: str, data_seed: int, image_size: int | None) -> LongTailedDataset:
     """Any images in PATH/train/CLASS and PATH/test/CLASS, decoded once and cached."""
-    root = Path(path)
+    root = _existing(path, "folder")
+    names, train, test = _class_folders(root, image_size)
+    if len(names) < 2:
+        raise GCLError(f"{root / 'train'} has one class only ({names[0]}); 2 are needed")
+    padding = max(1, min(train.images.shape[1:]) // 8)  # 4 pixels of 32, as for CIFAR
+    return _measured(f"folder:{root.resolve().name}", names, train, test, PadCrop(padding, True))
+
+
+def _existing(path: str, kind: str) -> Path:
+    root = Path(path).expanduser()
     if not path or not root.is_dir():
-        raise GCLError(f"no such folder: {path!r}; write --dataset folder:PATH")
-    train_files, class_names = list_images(root / "train")
+        raise GCLError(f"no such folder: {path!r}; write --dataset {kind}:PATH")
+    return root
+
+
+def _class_folders(root: Path, image_size: int | None) -> tuple[tuple[str, ...], Split, Split]:
+    train_files, names = list_images(root / "train")
     test_files, test_names = list_images(root / "test")
-    if test_names != class_names:
-        odd = sorted(set(class_names) ^ set(test_names))
+    if test_names != names:
+        odd = sorted(set(names) ^ set(test_names))
         raise GCLError(f"{root}: train/ and test/ have different classes: {', '.join(odd[:5])}")
-    if len(class_names) < 2:
-        raise GCLError(f"{root / 'train'} has one class only ({class_names[0]}); 2 are needed")
-    cached = decode_cached(root, [*train_files, *test_files], image_size)
+    pixels = decode_cached(root, [*train_files, *test_files], image_size)
     labels = torch.tensor([label for _, label in (*train_files, *test_files)])
     cut = len(train_files)
-    return Source(
-        name=f"folder:{root.resolve().name}",
-        class_names=class_names,
-        train_images=cached[:cut],
-        train_labels=labels[:cut],
-        test_images=cached[cut:],
-        test_labels=labels[cut:],
-        crop_padding=max(1, min(cached.shape[2:]) // 8),  # 4 pixels of 32, as for CIFAR
-        flip=True,
+    train, test = Split(MemoryImages(pixels[:cut]), labels[:cut]), slice(cut, None)
+    return names, train, Split(MemoryImages(pixels[test]), labels[test])
+
+
+def _measured(
+    name: str, class_names: tuple[str, ...], train: Split, test: Split, augment: PadCrop
+) -> LongTailedDataset:
+    """A data set whose mean and deviation are those of its own training images."""
+    mean, std = train.images.statistics()
+    mean, std = tuple(round(m, 4) for m in mean), tuple(round(max(s, 1e-4), 4) for s in std)
+    return LongTailedDataset(name, class_names, train, test, mean, std, augment)
+
+
+def _cifar(
+    name: str, known: tuple[Any, ...], path: str, data_seed: int, image_size: int | None
+) -> LongTailedDataset:
+    classes = tuple(known[0].split())
+    if image_size:
+        raise GCLError(f"dataset {name!r} has one size, 32: leave image_size out")
+    root = _existing(path, name) if path else cache_folder() / "torchvision"
+    if (root / "train").is_dir() or (root / "test").is_dir():
+        names, train, test = _class_folders(root, None)
+        if names != classes:
+            odd = sorted(set(names) ^ set(classes))
+            raise GCLError(f"{root} has not the classes of {name}: {', '.join(odd[:5])}")
+    else:
+        train, test = _torchvision(name, root, named=bool(path))
+    if train.images.shape != (3, 32, 32):
+        size = "x".join(map(str, train.images.shape[:0:-1]))
+        raise GCLError(f"images of {name} are 32x32, those in {root} are {size}")
+    if len(test) != CIFAR_TEST_IMAGES:
+        raise GCLError(
+            f"{name} has {CIFAR_TEST_IMAGES} test images, {root} has {len(test)}: half a copy?"
+        )
+    original = _is_original(test, known)
+    return LongTailedDataset(
+        name=name if original else f"{name} (other images)",
+        class_names=classes,
+        train=train.subset(by_content(train, data_seed)),
+        test=test.subset(by_content(test, 0)),
+        mean=CIFAR_MEAN,
+        std=CIFAR_STD,
+        augment=PadCrop(4, True),
+        about={"original_images": original},
     )
 
 
-Reader = Callable[[str, int, int | None], Source]
-DATASETS: dict[str, Reader] = {
-    "digits": _digits,
-    "cifar10": _cifar(datasets.CIFAR10, "cifar10"),
-    "cifar100": _cifar(datasets.CIFAR100, "cifar100"),
-    "folder": _folder,
+def _is_original(test: Split, known: tuple[Any, ...]) -> bool:
+    """Whether test images have the mean and deviation of the original ones, to nine digits.
+
+    Images that were re-encoded with loss differ in the fifth.
+    """
+    found = torch.tensor(test.images.statistics(), dtype=torch.float64)
+    return bool((found - torch.tensor(known[1:], dtype=torch.float64)).abs().max() < 1e-9)
+
+
+def _torchvision(name: str, root: Path, named: bool) -> tuple[Split, Split]:
+    """Training and test part from torchvision's files, which are downloaded if they are missing."""
+    from torchvision import datasets
+
+    dataset_class = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}[name]
+
+    def both(download: bool) -> "list[CIFAR10]":
+        return [dataset_class(root, train=t, download=download) for t in (True, False)]
+
+    try:
+        try:
+            parts = both(download=False)
+        except RuntimeError:  # not there, or not whole
+            root.mkdir(parents=True, exist_ok=True)
+            # torchvision writes in place, where another process would find half an archive.
+            with filelock.FileLock(root / f".{name}.lock"):
+                parts = both(download=True)
+    except (OSError, RuntimeError) as error:
+        raise GCLError(
+            f"{name} is not in {root} and could not be downloaded ({error}); "
+            f"put torchvision's archive there, or name its folder: --dataset {name}:PATH"
+        ) from error
+    train, test = (
+        Split(
+            MemoryImages(torch.from_numpy(part.data).permute(0, 3, 1, 2).contiguous()),
+            torch.tensor(part.targets),
+        )
+        for part in parts
+    )
+    return train, test
+
+
+def by_content(part: Split, seed: int) -> Tensor:
+    """Indices by class and, inside a class, in a random order that only seed and pixels decide.
+
+    The order is that of SHA-256(seed, pixels), so that the first n images of a class are the same
+    ones from an archive and from files, and from any part of the data set that has them.
+    """
+    prefix = f"{seed}:".encode()
+    keys = [
+        hashlib.sha256(prefix + image.tobytes()).digest() for image in part.images.pixels.numpy()
+    ]
+    labels = part.labels.tolist()
+    return torch.tensor(sorted(range(len(part)), key=lambda i: (labels[i], keys[i])))
+
+
+def first_of_each(labels: Tensor, class_counts: list[int], data_seed: int) -> Tensor:
+    """Indices of the first `class_counts[j]` images of class j, in class order: (n,)."""
+    members = ((labels == j).nonzero().flatten() for j in range(len(class_counts)))
+    return torch.cat([own[:n] for own, n in zip(members, class_counts, strict=True)])
+
+
+def drawn_of_each(labels: Tensor, class_counts: list[int], data_seed: int) -> Tensor:
+    """Indices of `class_counts[j]` images of class j, drawn by seed, in class order: (n,)."""
+    return nested_subset(labels, class_counts, torch.Generator().manual_seed(data_seed))
+
+
+@dataclass(frozen=True)
+class DatasetKind:
+    """A kind of data set, and what a run of it takes unless it is told otherwise.
+
+    Attributes:
+        read: (path, data_seed, image_size) to all of its images; its docstring is what
+            `python -m gcl_core datasets` says.
+        subset: (labels, class_counts, data_seed) to the indices of a long-tailed training part.
+        imbalance_ratio: None leaves the images as they are.
+        n_max: images of the head class; None: as many as every class has.
+        preset, network: names in `gcl_core.methods.registry` and `gcl_core.networks`.
+        precision: None is the best of the hardware.
+        seed_splits: whether the data seed draws the test part too.
+    """
+
+    read: Callable[[str, int, int | None], LongTailedDataset]
+    subset: Callable[[Tensor, list[int], int], Tensor] = drawn_of_each
+    imbalance_ratio: float | None = 100.0
+    n_max: int | None = None
+    preset: str = "official"
+    network: str = "resnet32"
+    precision: str | None = None
+    seed_splits: bool = False
+
+
+DATASETS = {
+    "digits": DatasetKind(
+        read_digits,
+        preset="digits",
+        network="digits_cnn",
+        precision="float32",  # its network is too small to gain from bfloat16 (measured by `bench`)
+        seed_splits=True,
+    ),
+    "cifar10": DatasetKind(read_cifar10, first_of_each, n_max=5000),
+    "cifar100": DatasetKind(read_cifar100, first_of_each, n_max=500),
+    "folder": DatasetKind(read_folder, imbalance_ratio=None),
 }
+
+
+def kind_of(dataset: str) -> tuple[DatasetKind, str]:
+    """The kind and the path of a data set's name, `KIND` or `KIND:PATH`.
+
+    Raises:
+        GCLError: an unknown kind.
+    """
+    kind, _, path = dataset.partition(":")
+    if kind in DATASETS:
+        return DATASETS[kind], path
+    hint = f"; a folder of images is folder:{dataset}" if _is_path(dataset) else ""
+    raise GCLError(f"dataset {dataset!r} is unknown; allowed: {', '.join(DATASETS)}{hint}")
+
+
+def _is_path(text: str) -> bool:
+    return os.sep in text or text.startswith("~") or Path(text).is_dir()

@@ -35,8 +35,8 @@ def folder_overview(dataset: LongTailedDataset) -> Figure:
         counts.margins(y=0.12)
         counts.tick_params(axis="x", length=0)
         for place, j in enumerate(order):
-            first = int((dataset.train_labels == j).nonzero()[0])
-            pixels = dataset.train_images[first].permute(1, 2, 0).numpy()
+            first = int((dataset.train.labels == j).nonzero()[0])
+            pixels = dataset.train.images.pixels[first].permute(1, 2, 0).numpy()
             axes = pictures.inset_axes((place - 0.42, 0.0, 0.84, 1.0), transform=pictures.transData)
             axes.imshow(pixels[..., 0] if pixels.shape[2] == 1 else pixels, cmap="gray")
             axes.set_axis_off()

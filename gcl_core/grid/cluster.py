@@ -178,11 +178,11 @@ def _train_or_execute(step: Step, accelerator: str) -> None:
     if isinstance(step.work, NotebookCell):
         _execute_notebook(step, step.work)
         return
-    from gcl_core.data.dataset import load_dataset
+    from gcl_core.data.load import load_dataset
     from gcl_core.training.two_stages import run, stage1_folder, stage2_folder
 
     dataset = load_dataset(step.work.data)
-    folder = stage1_folder(step.work, dataset, step.folder.path.parent)
+    folder = stage1_folder(step.work, dataset.described, step.folder.path.parent)
     if step.work.stage2 is not None:
         folder = stage2_folder(step.work.stage2, folder)
     if folder.path != step.folder.path:

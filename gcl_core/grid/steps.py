@@ -11,10 +11,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-import torch
-
-from gcl_core.data.dataset import LongTailedDataset, load_dataset
-from gcl_core.data.settings import DataSettings
+from gcl_core.data.dataset import Described
+from gcl_core.data.load import DataSettings, load_dataset
 from gcl_core.errors import GCLError
 from gcl_core.files import load_json
 from gcl_core.grid.cells import Cell, NotebookCell, refuse_twins
@@ -23,7 +21,6 @@ from gcl_core.methods.settings import Settings
 from gcl_core.training.runs import RESULTS_VERSION, RunFolder
 from gcl_core.training.two_stages import stage1_folder, stage2_folder
 
-NO_IMAGES = torch.empty(0, dtype=torch.uint8)
 STATES = ("done", "running", "interrupted", "failed", "left")
 
 
@@ -88,7 +85,7 @@ def jobs_of(cells: Iterable[Cell | NotebookCell], runs: Path) -> list[Job]:
         GCLError: data that are missing or do not fit, or two cells that are the same run.
     """
     runs = runs.absolute()
-    described: dict[DataSettings, LongTailedDataset] = {}
+    described: dict[DataSettings, Described] = {}
     steps: dict[str, Step] = {}
     jobs = []
     for cell in cells:
@@ -98,7 +95,7 @@ def jobs_of(cells: Iterable[Cell | NotebookCell], runs: Path) -> list[Job]:
             data = cell.settings.data
             if data not in described:
                 try:
-                    described[data] = _without_images(load_dataset(data))
+                    described[data] = load_dataset(data).described
                 except GCLError as error:
                     raise GCLError(f"{cell.name}: {error}") from error
             wanted = _training(cell, described[data], runs)
@@ -184,8 +181,8 @@ def predicted(steps: Sequence[Step], rates: Rates, workers: int) -> tuple[float,
     return total, len(costs) - len(known)
 
 
-def _training(cell: Cell, dataset: LongTailedDataset, runs: Path) -> list[Step]:
-    first = stage1_folder(cell.settings, dataset, runs)
+def _training(cell: Cell, images: Described, runs: Path) -> list[Step]:
+    first = stage1_folder(cell.settings, images, runs)
     made = [Step(first, replace(cell.settings, stage2=None))]
     if cell.settings.stage2 is not None:
         second = stage2_folder(cell.settings.stage2, first)
@@ -200,10 +197,6 @@ def _notebook_folder(cell: NotebookCell, runs: Path) -> RunFolder:
     made_of = fingerprint(cell.notebook, parameters)
     identity = {"notebook": cell.notebook.name, "made_of": made_of, "parameters": parameters}
     return RunFolder(runs, identity, {"notebook": cell.notebook.name})
-
-
-def _without_images(dataset: LongTailedDataset) -> LongTailedDataset:
-    return replace(dataset, train_images=NO_IMAGES, test_images=NO_IMAGES)
 
 
 def _progress(step: Step) -> str:

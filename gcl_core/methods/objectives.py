@@ -31,7 +31,7 @@ from gcl_core.networks.contrastive import HybridPSCLoss, HybridSCLoss
 from gcl_core.networks.oltr import OLTRLoss
 
 if TYPE_CHECKING:
-    from gcl_core.data.batches import TrainingImages
+    from gcl_core.data.epoch import TrainingImages
 
 # Settings see to it that GCL has cosines; re-balanced ones (LWS, DisAlign) rightly go beyond 1.
 _VETTED = {"check_range": False}

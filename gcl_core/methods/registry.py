@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from gcl_core.data.settings import DataSettings
+from gcl_core.data.load import DataSettings
+from gcl_core.data.sources import kind_of
 from gcl_core.errors import GCLError
 from gcl_core.hardware import best_precision
 from gcl_core.methods.objectives import (
@@ -451,8 +452,12 @@ EPOCHS: dict[str, dict[str, int]] = {
 
 
 def default_preset(dataset: str) -> str:
-    """The data set's own preset: "digits" for digits, "official" for all others."""
-    return "digits" if dataset == "digits" else "official"
+    """The preset that runs of a data set have unless told otherwise.
+
+    Raises:
+        GCLError: an unknown data set.
+    """
+    return kind_of(dataset)[0].preset
 
 
 def resolve(
@@ -477,19 +482,18 @@ def resolve(
     """
     if method not in METHODS:
         raise GCLError(f"method {method!r} is unknown; allowed: {', '.join(METHODS)}")
-    digits = dataset == "digits"
-    preset = preset or default_preset(dataset)
+    kind, _ = kind_of(dataset)
+    preset = preset or kind.preset
     if preset not in PRESETS:
         raise GCLError(f"preset {preset!r} is unknown; allowed: {', '.join(PRESETS)}")
     chosen = METHODS[method]
     settings = Settings(
-        data=DataSettings(dataset=dataset),
+        data=DataSettings(dataset=dataset, imbalance_ratio=kind.imbalance_ratio),
         stage1=chosen.stage1,
         stage2=chosen.stage2,
-        network="digits_cnn" if digits else "resnet32",
+        network=kind.network,
         head=chosen.head,
-        # The digits' network is too small to gain from bfloat16 (measured by `bench`).
-        precision="float32" if digits else best_precision(accelerator),
+        precision=kind.precision or best_precision(accelerator),
     )
     if preset == "paper":
         settings = override(settings, chosen.paper)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gcl_core.config import Config, value
-from gcl_core.data.settings import DataSettings
+from gcl_core.data.load import DataSettings
 from gcl_core.errors import GCLError
 from gcl_core.hardware import PRECISIONS
 from gcl_core.methods.objectives import OBJECTIVES, CrossEntropy, Objective

@@ -57,12 +57,19 @@ def record_of(
         "epochs": [trained_epochs(folder) for folder in folders],
         "run": last.path.name,
         **{key: result[key] for key in (*ACCURACIES, "per_class")},
+        **_class_names(result),
         "best_on_test": result.get("best_on_test"),
         **load_json(last.path / "settings.json"),
     }
     if history:
         kept["history"] = [folder.metrics for folder in folders]
     return kept
+
+
+def _class_names(result: dict[str, Any]) -> dict[str, Any]:
+    """The class names of a result, if they say more than the number of the class."""
+    names = result.get("class_names", [])
+    return {"class_names": names} if names != [str(j) for j in range(len(names))] else {}
 
 
 def trained_epochs(folder: RunFolder) -> int:

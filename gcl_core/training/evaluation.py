@@ -1,4 +1,4 @@
-"""Accuracy from clean outputs: confusion matrix, top-1, per class and by group."""
+"""Accuracy from clean outputs: top-1, by class and by group, and who is taken for whom."""
 
 import copy
 import itertools
@@ -10,12 +10,13 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from gcl_core.data.batches import clean_batches
-from gcl_core.data.dataset import LongTailedDataset
+from gcl_core.data.dataset import LongTailedDataset, Split
+from gcl_core.data.epoch import clean_batches
 from gcl_core.errors import GCLError
 from gcl_core.hardware import channels_last
 
 Inference = Callable[[Tensor], Tensor]
+MOST_CONFUSED = 100  # classes; 8,142 of them would make 66 million cells
 
 
 def frozen(module: nn.Module, fabric: Fabric) -> Inference:
@@ -47,40 +48,61 @@ def _folded(module: nn.Module) -> nn.Module:
 
 
 def outputs_of(
-    infer: Inference, images: Tensor, dataset: LongTailedDataset, device: torch.device
+    infer: Inference, split: Split, dataset: LongTailedDataset, device: torch.device
 ) -> Tensor:
-    """`infer` of uint8 images without augmentation, in order: (N, ...) on the device."""
-    return torch.cat([infer(batch) for batch in clean_batches(images, dataset, device)])
+    """`infer` of every image of a part of the data set, in order: (N, ...) on the device."""
+    return torch.cat([infer(images) for images, _ in clean_batches(split, dataset, device)])
 
 
-def confusion_matrix(outputs: Tensor, labels: Tensor) -> Tensor:
-    """Images by true (row) and predicted (column) class, (C, C) int64 on the CPU.
+class Tally:
+    """Right and wrong predictions by class, counted batch by batch on the device of the outputs.
 
     The prediction is the arg max of outputs (N, C): for a cosine classifier the clean cosines,
-    without cloud, margin or scale; ties go to the first class. labels: (N,).
+    without cloud, margin or scale; ties go to the first class.
+
+    Args:
+        num_classes: C. Up to 100 the whole confusion matrix is kept: (C, C) images by true (row)
+            and predicted (column) class. Above, where it would have too many cells, (C, 2) images
+            that are wrong and right.
     """
-    classes = outputs.shape[1]
-    cells = labels.to(outputs.device) * classes + outputs.argmax(1)
-    return torch.bincount(cells, minlength=classes * classes).view(classes, classes).cpu()
 
+    def __init__(self, num_classes: int, device: torch.device | None = None) -> None:
+        self.whole = num_classes <= MOST_CONFUSED
+        columns = num_classes if self.whole else 2
+        self.cells = torch.zeros(num_classes, columns, dtype=torch.int64, device=device)
 
-def accuracies(confusion: Tensor, groups: Mapping[str, list[int]]) -> dict[str, Any]:
-    """Top-1 of all, of each group and of each class, in percent.
+    def add(self, outputs: Tensor, labels: Tensor) -> "Tally":
+        """Count some images more; outputs (N, C), labels (N,). Returns the tally."""
+        labels, guesses = labels.to(outputs.device), outputs.argmax(1)
+        columns = guesses if self.whole else (guesses == labels).long()
+        cells = labels * self.cells.shape[1] + columns
+        self.cells.view(-1).index_add_(0, cells, torch.ones_like(cells))
+        return self
 
-    A group's accuracy counts its test images alike (on a balanced test set: the mean of its
-    classes). A group or class without test images has no accuracy: None.
-    """
-    right, total = confusion.diagonal().double(), confusion.sum(1).double()
+    @property
+    def confusion(self) -> Tensor | None:
+        """The confusion matrix (C, C) int64 on the CPU; None with too many classes."""
+        return self.cells.cpu() if self.whole else None
 
-    def percent(classes: list[int]) -> float | None:
-        images = float(total[classes].sum())
-        return round(100 * float(right[classes].sum()) / images, 4) if images else None
+    def accuracies(self, groups: Mapping[str, list[int]]) -> dict[str, Any]:
+        """Top-1 of all, of each group and of each class, in percent, and the confusion matrix.
 
-    every = list(range(len(total)))
-    result: dict[str, Any] = {"top1": percent(every)}
-    result.update({group: percent(classes) for group, classes in groups.items()})
-    result["per_class"] = [percent([j]) for j in every]
-    return result
+        A group's accuracy counts its test images alike (on a balanced test set: the mean of its
+        classes). A group or class without test images has no accuracy: None.
+        """
+        cells = self.cells.cpu()
+        right = (cells.diagonal() if self.whole else cells[:, 1]).double()
+        total = cells.sum(1).double()
+
+        def percent(classes: list[int]) -> float | None:
+            images = float(total[classes].sum())
+            return round(100 * float(right[classes].sum()) / images, 4) if images else None
+
+        every = list(range(len(total)))
+        result: dict[str, Any] = {"top1": percent(every)}
+        result.update({group: percent(classes) for group, classes in groups.items()})
+        result["per_class"] = [percent([j]) for j in every]
+        return result | ({"confusion": cells.tolist()} if self.whole else {})
 
 
 def weighted_accuracy(

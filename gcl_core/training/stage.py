@@ -4,7 +4,9 @@ import contextlib
 import math
 import os
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -12,26 +14,105 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from gcl_core.data.batch import Batches
-from gcl_core.data.batches import Streams
+from gcl_core.data.dataset import LongTailedDataset
+from gcl_core.data.epoch import FrozenFeatures, TrainingImages, clean_batches
+from gcl_core.data.streams import Streams
 from gcl_core.errors import GCLError
+from gcl_core.methods.reweight import ClassWeights, Reweighted
+from gcl_core.methods.sampling import InstanceBalanced
 from gcl_core.methods.settings import Stage, learning_rate
+from gcl_core.networks.network import Network
+from gcl_core.training.evaluation import Inference, Tally, frozen
 from gcl_core.training.progress import Progress
 from gcl_core.training.runs import RunFolder
 
 
-def train_stage(
-    fabric: Fabric,
-    stage: Stage,
-    module: nn.Module,
-    parts: Callable[[int], tuple[Batches, nn.Module]],
-    streams: Streams,
-    evaluate: Callable[[], dict[str, Any]],
-    folder: RunFolder,
-    title: str,
-    progress: str = "none",
-    keep: Collection[int] = (),
-) -> None:
-    """Train `module` in place until the folder holds a result, going on from its checkpoint.
+@dataclass(frozen=True)
+class StageRun:
+    """A stage of a run: a frozen prefix of the network, and the rest, which is trained.
+
+    Attributes:
+        number: 1 or 2.
+        stage: its settings.
+        dataset: the images.
+        network: the whole network, on the device.
+        prefix: the frozen backbone, for inference; None where the whole network is trained.
+        streams: what is drawn in this stage.
+        folder: where its files go.
+        fabric: device, precision and processes.
+    """
+
+    number: int
+    stage: Stage
+    dataset: LongTailedDataset
+    network: Network
+    prefix: Inference | None
+    streams: Streams
+    folder: RunFolder
+    fabric: Fabric
+
+    @property
+    def trained(self) -> nn.Module:
+        """What is trained: the network, or its head on the features of a frozen prefix."""
+        return self.network if self.prefix is None else self.network.head
+
+    @cached_property
+    def _phases(self) -> tuple[tuple[TrainingImages, nn.Module], ...]:
+        """Images and criterion before sampler and class weights are in force, and from then on."""
+        stage, labels, order = self.stage, self.dataset.train.labels, self.streams.order
+        images = TrainingImages(
+            self.dataset,
+            stage.sampler.build(labels, order),
+            stage.batch_size,
+            self.streams,
+            self.fabric.device,
+            mixup_alpha=stage.mixup_alpha,
+            rank=self.fabric.global_rank,
+            ranks=self.fabric.world_size,
+        )
+        shuffled = images.drawn_by(InstanceBalanced().build(labels, order))
+        return (shuffled, self._criterion(None)), (images, self._criterion(stage.class_weights))
+
+    def _criterion(self, weights: ClassWeights | None) -> nn.Module:
+        counts = torch.tensor(self.dataset.class_counts)
+        reduction = "none" if weights else "mean"
+        built = self.stage.objective.build(counts, self.streams.noise, reduction)
+        if weights:
+            built = Reweighted(built, weights.weights(counts), by_images=weights.by_images)
+        return built.to(self.fabric.device)
+
+    def epoch(self, number: int) -> tuple[Batches, nn.Module]:
+        """Batches and criterion of an epoch (0-based)."""
+        images, criterion = self._phases[number >= self.stage.balanced_from]
+        batches: Any = self.stage.objective.batches(images, number / self.stage.epochs)
+        return batches if self.prefix is None else FrozenFeatures(batches, self.prefix), criterion
+
+    def _test_features(self) -> Iterator[tuple[Tensor, Tensor]]:
+        fabric, test = self.fabric, self.dataset.test
+        backbone = self.prefix or frozen(self.network.backbone, fabric)
+        ranks = fabric.global_rank, fabric.world_size
+        for images, labels in clean_batches(test, self.dataset, fabric.device, *ranks):
+            yield backbone(images), labels
+
+    @cached_property
+    def _kept_test_features(self) -> list[tuple[Tensor, Tensor]]:
+        return list(self._test_features())
+
+    @torch.no_grad()
+    def evaluate(self) -> dict[str, Any]:
+        """Accuracies of the network as it is now; each process has its share of the test images."""
+        tally = Tally(self.dataset.num_classes, self.fabric.device)
+        head = self.network.head.eval()
+        batches = self._test_features() if self.prefix is None else self._kept_test_features
+        for features, labels in batches:
+            tally.add(head(features), labels)
+        if self.fabric.world_size > 1:
+            torch.distributed.all_reduce(tally.cells)
+        return tally.accuracies(self.dataset.groups)
+
+
+def train_stage(part: StageRun, progress: str = "none", keep: Collection[int] = ()) -> None:
+    """Train in place until the folder holds a result, going on from its checkpoint.
 
     Everything that the next epoch depends on (weights, optimiser, random streams, epoch) is saved
     after the last epoch, and after each that ends a second or more after the last save (environment
@@ -39,9 +120,7 @@ def train_stage(
     same bits. A finished folder is only read; a module without trainable weights is only evaluated.
 
     Args:
-        parts: batches and criterion of an epoch (0-based).
-        evaluate: accuracies of the module as it is now; `top1` among them.
-        title, progress: see `Progress`.
+        progress: see `Progress`.
         keep: epochs after which weights and accuracies are kept in the folder; 0 is before the
             first.
 
@@ -50,6 +129,8 @@ def train_stage(
             GCL_CHECKPOINT_SECONDS is no number >= 0.
         OSError: the folder cannot be written; the last checkpoint stays.
     """
+    fabric, stage, folder = part.fabric, part.stage, part.folder
+    module, title = part.trained, f"stage {part.number}"
     writes = fabric.is_global_zero
     between_saves = _checkpoint_seconds()
     with folder.opened() if writes else contextlib.nullcontext():
@@ -79,20 +160,23 @@ def train_stage(
             )
             if saved is not None:
                 optimizer.load_state_dict(saved["optimizer"])
-                streams.restore(saved["streams"][fabric.global_rank])
+                part.streams.restore(saved["streams"][fabric.global_rank])
             trained, stepper = fabric.setup(module, optimizer)
         bar = Progress(
-            progress if writes else "none", title, len(history), epochs, len(parts(0)[0])
+            progress if writes else "none", title, len(history), epochs, len(part.epoch(0)[0])
         )
-        if writes and 0 in keep and not history:
-            folder.keep(0, {"module": module.state_dict(), "result": evaluate()})
+        accuracy = None
+        if 0 in keep and not history:
+            untrained = part.evaluate()
+            if writes:
+                folder.keep(0, {"module": module.state_dict(), "result": untrained})
         last_save, timings = time.monotonic(), list[dict[str, float]]()
         with contextlib.closing(bar):
             for epoch in range(len(history), epochs):
                 began = time.perf_counter()
                 for group in optimizer.param_groups:
                     group["lr"] = learning_rate(stage, epoch) * group["lr_factor"]
-                batches, criterion = parts(epoch)
+                batches, criterion = part.epoch(epoch)
                 loss = train_epoch(fabric, trained, stepper, criterion, batches, bar)
                 if not math.isfinite(loss):
                     raise GCLError(
@@ -101,12 +185,12 @@ def train_stage(
                     )
                 seconds = time.perf_counter() - began
                 row = {"epoch": epoch + 1, "lr": learning_rate(stage, epoch), "train_loss": loss}
-                accuracy = evaluate()
+                accuracy = part.evaluate()
                 history.append(row | _one_row(accuracy))
                 state = {
                     "module": module.state_dict(),
                     "optimizer": optimizer.state_dict(),
-                    "streams": _of_all_ranks(fabric, streams),
+                    "streams": _of_all_ranks(fabric, part.streams),
                     "history": history,
                 }
                 if writes:
@@ -117,10 +201,13 @@ def train_stage(
                         folder.save_checkpoint(state, timings)
                         last_save, timings = time.monotonic(), []
                 bar.epoch(history[-1])
+        if accuracy is None:  # nothing is trained, or it was killed after the last checkpoint
+            accuracy = part.evaluate()
         if writes:
             if not weights:
                 folder.save_checkpoint({"module": module.state_dict(), "history": history}, [])
-            folder.finish(evaluate() | {"epochs": epochs} | _best_on_test(history))
+            names = {"class_names": list(part.dataset.class_names)}
+            folder.finish(accuracy | names | {"epochs": epochs} | _best_on_test(history))
         fabric.barrier()
 
 

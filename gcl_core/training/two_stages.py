@@ -2,9 +2,8 @@
 
 import contextlib
 import copy
-import functools
 import logging
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,22 +12,19 @@ import torch
 from lightning_fabric import Fabric
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from lightning_fabric.utilities.exceptions import MisconfigurationException
-from torch import Tensor, nn
 
-from gcl_core.data.batch import Batches
-from gcl_core.data.batches import FrozenFeatures, Streams, TrainingImages
-from gcl_core.data.dataset import LongTailedDataset, load_dataset
+from gcl_core.data.dataset import Described, LongTailedDataset
+from gcl_core.data.load import load_dataset
+from gcl_core.data.streams import Streams
 from gcl_core.errors import GCLError
 from gcl_core.hardware import channels_last, keep_freed_memory
 from gcl_core.methods.rebalance import RebalanceInputs
-from gcl_core.methods.reweight import ClassWeights, Reweighted
-from gcl_core.methods.sampling import InstanceBalanced
 from gcl_core.methods.settings import Settings, Stage, to_dict
 from gcl_core.networks.models import build_network
 from gcl_core.networks.network import Network
-from gcl_core.training.evaluation import accuracies, confusion_matrix, frozen, outputs_of
+from gcl_core.training.evaluation import Inference, frozen, outputs_of
 from gcl_core.training.runs import RunFolder
-from gcl_core.training.stage import train_stage
+from gcl_core.training.stage import StageRun, train_stage
 
 
 @dataclass(frozen=True)
@@ -108,12 +104,22 @@ def run(
     for epoch in keep:
         if not 0 <= epoch <= settings.stage1.epochs:
             raise GCLError(f"keep must be epochs from 0 to {settings.stage1.epochs}, got {epoch}")
-    folders = [stage1_folder(settings, dataset, runs, keep)]
+    folders = [stage1_folder(settings, dataset.described, runs, keep)]
+    stages = [settings.stage1]
+    if settings.stage2 is not None:
+        folders.append(stage2_folder(settings.stage2, folders[0]))
+        stages.append(settings.stage2)
+    prefix: Inference | None = None
     with _all_or_none(fabric):
-        network = _stage1(fabric, settings, dataset, folders[0], progress, keep)
-        if settings.stage2 is not None:
-            folders.append(stage2_folder(settings.stage2, folders[0]))
-            network = _stage2(fabric, settings, dataset, network, folders[1], progress)
+        for number, (stage, folder) in enumerate(zip(stages, folders, strict=True), 1):
+            streams = Streams.seeded(settings.seed, number, fabric.global_rank, fabric.device)
+            if number == 1:
+                network = _network(settings, dataset, streams)
+            else:
+                network, prefix = _rebalanced(network, stage, dataset, streams, fabric)
+            channels_last(network.to(fabric.device))
+            part = StageRun(number, stage, dataset, network, prefix, streams, folder, fabric)
+            train_stage(part, progress, keep if number == 1 else ())
     result = folders[-1].result
     assert result is not None
     return Run(settings, dataset, network.cpu().eval(), result, tuple(folders))
@@ -157,22 +163,14 @@ def _all_or_none(fabric: Fabric) -> Iterator[None]:
 
 
 def stage1_folder(
-    settings: Settings, dataset: LongTailedDataset, runs: Path, keep: Collection[int] = ()
+    settings: Settings, images: Described, runs: Path, keep: Collection[int] = ()
 ) -> RunFolder:
-    """Folder of stage 1; the images count by their fingerprint, not by where they lie."""
-    images = {
-        "fingerprint": dataset.fingerprint,
-        "class_counts": dataset.class_counts,
-        "crop_padding": dataset.crop_padding,
-        "flip": dataset.flip,
-        "mean": dataset.mean,
-        "std": dataset.std,
-    }
+    """Folder of stage 1; the images count by what they are, not by where they lie."""
     every = to_dict(settings)
     rest = {key: part for key, part in every.items() if key not in ("data", "stage2")}
     if keep:
         rest["keep"] = sorted(set(keep))
-    return RunFolder(runs, {"images": images, **rest}, {"dataset": dataset.name})
+    return RunFolder(runs, {"images": images.identity, **rest}, images.about)
 
 
 def stage2_folder(stage: Stage, first: RunFolder) -> RunFolder:
@@ -181,136 +179,25 @@ def stage2_folder(stage: Stage, first: RunFolder) -> RunFolder:
     return RunFolder(first.path.parent, identity, first.about)
 
 
-def _stage1(
-    fabric: Fabric,
-    settings: Settings,
-    dataset: LongTailedDataset,
-    folder: RunFolder,
-    progress: str,
-    keep: Collection[int],
-) -> Network:
-    streams = Streams.seeded(settings.seed, 1, fabric.global_rank, fabric.device)
-    channels = dataset.train_images.shape[1]
-    network = build_network(
+def _network(settings: Settings, dataset: LongTailedDataset, streams: Streams) -> Network:
+    """The network of stage 1, with new weights."""
+    channels = dataset.train.images.shape[0]
+    return build_network(
         settings.network, dataset.num_classes, settings.head, channels, streams.weights
     )
-    channels_last(network.to(fabric.device))
-
-    train_stage(
-        fabric,
-        settings.stage1,
-        network,
-        _parts(fabric, settings.stage1, dataset, streams),
-        streams,
-        lambda: _network_accuracy(fabric, network, dataset),
-        folder,
-        "stage 1",
-        progress,
-        keep,
-    )
-    return network
 
 
-def _stage2(
-    fabric: Fabric,
-    settings: Settings,
-    dataset: LongTailedDataset,
-    network: Network,
-    folder: RunFolder,
-    progress: str,
-) -> Network:
-    stage = settings.stage2
-    assert stage is not None and stage.rebalance is not None
-    streams = Streams.seeded(settings.seed, 2, fabric.global_rank, fabric.device)
+def _rebalanced(
+    network: Network, stage: Stage, dataset: LongTailedDataset, streams: Streams, fabric: Fabric
+) -> tuple[Network, Inference | None]:
+    """The network of stage 2, made from that of stage 1, and its backbone if that is frozen."""
+    assert stage.rebalance is not None
     backbone = frozen(network.backbone, fabric)
     inputs = RebalanceInputs(
         torch.tensor(dataset.class_counts),
-        lambda: outputs_of(backbone, dataset.train_images, dataset, fabric.device).cpu(),
-        dataset.train_labels,
+        lambda: outputs_of(backbone, dataset.train, dataset, fabric.device).cpu(),
+        dataset.train.labels,
         streams.weights,
     )
-    network = channels_last(stage.rebalance.network(network.cpu(), inputs).to(fabric.device))
-    on_images = stage.rebalance.on_images
-
-    @functools.cache
-    def test_features() -> Tensor:
-        return outputs_of(backbone, dataset.test_images, dataset, fabric.device)
-
-    def seen(batches: Any) -> Batches:
-        return batches if on_images else FrozenFeatures(batches, backbone)
-
-    def evaluate() -> dict[str, Any]:
-        if on_images:
-            return _network_accuracy(fabric, network, dataset)
-        return _accuracy(network.head, test_features(), dataset)
-
-    train_stage(
-        fabric,
-        stage,
-        network if on_images else network.head,
-        _parts(fabric, stage, dataset, streams, seen),
-        streams,
-        evaluate,
-        folder,
-        "stage 2",
-        progress,
-    )
-    return network
-
-
-def _parts(
-    fabric: Fabric,
-    stage: Stage,
-    dataset: LongTailedDataset,
-    streams: Streams,
-    seen: Callable[[Any], Batches] = lambda batches: batches,
-) -> Callable[[int], tuple[Batches, nn.Module]]:
-    """Batches and criterion of each epoch; what is deferred counts from its epoch on.
-
-    Args:
-        seen: what the trained module sees of the images.
-    """
-    counts = torch.tensor(dataset.class_counts)
-
-    def criterion(weights: ClassWeights | None) -> nn.Module:
-        built = stage.objective.build(counts, streams.noise, "none" if weights else "mean")
-        if weights:
-            built = Reweighted(built, weights.weights(counts), by_images=weights.by_images)
-        return built.to(fabric.device)
-
-    images = TrainingImages(
-        dataset,
-        stage.sampler.build(dataset.train_labels, streams.order),
-        stage.batch_size,
-        streams,
-        fabric.device,
-        mixup_alpha=stage.mixup_alpha,
-        rank=fabric.global_rank,
-        ranks=fabric.world_size,
-    )
-    balanced = images, criterion(stage.class_weights)
-    plain = InstanceBalanced().build(dataset.train_labels, streams.order)
-    before = images.drawn_by(plain), criterion(None)
-
-    def parts(epoch: int) -> tuple[Batches, nn.Module]:
-        drawn, criterion = balanced if epoch >= stage.balanced_from else before
-        return seen(stage.objective.batches(drawn, epoch / stage.epochs)), criterion
-
-    return parts
-
-
-def _network_accuracy(
-    fabric: Fabric, network: Network, dataset: LongTailedDataset
-) -> dict[str, Any]:
-    backbone = frozen(network.backbone, fabric)
-    features = outputs_of(backbone, dataset.test_images, dataset, fabric.device)
-    return _accuracy(network.head, features, dataset)
-
-
-@torch.no_grad()
-def _accuracy(head: nn.Module, features: Tensor, dataset: LongTailedDataset) -> dict[str, Any]:
-    confusion = confusion_matrix(head.eval()(features), dataset.test_labels)
-    result = accuracies(confusion, dataset.groups)
-    if dataset.num_classes <= 100:  # 8,142 classes would make 66 million cells
-        result["confusion"] = confusion.tolist()
-    return result
+    rebalanced = stage.rebalance.network(network.cpu(), inputs)
+    return rebalanced, None if stage.rebalance.on_images else backbone

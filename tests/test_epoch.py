@@ -12,8 +12,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torchvision.transforms.v2 import functional as transforms
 
 from gcl_core.data.batch import Batch
-from gcl_core.data.batches import FrozenFeatures, Streams, TrainingImages, clean_batches
+from gcl_core.data.epoch import FrozenFeatures, TrainingImages, clean_batches
 from gcl_core.data.samplers import ClassBalancedSampler, InstanceBalancedSampler
+from gcl_core.data.streams import Streams
 from toys import toy_dataset
 
 CPU = torch.device("cpu")
@@ -21,7 +22,7 @@ CPU = torch.device("cpu")
 
 def images_of(dataset, *, seed=0, batch_size=16, sampler=InstanceBalancedSampler, **options):
     streams = Streams.seeded(seed, 1, options.get("rank", 0), CPU)
-    order = sampler(dataset.train_labels, generator=streams.order)
+    order = sampler(dataset.train.labels, generator=streams.order)
     return TrainingImages(dataset, order, batch_size, streams, CPU, **options)
 
 
@@ -32,25 +33,25 @@ def epoch_of(dataset, **options):
 def loop(dataset, *, seed=0, batch_size=16, mixup_alpha=0.0):
     """The same epoch image by image with torchvision's operations, from the same draws."""
     streams = Streams.seeded(seed, 1, 0, CPU)
-    order = InstanceBalancedSampler(dataset.train_labels, generator=streams.order).draw()
+    order = InstanceBalancedSampler(dataset.train.labels, generator=streams.order).draw()
     steps = math.ceil(len(order) / batch_size)
     shares = torch.rand(steps, dtype=torch.float64, generator=streams.mixup)
     if mixup_alpha not in (0.0, 1.0):
         shares = torch.from_numpy(stats.beta.ppf(shares, mixup_alpha, mixup_alpha))
-    size, pad = dataset.train_images.shape[2], dataset.crop_padding
+    size, pad = dataset.train.images.pixels.shape[2], dataset.augment.padding
     down, right = (
         torch.randint(2 * pad + 1, order.shape, generator=streams.device) for _ in range(2)
     )
     mirrored = torch.rand(order.shape, generator=streams.device) < 0.5
     images = []
     for i, index in enumerate(order.tolist()):
-        image = transforms.pad(dataset.train_images[index], [pad])
+        image = transforms.pad(dataset.train.images.pixels[index], [pad])
         image = transforms.crop(image, int(down[i]), int(right[i]), size, size)
-        if dataset.flip and mirrored[i]:
+        if dataset.augment.flip and mirrored[i]:
             image = transforms.horizontal_flip(image)
         image = transforms.to_dtype(image, torch.float32, scale=True)
         images.append(transforms.normalize(image, dataset.mean, dataset.std))
-    images, labels = torch.stack(images), dataset.train_labels[order]
+    images, labels = torch.stack(images), dataset.train.labels[order]
     for share, inputs, target in zip(
         shares.tolist(), images.split(batch_size), labels.split(batch_size), strict=True
     ):
@@ -88,7 +89,7 @@ def test_an_epoch_has_every_image_once_and_the_next_is_another():
     dataset = toy_dataset(padding=0, flip=False)
     images = images_of(dataset)
     epochs = [torch.cat([b.inputs for b in images]) for _ in range(2)]
-    (whole,) = clean_batches(dataset.train_images, dataset, CPU)
+    ((whole, _),) = clean_batches(dataset.train, dataset, CPU)
     for inputs in epochs:
         assert sorted(inputs.flatten(1).tolist()) == sorted(whole.flatten(1).tolist())
     assert not torch.equal(*epochs)
@@ -96,7 +97,7 @@ def test_an_epoch_has_every_image_once_and_the_next_is_another():
 
 def test_every_crop_and_mirror_is_equally_likely():
     dataset = toy_dataset(counts=(2000,), size=2, channels=1, padding=1)
-    dataset.train_images[:] = torch.tensor([[10, 20], [30, 40]], dtype=torch.uint8)
+    dataset.train.images.pixels[:] = torch.tensor([[10, 20], [30, 40]], dtype=torch.uint8)
     (batch,) = epoch_of(dataset, batch_size=2000)
     pixels = (batch.inputs * dataset.std[0] + dataset.mean[0]) * 255
     # 9 crops x 2 mirrors; the crop of one corner, such as 40 alone, is seen in either mirror.
@@ -108,13 +109,14 @@ def test_every_crop_and_mirror_is_equally_likely():
 def test_images_stay_uint8_and_inputs_are_channels_last():
     dataset = toy_dataset()
     images = images_of(dataset)
-    assert images.crops.dtype == torch.uint8
-    stored = images.crops.untyped_storage().nbytes()
+    crops = dataset.augment.crops(dataset.train.images.pixels)
+    assert crops.dtype == torch.uint8
+    stored = crops.untyped_storage().nbytes()
     assert stored == 47 * 3 * 12 * 12  # one padded copy; no crop is stored
-    before = dataset.train_images.clone()
+    before = dataset.train.images.pixels.clone()
     (*_, batch) = images
     assert batch.inputs.is_contiguous(memory_format=torch.channels_last)
-    assert torch.equal(dataset.train_images, before)
+    assert torch.equal(dataset.train.images.pixels, before)
 
 
 @given(st.integers(1, 50), st.integers(2, 20))
@@ -219,7 +221,7 @@ def test_an_epoch_after_a_restore_is_the_same():
 @pytest.mark.parametrize("samples", [48, 47, 33])  # the last batch of 33 by 16 has one image
 def test_processes_share_every_batch(ranks, samples):
     dataset = toy_dataset(counts=(samples,), size=2, channels=1, padding=0, flip=False)
-    dataset.train_labels[:] = torch.arange(samples)  # so that a label names its image
+    dataset.train.labels[:] = torch.arange(samples)  # so that a label names its image
     whole = epoch_of(dataset)
     parts = [epoch_of(dataset, rank=r, ranks=ranks) for r in range(ranks)]
     for together, *shares in zip(whole, *parts, strict=True):
@@ -262,15 +264,19 @@ def test_nothing_is_asked_of_the_device_between_batches(mixup_alpha, frozen):
 
 def test_clean_batches_are_in_order_and_normalised():
     dataset = toy_dataset((100, 90, 9), size=32, padding=4)
-    parts = list(clean_batches(dataset.train_images, dataset, CPU))
+    parts, labels = zip(*clean_batches(dataset.train, dataset, CPU), strict=True)
     assert [len(part) for part in parts] == [64, 64, 64, 7]
+    assert torch.equal(torch.cat(labels), dataset.train.labels)
     expected = [
         transforms.normalize(
             transforms.to_dtype(image, torch.float32, scale=True), dataset.mean, dataset.std
         )
-        for image in dataset.train_images
+        for image in dataset.train.images.pixels
     ]
     torch.testing.assert_close(torch.cat(parts), torch.stack(expected), rtol=0, atol=1e-5)
+    shares = [next(iter(clean_batches(dataset.train, dataset, CPU, r, 4)))[0] for r in range(4)]
+    for rank, share in enumerate(shares):  # of four processes
+        torch.testing.assert_close(share, torch.cat(parts)[rank::4])
 
 
 @pytest.mark.parametrize("mixup_alpha", [0.0, 1.0])

@@ -1,20 +1,18 @@
-"""Batches without a per-image step: one uint8 tensor on the device and tensor operations."""
+"""An epoch of batches without a per-image step: what is drawn, augmented, normalised and mixed."""
 
 import copy
 import dataclasses
 import itertools
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Protocol
 
-import numpy as np
 import scipy.special
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from gcl_core.data.batch import Batch
-from gcl_core.data.dataset import LongTailedDataset
+from gcl_core.data.dataset import LongTailedDataset, Split
+from gcl_core.data.streams import Streams
 from gcl_core.hardware import inference_batch
 
 
@@ -23,47 +21,6 @@ class Sampler(Protocol):
 
     def draw(self) -> Tensor: ...
     def __len__(self) -> int: ...
-
-
-@dataclass
-class Streams:
-    """The random streams of one stage; their states go into its checkpoint.
-
-    `weights` draws new weights, `order` the images of an epoch, `mixup` the shares (all on the
-    CPU), `device` what happens on the training device (augmentation, mixup partners), and `noise`
-    feeds the objective.
-    """
-
-    weights: torch.Generator
-    order: torch.Generator
-    mixup: torch.Generator
-    device: torch.Generator
-    noise: torch.Generator
-
-    @classmethod
-    def seeded(cls, seed: int, stage: int, rank: int, device: torch.device) -> "Streams":
-        """Independent streams; all processes (ranks) share weights, order and mixup shares."""
-
-        def stream(number: int, on: torch.device, rank: int) -> torch.Generator:
-            # Hashed, as torch's CPU generator looks at the lower 32 bits of a seed only.
-            key = np.random.SeedSequence((seed, stage, rank, number)).generate_state(1, np.uint64)
-            return torch.Generator(on).manual_seed(int(key[0]))
-
-        cpu = torch.device("cpu")
-        return cls(
-            weights=stream(0, cpu, 0),
-            order=stream(1, cpu, 0),
-            mixup=stream(2, cpu, 0),
-            device=stream(3, device, rank),
-            noise=stream(4, device, rank),
-        )
-
-    def state(self) -> dict[str, Tensor]:
-        return {f.name: getattr(self, f.name).get_state() for f in dataclasses.fields(self)}
-
-    def restore(self, state: dict[str, Tensor]) -> None:
-        for field in dataclasses.fields(self):
-            getattr(self, field.name).set_state(state[field.name])
 
 
 def normaliser(dataset: LongTailedDataset, device: torch.device) -> Callable[[Tensor], Tensor]:
@@ -81,9 +38,8 @@ def normaliser(dataset: LongTailedDataset, device: torch.device) -> Callable[[Te
 class TrainingImages:
     """Augmented, normalised and (optionally) mixed training batches; one iteration is one epoch.
 
-    Each image gets its own crop from a zero-padded copy and its own coin for the mirror, as
-    torchvision's RandomCrop and RandomHorizontalFlip give it. All draws of an epoch are made before
-    its first batch; nothing is copied from the device to the host inside it.
+    All draws of an epoch are made before its first batch; nothing is copied from the device to the
+    host inside it.
     """
 
     def __init__(
@@ -101,14 +57,10 @@ class TrainingImages:
         self.sampler, self.batch_size, self.streams = sampler, batch_size, streams
         self.views = 1
         self.mixup_alpha, self.rank, self.ranks = mixup_alpha, rank, ranks
-        self.device, self.flip = device, dataset.flip
+        self.device, self.augment = device, dataset.augment
         self.normalise = normaliser(dataset, device)
-        pad = dataset.crop_padding
-        height, width = dataset.train_images.shape[2:]
-        padded = F.pad(dataset.train_images, (pad, pad, pad, pad)).to(device)
-        # (N, channels, dy, dx, H, W) is a view: every crop of every image, no copy.
-        self.crops = padded.unfold(2, height, 1).unfold(3, width, 1)
-        self.labels = dataset.train_labels.to(device)
+        self.images = dataset.train.images.on(device)
+        self.labels = dataset.train.labels.to(device)
 
     def drawn_by(self, sampler: Sampler) -> "TrainingImages":
         """The same images, drawn by another sampler; nothing is copied."""
@@ -128,20 +80,16 @@ class TrainingImages:
     def __iter__(self) -> Iterator[Batch]:
         order = self.sampler.draw()
         generator, device = self.streams.device, self.device
-        steps = order.split(self.batch_size)
-        shares = self._mixup_shares(len(steps)).to(device)
-        mine = [self._share(indices).repeat(self.views) for indices in steps]
+        mine = [self._share(step).repeat(self.views) for step in order.split(self.batch_size)]
+        shares = self._mixup_shares(len(mine)).to(device)
         sizes = [len(indices) for indices in mine]
         drawn = torch.cat(mine).to(device)
-        shifts = self.crops.shape[2:4]
-        dy, dx = (torch.randint(s, drawn.shape, device=device, generator=generator) for s in shifts)
-        coins = torch.rand(drawn.shape, device=device, generator=generator) < 0.5
-        epoch = zip(*(x.split(sizes) for x in (drawn, dy, dx, coins)), shares, strict=True)
-        for indices, down, right, mirrored, share in epoch:
-            images = self.crops[indices, :, down, right]
-            if self.flip:
-                images = torch.where(mirrored.view(-1, 1, 1, 1), images.flip(3), images)
-            inputs, target = self.normalise(images), self.labels[indices]
+        draws = self.augment.draw(len(drawn), generator)
+        steps = drawn.split(sizes)
+        cuts = list(zip(*(each.split(sizes) for each in draws), strict=True))
+        images = self.images.batches(steps, self.augment, cuts)
+        for indices, pixels, share in zip(steps, images, shares, strict=True):
+            inputs, target = self.normalise(pixels), self.labels[indices]
             if not self.mixup_alpha:
                 yield Batch(inputs, target)
                 continue
@@ -164,12 +112,19 @@ class TrainingImages:
 
 
 def clean_batches(
-    images: Tensor, dataset: LongTailedDataset, device: torch.device
-) -> Iterator[Tensor]:
-    """Normalised batches of uint8 images, in order and without augmentation."""
-    normalise = normaliser(dataset, device)
-    for part in images.split(inference_batch(device, images[0, 0].numel())):
-        yield normalise(part.to(device))
+    split: Split, dataset: LongTailedDataset, device: torch.device, rank: int = 0, ranks: int = 1
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Normalised images and labels of a part of the data set, in order, without augmentation.
+
+    Args:
+        rank, ranks: of several processes; each gets every `ranks`-th image.
+    """
+    normalise, images = normaliser(dataset, device), split.images.on(device)
+    together = inference_batch(device, images.shape)
+    mine = torch.arange(rank, len(split), ranks)
+    steps = mine.to(device).split(together)
+    for pixels, indices in zip(images.batches(steps), mine.split(together), strict=True):
+        yield normalise(pixels), split.labels[indices]
 
 
 class FrozenFeatures:
@@ -181,8 +136,8 @@ class FrozenFeatures:
 
     def __init__(self, batches: TrainingImages, backbone: Callable[[Tensor], Tensor]) -> None:
         self.batches, self.backbone = batches, backbone
-        pixels = batches.crops.shape[-2] * batches.crops.shape[-1]
-        self.together = max(1, inference_batch(batches.device, pixels) // batches.batch_size)
+        room = inference_batch(batches.device, batches.images.shape)
+        self.together = max(1, room // batches.batch_size)
 
     def __len__(self) -> int:
         return len(self.batches)

@@ -1,0 +1,85 @@
+"""Where pixels are: the only file that knows that they are in memory."""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from gcl_core.data.augment import PadCrop
+
+
+class MemoryImages:
+    """Images of one size as one uint8 tensor, copied once to each device that asks for them.
+
+    Attributes:
+        pixels: (N, channels, H, W) uint8.
+    """
+
+    def __init__(self, pixels: Tensor) -> None:
+        self.pixels = pixels
+        self._crops: tuple[PadCrop, Tensor] | None = None
+        self._elsewhere: dict[torch.device, MemoryImages] = {}
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of every image."""
+        channels, height, width = self.pixels.shape[1:]
+        return channels, height, width
+
+    def subset(self, indices: Tensor) -> "MemoryImages":
+        """Some of the images, in the order of the indices."""
+        return MemoryImages(self.pixels[indices])
+
+    def on(self, device: torch.device) -> "MemoryImages":
+        """The same images on a device."""
+        if device == self.pixels.device:
+            return self
+        if device not in self._elsewhere:
+            self._elsewhere[device] = MemoryImages(self.pixels.to(device))
+        return self._elsewhere[device]
+
+    def batches(
+        self,
+        steps: Sequence[Tensor],
+        augment: PadCrop | None = None,
+        draws: Sequence[tuple[Tensor, ...]] = (),
+    ) -> Iterator[Tensor]:
+        """uint8 images (n, channels, H, W) of each step's indices, on their device.
+
+        Args:
+            steps: (n,) indices of each batch, on the same device.
+            augment, draws: how the images are varied, and what was drawn for each step.
+        """
+        if augment is None:
+            yield from (self.pixels[indices] for indices in steps)
+            return
+        if self._crops is None or self._crops[0] != augment:
+            self._crops = augment, augment.crops(self.pixels)
+        for indices, drawn in zip(steps, draws, strict=True):
+            yield augment.cut(self._crops[1], indices, drawn)
+
+    def hash_into(self, digest: "hashlib._Hash") -> None:
+        """Give a hash what tells these images from others."""
+        hash_tensor(digest, self.pixels)
+
+    def statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Mean and standard deviation of each channel, in units of the full pixel range."""
+        # Channel by channel and from a histogram: exact, and no float copy of the images.
+        means, deviations = [], []
+        levels = torch.arange(256, dtype=torch.float64) / 255
+        for channel in range(self.pixels.shape[1]):
+            values = self.pixels[:, channel].flatten()
+            share = torch.bincount(values, minlength=256).double() / len(values)
+            means.append(mean := float((share * levels).sum()))
+            deviations.append(float((share * (levels - mean) ** 2).sum()) ** 0.5)
+        return tuple(means), tuple(deviations)
+
+
+def hash_tensor(digest: "hashlib._Hash", tensor: Tensor) -> None:
+    """Give a hash the shape and the bytes of a tensor."""
+    digest.update(str(tuple(tensor.shape)).encode())
+    digest.update(tensor.contiguous().numpy().data)
