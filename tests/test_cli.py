@@ -225,7 +225,7 @@ SLOW = {"torchvision", "sklearn", "scipy", "lightning_fabric", "dask", "matplotl
     [
         ("--help", {*SLOW, "torch"}),
         ("grid run --help", {*SLOW, "torch"}),
-        ("trian", {*SLOW, "torch"}),
+        ("traing", {*SLOW, "torch"}),
         ("train --threads none", {*SLOW, "torch"}),
         ("train --help", SLOW),
         ("methods", SLOW),

@@ -1,6 +1,9 @@
 """The package is a stack: each part imports only from itself and from those below it."""
 
 import ast
+import subprocess
+import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -45,3 +48,32 @@ def test_a_part_imports_only_from_below(part):
         if name not in below
     }
     assert not above
+
+
+@pytest.mark.parametrize("package", ["gcl_core", "gcl_core.data"])
+def test_a_package_offers_what_it_names(package):
+    face = import_module(package)
+    for name in face.__all__:
+        assert getattr(face, name) is not None
+    tree = ast.parse(Path(face.__file__).read_text())
+    listed = {
+        alias.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    assert listed - {"TYPE_CHECKING", "lazy"} == set(face.__all__)
+    with pytest.raises(AttributeError, match=f"module '{package}' has no attribute 'GCLoss'"):
+        _ = face.GCLoss
+
+
+def test_losses_samplers_and_settings_need_torch_alone():
+    code = """
+import sys
+import gcl_core, gcl_core.data
+assert "torch" not in sys.modules
+gcl_core.losses, gcl_core.GCLLoss, gcl_core.data.CBENSampler, gcl_core.METHODS
+print({"torchvision", "sklearn", "scipy", "lightning_fabric"} & sys.modules.keys())
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
