@@ -2,9 +2,13 @@
 
 import functools
 import json
+import os
 import random
 import re
 import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -130,6 +134,26 @@ def test_the_real_command_killed_and_continued(tmp_path, whole):
 
 
 # Other interruptions
+
+
+def test_a_process_that_dies_takes_the_others_with_it(tmp_path):
+    """Of two processes the second is killed: the first ends with one line, and goes on later."""
+    if not Path("/proc/self/task").exists():
+        pytest.skip("needs Linux's list of a process's children")
+    options = train(tmp_path, devices=2, accelerator="cpu", epochs=900)
+    command = [sys.executable, "-m", "gcl_core", *map(str, options)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        next(line for line in process.stderr if line.startswith("stage 1: epoch 2/"))
+        threads = Path(f"/proc/{process.pid}/task").iterdir()
+        (second,) = [int(pid) for t in threads for pid in (t / "children").read_text().split()]
+        os.kill(second, signal.SIGKILL)
+        last = process.stderr.read().splitlines()[-1]
+    assert process.returncode == 1
+    assert last == (
+        "gcl: another process of this run has ended; "
+        "the same command continues after the last saved epoch"
+    )
+    assert len(checkpoints(tmp_path)) == 1
 
 
 @pytest.mark.parametrize(("stage", "changes"), [(1, {"epochs": 900}), (2, {"stage2_epochs": 900})])

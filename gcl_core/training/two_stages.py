@@ -12,6 +12,7 @@ import torch
 from lightning_fabric import Fabric
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from lightning_fabric.utilities.exceptions import MisconfigurationException
+from torch.distributed import DistBackendError
 
 from gcl_core.data.dataset import Described, LongTailedDataset
 from gcl_core.data.load import load_dataset
@@ -153,12 +154,18 @@ def make_fabric(accelerator: str, precision: str, devices: int = 1) -> Fabric:
 
 @contextlib.contextmanager
 def _all_or_none(fabric: Fabric) -> Iterator[None]:
-    """When the first process fails, the others end with it, instead of waiting for it."""
+    """Ends all processes of a run when one of them has ended: none waits for another for ever."""
     try:
         yield
-    except BaseException:
+    except BaseException as error:
         for process in getattr(fabric.strategy.launcher, "procs", ()):
             process.kill()
+        # Gloo, the conversation of processes on a CPU, has no error of its own.
+        if isinstance(error, DistBackendError) or "/gloo/" in str(error):
+            raise GCLError(
+                "another process of this run has ended; "
+                "the same command continues after the last saved epoch"
+            ) from error
         raise
 
 
