@@ -13,7 +13,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+import gcl_core
 from gcl_core.errors import GCLError
+from gcl_core.files import atomic_json, project_root
 from gcl_core.grid.commands import add_grid
 
 INTERRUPTED = 130
@@ -186,10 +188,10 @@ def _parser() -> argparse.ArgumentParser:
 
 def _settings_help() -> str:
     """Methods, presets, and every setting of the full method: meaning, default, source."""
-    from gcl_core.methods.registry import METHODS, PRESETS, resolve
+    from gcl_core.methods.registry import METHODS, PRESETS
     from gcl_core.methods.settings import describe, flat_settings, get_setting
 
-    settings = resolve("digits", "gcl_crt", "official")
+    settings = gcl_core.resolve("digits", "gcl_crt", "official")
     names: dict[str, Mapping[str, object]] = {"methods": METHODS, "presets": PRESETS}
     lines = [textwrap.fill(f"{k}: {', '.join(of)}", 98) + "\n" for k, of in names.items()]
     lines += [
@@ -233,28 +235,26 @@ def overrides(rest: Sequence[str]) -> dict[str, str]:
 
 
 def _train(options: argparse.Namespace, rest: Sequence[str]) -> None:
-    from gcl_core.methods.registry import default_preset, resolve
-
-    settings = resolve(
+    settings = gcl_core.resolve(
         options.dataset,
         options.method,
         options.preset,
         accelerator=options.accelerator,
         **overrides(rest),
     )
-    from gcl_core.data.load import load_dataset
+    dataset = gcl_core.load_dataset(settings.data)
 
-    dataset = load_dataset(settings.data)
     from gcl_core.hardware import use_threads
+    from gcl_core.methods.registry import default_preset
     from gcl_core.results.records import add_records, record, trained_epochs
-    from gcl_core.training.two_stages import run
 
-    use_threads(options.threads, settings.network, settings.devices)
+    threads = use_threads(options.threads, settings.network, settings.devices)
     if options.record and _speaks():
         add_records(options.record, [])  # what is wrong with the file is said before the training
     logging.info("%s", dataset)
-    logging.info("%s, %s, seed %d", options.method, settings.precision, settings.seed)
-    finished = run(
+    protocol = options.method, settings.precision, settings.seed, threads
+    logging.info("%s, %s, seed %d, threads %d", *protocol)
+    finished = gcl_core.run(
         settings,
         options.runs,
         accelerator=options.accelerator,
@@ -279,7 +279,6 @@ def _train(options: argparse.Namespace, rest: Sequence[str]) -> None:
 
 def _bench(options: argparse.Namespace, rest: Sequence[str]) -> None:
     from gcl_core.benchmark.speed import bench_table, benchmark
-    from gcl_core.files import atomic_json
 
     if options.out:  # before minutes of measuring
         options.out.parent.mkdir(parents=True, exist_ok=True)
@@ -292,10 +291,8 @@ def _bench(options: argparse.Namespace, rest: Sequence[str]) -> None:
 
 
 def _compare(options: argparse.Namespace, rest: Sequence[str]) -> None:
-    from gcl_core.methods.registry import resolve
-
     settings = [
-        resolve(
+        gcl_core.resolve(
             options.dataset,
             "ce",
             imbalance_ratio=options.imbalance_ratio,
@@ -304,12 +301,12 @@ def _compare(options: argparse.Namespace, rest: Sequence[str]) -> None:
         )
         for seed in range(options.seeds)
     ]
+
     from gcl_core.benchmark.plain import plain_accuracy, same_accuracy
     from gcl_core.hardware import use_threads
-    from gcl_core.training.two_stages import run
 
     use_threads(None, settings[0].network)
-    fast = [run(each, options.runs).result["top1"] for each in settings]
+    fast = [gcl_core.run(each, options.runs).result["top1"] for each in settings]
     plain = []
     for each in settings:
         plain.append(plain_accuracy(each))
@@ -324,7 +321,6 @@ def _compare(options: argparse.Namespace, rest: Sequence[str]) -> None:
 
 
 def _study(options: argparse.Namespace, rest: Sequence[str]) -> None:
-    from gcl_core.files import project_root
     from gcl_core.study import study
 
     print(study(project_root(), options.out, options.runs, workers=options.workers))
@@ -332,7 +328,6 @@ def _study(options: argparse.Namespace, rest: Sequence[str]) -> None:
 
 def _notebooks(options: argparse.Namespace, rest: Sequence[str]) -> None:
     from gcl_core.course.execution import synchronise
-    from gcl_core.files import project_root
     from gcl_core.results.page import update_results
     from gcl_core.results.tables import update_readme
     from gcl_core.study import study
@@ -346,14 +341,12 @@ def _notebooks(options: argparse.Namespace, rest: Sequence[str]) -> None:
 
 def _students(options: argparse.Namespace, rest: Sequence[str]) -> None:
     from gcl_core.course.students import write_student_copies
-    from gcl_core.files import project_root
 
     for file in write_student_copies(project_root() / "notebooks", options.out):
         print(file)
 
 
 def _tables(options: argparse.Namespace, rest: Sequence[str]) -> int:
-    from gcl_core.files import project_root
     from gcl_core.results.page import draw_table1, update_results
     from gcl_core.results.tables import draw_records, update_readme
 
@@ -369,16 +362,15 @@ def _tables(options: argparse.Namespace, rest: Sequence[str]) -> int:
 
 
 def _methods(options: argparse.Namespace, rest: Sequence[str]) -> None:
-    from gcl_core.methods.registry import METHODS
-
+    methods = gcl_core.METHODS
     if options.json:
         print(
-            json.dumps({k: {"summary": m.summary, "source": m.source} for k, m in METHODS.items()})
+            json.dumps({k: {"summary": m.summary, "source": m.source} for k, m in methods.items()})
         )
         return
-    width = max(map(len, METHODS))
+    width = max(map(len, methods))
     margin = " " * (width + 1)
-    for name, method in METHODS.items():
+    for name, method in methods.items():
         print(f"{name:{width}} {method.summary}")
         print(textwrap.fill(method.source, 96, initial_indent=margin, subsequent_indent=margin))
 

@@ -24,20 +24,21 @@ def best_precision(accelerator: str = "auto") -> str:
     return BFLOAT16 if supported else FLOAT32
 
 
-def use_threads(threads: int | None, network: str, processes: int = 1) -> None:
-    """Let PyTorch use so many CPU threads in each process of a run.
+def use_threads(threads: int | None, network: str, processes: int = 1) -> int:
+    """Let PyTorch use so many CPU threads in each process of a run; returns how many these are.
 
     None: what OMP_NUM_THREADS says; else one for a small network, whose steps are too short to be
     shared, and for others as many as there are idle cores. Threads wait for each other several
     times a layer: with a busy core among theirs two are slower than one (3 to 8 times, measured).
     """
+    if threads is None and "OMP_NUM_THREADS" in os.environ:
+        return torch.get_num_threads()
     if threads is None:
-        if "OMP_NUM_THREADS" in os.environ:
-            return
         free = 1 if network in SMALL_NETWORKS else min(torch.get_num_threads(), idle_cores())
         threads = max(1, free // processes)
     os.environ["OMP_NUM_THREADS"] = str(threads)  # for the processes that this one starts
     torch.set_num_threads(threads)
+    return threads
 
 
 def idle_cores(seconds: float = 0.2) -> int:
