@@ -59,7 +59,7 @@ format: $(INSTALLED) ## format the code and mend what ruff can mend
 # wait for $(INSTALLED): that would first install the lock that is about to change.
 lock: ## pin requirements.lock anew after a change of pyproject.toml
 	@test -x $(BIN)/uv || $(MAKE) venv
-	$(BIN)/uv pip compile pyproject.toml --extra dev --extra docs --universal --python-version 3.11 \
+	$(BIN)/uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 \
 	    --fork-strategy fewest --custom-compile-command "make lock" \
 	    --quiet --output-file requirements.lock $(ARGS)
 

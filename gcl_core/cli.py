@@ -1,4 +1,7 @@
-"""The command line: `python -m gcl_core {train,grid,methods,datasets,bench,...}`."""
+"""The command line, `gcl` or `python -m gcl_core {train,grid,methods,datasets,bench,...}`.
+
+Nothing heavy is imported before it is known to be needed: help and refusals come at once.
+"""
 
 import argparse
 import json
@@ -6,39 +9,41 @@ import logging
 import os
 import sys
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-import torch
-
-from gcl_core.data.sources import DATASETS
+import gcl_core
 from gcl_core.errors import GCLError
 from gcl_core.files import atomic_json, project_root
 from gcl_core.grid.commands import add_grid
-from gcl_core.methods.registry import METHODS, PRESETS, default_preset, resolve
-from gcl_core.methods.settings import describe, flat_settings, get_setting
-from gcl_core.training.progress import KINDS as PROGRESS_KINDS
 
 INTERRUPTED = 130
 BROKEN_PIPE = 141
+# Commands by the optional dependencies of pyproject.toml that they need.
+EXTRAS = {"grid": "grid"} | dict.fromkeys(("study", "notebooks", "students", "tables"), "study")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status (0, 1 for what the user has to mend, 130, 141)."""
     level = logging.INFO if _speaks() else logging.WARNING
     logging.basicConfig(level=level, format="%(message)s", stream=sys.stderr)
+    # Read when PyTorch is loaded: threads that wait for each other leave their cores to others.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     parser = _parser()
     try:
         options, rest = parser.parse_known_args(arguments)
         if rest and options.command != "train":
             parser.error(f"unrecognized arguments: {' '.join(rest)}")
-        if getattr(options, "threads", None):
-            torch.set_num_threads(options.threads)
         return options.run(options, rest) or 0
     except BrokenPipeError:  # whoever read the output has gone, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
+    except ModuleNotFoundError as error:
+        if options.command not in EXTRAS or str(error.name).startswith("gcl_core"):
+            raise
+        extra = f"pip install 'gcl-core[{EXTRAS[options.command]}]'"
+        status, text = 1, f"{options.command} needs {error.name}: {extra}"
     except (GCLError, OSError) as error:
         status, text = 1, _one_line(error)
     except KeyboardInterrupt:
@@ -64,29 +69,37 @@ def _one_line(error: Exception) -> str:
 class _Parser(argparse.ArgumentParser):
     """One that says what is wrong in one line, as everything else here does."""
 
+    more: Callable[[], str] | None = None  # what its help ends with
+
     def error(self, message: str) -> NoReturn:
         raise GCLError(f"{message}; see {self.prog} --help")
 
+    def format_help(self) -> str:
+        if self.more is not None:
+            self.epilog = self.more()
+        return super().format_help()
 
-def _at_least(low: int) -> Callable[[str], int]:
+
+def _whole(low: int, high: int = 1024) -> Callable[[str], int]:
     def number(text: str) -> int:
-        if not text.isdecimal() or int(text) < low:
-            raise argparse.ArgumentTypeError(
-                f"must be a whole number, at least {low}, got {text!r}"
-            )
+        if not text.isdecimal() or len(text) > 10 or not low <= int(text) <= high:
+            message = f"must be a whole number from {low} to {high}, got {text!r}"
+            raise argparse.ArgumentTypeError(message)
         return int(text)
 
     return number
 
 
-_positive = _at_least(1)
+_positive = _whole(1)
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="python -m gcl_core", description=__doc__)
+    called = "gcl" if Path(sys.argv[0]).stem == "gcl" else "python -m gcl_core"
+    about = "Train, compare and explain long-tailed image classification."
+    parser = _Parser(prog=called, description=about)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    def command(name: str, run: Any, text: str, **more: Any) -> argparse.ArgumentParser:
+    def command(name: str, run: Any, text: str, **more: Any) -> _Parser:
         raw = argparse.RawDescriptionHelpFormatter
         added = commands.add_parser(name, help=text, description=text, formatter_class=raw, **more)
         added.set_defaults(run=run)
@@ -96,12 +109,12 @@ def _parser() -> argparse.ArgumentParser:
         "train",
         _train,
         "train a method on a data set, or continue or reuse its run",
-        epilog=_settings_help(),
         allow_abbrev=False,
     )
-    train.add_argument("--dataset", default="digits", help=f"{', '.join(DATASETS)}:PATH (digits)")
-    train.add_argument("--method", default="gcl_crt", help=f"{', '.join(METHODS)} (gcl_crt)")
-    train.add_argument("--preset", help=f"{', '.join(PRESETS)} (digits for digits, else official)")
+    train.more = _settings_help
+    train.add_argument("--dataset", default="digits", help="a name, or KIND:PATH (digits)")
+    train.add_argument("--method", default="gcl_crt", help="one of those below (gcl_crt)")
+    train.add_argument("--preset", help="one of those below (digits for digits, else official)")
     train.add_argument("--runs", type=Path, default=Path("runs"), help="folder of all runs (runs)")
     train.add_argument("--json", action="store_true", help="the result as the last line, in JSON")
     train.add_argument(
@@ -109,9 +122,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     train.add_argument("--accelerator", default="auto", choices=("auto", "cpu", "gpu"))
     train.add_argument(
-        "--threads", type=_positive, help="CPU threads; the last bits depend on them"
+        "--threads",
+        type=_positive,
+        help="CPU threads (1 for a small network, else one for each "
+        "core); the last bits depend on them",
     )
-    train.add_argument("--progress", default="auto", choices=PROGRESS_KINDS)
+    progress = ("auto", "bar", "log", "none")
+    train.add_argument("--progress", default="auto", choices=progress)
 
     methods = command("methods", _methods, "list the methods with their sources")
     methods.add_argument("--json", action="store_true", help="as JSON")
@@ -124,14 +141,12 @@ def _parser() -> argparse.ArgumentParser:
     compare = command(
         "compare", _compare, "show that the fast loop reaches the accuracy of the plain one"
     )
-    compare.add_argument("--dataset", default="digits", help=f"{', '.join(DATASETS)}:PATH (digits)")
+    compare.add_argument("--dataset", default="digits", help="a name, or KIND:PATH (digits)")
     compare.add_argument("--imbalance-ratio", default="100", help="none: data as they are (100)")
     compare.add_argument(
-        "--epochs", type=_positive, default=30, help="epochs of cross-entropy (30)"
+        "--epochs", type=_whole(1, 10**6), default=30, help="epochs of cross-entropy (30)"
     )
-    compare.add_argument(
-        "--seeds", type=_at_least(2), default=5, help="runs of each, 2 or more (5)"
-    )
+    compare.add_argument("--seeds", type=_whole(2), default=5, help="runs of each, 2 or more (5)")
     compare.add_argument(
         "--runs", type=Path, default=Path("runs"), help="folder of all runs (runs)"
     )
@@ -161,15 +176,26 @@ def _parser() -> argparse.ArgumentParser:
         "tables", _tables, "write the tables of both pages and their figures from the run records"
     )
     tables.add_argument("--check", action="store_true", help="only say whether they are in step")
+    split = command("split", _split, "copy a folder of class folders into train/ and test/")
+    split.add_argument("source", type=Path, metavar="SOURCE", help="holds CLASS/IMAGE")
+    split.add_argument("out", type=Path, metavar="OUT", help="folder:OUT is then a data set")
+    split.add_argument("--share", type=float, default=0.2, help="of each class to the test (0.2)")
+    split.add_argument("--validation", type=float, default=0.0, help="of each class to val/ (0)")
+    split.add_argument("--seed", type=_whole(0, 2**32 - 1), default=0, help="which images (0)")
     data = command("datasets", _datasets, "list the data sets")
     data.add_argument("--json", action="store_true", help="as JSON")
     return parser
 
 
 def _settings_help() -> str:
-    """Every setting of the full method: what it means, its default and its source."""
-    settings = resolve("digits", "gcl_crt", "official")
-    lines = [
+    """Methods, presets, and every setting of the full method: meaning, default, source."""
+    from gcl_core.methods.registry import METHODS, PRESETS
+    from gcl_core.methods.settings import describe, flat_settings, get_setting
+
+    settings = gcl_core.resolve("digits", "gcl_crt", "official")
+    names: dict[str, Mapping[str, object]] = {"methods": METHODS, "presets": PRESETS}
+    lines = [textwrap.fill(f"{k}: {', '.join(of)}", 98) + "\n" for k, of in names.items()]
+    lines += [
         "settings: any single one can be given as --name value (- and _ are alike), among them",
         "--imbalance-ratio, --epochs and --seed; those of stage 2 have the prefix --stage2-.",
         "In brackets the values of gcl_crt, preset official.",
@@ -187,8 +213,11 @@ def _settings_help() -> str:
 def overrides(rest: Sequence[str]) -> dict[str, str]:
     """`--name value` and `--name=value` pairs as a mapping by flat setting name.
 
+    One without a value has an empty one, which no setting takes: its refusal says what it takes,
+    and that of a setting that there is not says which there are.
+
     Raises:
-        GCLError: a word that is no option, an option without a value, or one given twice.
+        GCLError: a word that is no option, or an option given twice.
     """
     changes: dict[str, str] = {}
     words = list(rest)
@@ -197,9 +226,7 @@ def overrides(rest: Sequence[str]) -> dict[str, str]:
         if not word.startswith("--"):
             raise GCLError(f"unexpected argument {word!r}; settings are given as --name value")
         flag, equals, given = word[2:].partition("=")
-        if not equals:
-            if not words:
-                raise GCLError(f"{word} needs a value")
+        if not equals and words and not words[0].startswith("--"):
             given = words.pop(0)
         name = flag.replace("-", "_")
         if name in changes:
@@ -209,21 +236,26 @@ def overrides(rest: Sequence[str]) -> dict[str, str]:
 
 
 def _train(options: argparse.Namespace, rest: Sequence[str]) -> None:
-    from gcl_core.data.load import load_dataset
-    from gcl_core.results.records import add_records, record
-    from gcl_core.training.two_stages import run
-
-    settings = resolve(
+    settings = gcl_core.resolve(
         options.dataset,
         options.method,
         options.preset,
         accelerator=options.accelerator,
         **overrides(rest),
     )
-    dataset = load_dataset(settings.data)
+    dataset = gcl_core.load_dataset(settings.data)
+
+    from gcl_core.hardware import use_threads
+    from gcl_core.methods.registry import default_preset
+    from gcl_core.results.records import add_records, record, trained_epochs
+
+    threads = use_threads(options.threads, settings.network, settings.devices)
+    if options.record and _speaks():
+        add_records(options.record, [])  # what is wrong with the file is said before the training
     logging.info("%s", dataset)
-    logging.info("%s, %s, seed %d", options.method, settings.precision, settings.seed)
-    finished = run(
+    protocol = options.method, settings.precision, settings.seed, threads
+    logging.info("%s, %s, seed %d, threads %d", *protocol)
+    finished = gcl_core.run(
         settings,
         options.runs,
         accelerator=options.accelerator,
@@ -242,7 +274,8 @@ def _train(options: argparse.Namespace, rest: Sequence[str]) -> None:
         add_records(options.record, [record(finished, options.method, preset, history=True)])
     if options.json and _speaks():
         line = {key: result[key] for key in (*keys, "per_class")}
-        print(json.dumps(line | {"epochs": settings.stage1.epochs, "run": str(finished.path)}))
+        epochs = [trained_epochs(folder) for folder in finished.folders]
+        print(json.dumps(line | {"epochs": epochs, "run": str(finished.path)}))
 
 
 def _bench(options: argparse.Namespace, rest: Sequence[str]) -> None:
@@ -259,11 +292,8 @@ def _bench(options: argparse.Namespace, rest: Sequence[str]) -> None:
 
 
 def _compare(options: argparse.Namespace, rest: Sequence[str]) -> None:
-    from gcl_core.benchmark.plain import plain_accuracy, same_accuracy
-    from gcl_core.training.two_stages import run
-
     settings = [
-        resolve(
+        gcl_core.resolve(
             options.dataset,
             "ce",
             imbalance_ratio=options.imbalance_ratio,
@@ -272,7 +302,12 @@ def _compare(options: argparse.Namespace, rest: Sequence[str]) -> None:
         )
         for seed in range(options.seeds)
     ]
-    fast = [run(each, options.runs).result["top1"] for each in settings]
+
+    from gcl_core.benchmark.plain import plain_accuracy, same_accuracy
+    from gcl_core.hardware import use_threads
+
+    use_threads(None, settings[0].network)
+    fast = [gcl_core.run(each, options.runs).result["top1"] for each in settings]
     plain = []
     for each in settings:
         plain.append(plain_accuracy(each))
@@ -328,19 +363,33 @@ def _tables(options: argparse.Namespace, rest: Sequence[str]) -> int:
 
 
 def _methods(options: argparse.Namespace, rest: Sequence[str]) -> None:
+    methods = gcl_core.METHODS
     if options.json:
         print(
-            json.dumps({k: {"summary": m.summary, "source": m.source} for k, m in METHODS.items()})
+            json.dumps({k: {"summary": m.summary, "source": m.source} for k, m in methods.items()})
         )
         return
-    width = max(map(len, METHODS))
+    width = max(map(len, methods))
     margin = " " * (width + 1)
-    for name, method in METHODS.items():
+    for name, method in methods.items():
         print(f"{name:{width}} {method.summary}")
         print(textwrap.fill(method.source, 96, initial_indent=margin, subsequent_indent=margin))
 
 
+def _split(options: argparse.Namespace, rest: Sequence[str]) -> None:
+    from gcl_core.data.image_files import list_images
+    from gcl_core.data.image_folder import split_image_folder
+
+    shares = {"share": options.share, "validation": options.validation}
+    out = split_image_folder(options.source, options.out, **shares, seed=options.seed)
+    for part in sorted(each for each in out.iterdir() if each.is_dir()):
+        files, names = list_images(part)
+        print(f"{part}: {len(files)} images of {len(names)} classes")
+
+
 def _datasets(options: argparse.Namespace, rest: Sequence[str]) -> None:
+    from gcl_core.data.sources import DATASETS
+
     texts = {name: " ".join((kind.read.__doc__ or "").split()) for name, kind in DATASETS.items()}
     if options.json:
         print(json.dumps(texts))

@@ -10,6 +10,9 @@ from typing import Any
 
 from gcl_core.errors import GCLError
 
+# Of settings without a bound of their own: none needs more, and float32 takes products of a few.
+LARGEST = 10**9
+
 
 def value(
     default: Any,
@@ -112,7 +115,10 @@ def _check_range(name: str, given: Any, limits: Mapping[str, Any]) -> None:
         ("above", ">", lambda x, y: x > y),
         ("below", "<", lambda x, y: x < y),
     )
+    if isinstance(given, str):
+        return
+    bounds = {"low": -LARGEST, "high": LARGEST} | {k: v for k, v in limits.items() if v is not None}
     for number in given if isinstance(given, tuple) else (given,):
         for key, sign, holds in rules:
-            if limits[key] is not None and not holds(number, limits[key]):
-                raise GCLError(f"{name} must be {sign} {limits[key]}, got {number}")
+            if key in bounds and not holds(number, bounds[key]):
+                raise GCLError(f"{name} must be {sign} {bounds[key]}, got {number}")

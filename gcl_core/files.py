@@ -10,8 +10,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from gcl_core.errors import GCLError
 
 
@@ -80,6 +78,8 @@ def atomic_json(path: Path, value: Any) -> None:
 
 def atomic_save(path: Path, value: dict[str, Any]) -> None:
     """`atomic_write` of what `torch.save` makes of tensors and plain values."""
+    import torch
+
     buffer = io.BytesIO()
     torch.save(value, buffer)
     atomic_write(path, buffer.getvalue())
@@ -103,6 +103,8 @@ def load_tensors(path: Path) -> dict[str, Any]:
     Raises:
         GCLError: the file is truncated, or is not one of tensors and plain values.
     """
+    import torch
+
     try:
         value = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # of almost any kind, for the bytes may be anything

@@ -6,7 +6,17 @@ import resource
 import signal
 import time
 
+import torch
+
 from gcl_core import files
+
+
+def set_threads(variable: str | None) -> None:
+    """Two threads, or as many as OMP_NUM_THREADS says where it is to be set."""
+    os.environ.pop("OMP_NUM_THREADS", None)
+    if variable is not None:
+        os.environ["OMP_NUM_THREADS"] = variable
+    torch.set_num_threads(int(variable or 2))
 
 
 def die_at_write(number: int, moment: str) -> None:

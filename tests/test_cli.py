@@ -1,24 +1,31 @@
 """The command line: its output for people and programs, and one line for whatever is wrong."""
 
+import functools
 import json
+import os
 import re
 import shutil
 import signal
+import subprocess
+import sys
 
 import pytest
+import torch
 from PIL import Image
 
 from bits import checkpoints, equal, tree
-from gcl_core import cli
+from gcl_core import cli, hardware
 from gcl_core.benchmark.plain import plain_accuracy
+from gcl_core.data import split_image_folder
 from gcl_core.data.sources import DATASETS
 from gcl_core.errors import GCLError
-from gcl_core.methods import declared
+from gcl_core.methods import registry
 from gcl_core.methods.registry import METHODS
 from gcl_core.methods.settings import flat_settings
 from gcl_core.results.records import load_records
 from gcl_core.training import two_stages
 from processes import forked, python
+from sabotage import set_threads
 from test_readme import ROOT
 from toys import image_folder
 
@@ -37,7 +44,7 @@ def test_a_run_and_its_json(tmp_path):
     assert len(result["per_class"]) == 10
     assert result["top1"] == pytest.approx(sum(result["per_class"]) / 10)
     assert all(0 <= x <= 100 for x in result["per_class"])
-    assert result["epochs"] == 2
+    assert result["epochs"] == [2, 1]
     folder = tmp_path / result["run"].rpartition("/")[2]
     assert json.loads((folder / "result.json").read_text())["top1"] == result["top1"]
     assert json.loads((folder / "settings.json").read_text())["identity"]["seed"] == 3
@@ -54,10 +61,41 @@ def test_a_run_and_its_json(tmp_path):
     assert "epoch 1/" not in again.err  # reused
 
 
-def test_threads_are_those_asked_for(tmp_path):
-    assert forked("train", *SMALL, "--threads", 2, "--runs", tmp_path).status == 0
+@pytest.mark.parametrize(
+    ("asked", "variable", "threads"), [(2, None, 2), (2, "1", 2), (None, "2", 2), (None, None, 1)]
+)
+def test_threads_are_those_asked_for_and_one_for_digits(tmp_path, asked, variable, threads):
+    words = ("--threads", asked) if asked else ()
+    sabotage = functools.partial(set_threads, variable)
+    words = (*SMALL, *words, "--runs", tmp_path)
+    assert forked("train", *words, sabotage=sabotage).status == 0
     found = [json.loads(file.read_text()) for file in tmp_path.rglob("settings.json")]
-    assert [each["versions"]["threads"] for each in found] == [2, 2]
+    assert [each["versions"]["threads"] for each in found] == [threads, threads]
+
+
+@pytest.mark.parametrize(
+    ("network", "idle", "processes", "threads"),
+    [
+        *(("resnet32", 8, 1, 8), ("resnet32", 3, 1, 3), ("resnet32", 64, 1, 8)),
+        *(("resnet32", 0, 1, 1), ("resnet32", 8, 2, 4), ("resnet32", 1, 2, 1)),
+        ("digits_cnn", 8, 1, 1),
+    ],
+)
+def test_threads_are_for_idle_cores(monkeypatch, network, idle, processes, threads):
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 8)
+    monkeypatch.setattr(torch, "set_num_threads", (used := []).append)
+    monkeypatch.setattr(hardware, "idle_cores", lambda: idle)
+    hardware.use_threads(None, network, processes)
+    assert used == [threads]
+    assert os.environ["OMP_NUM_THREADS"] == str(threads)
+
+
+def test_idle_cores_are_counted(monkeypatch):
+    lines = iter(["cpu  9 1 5 80 5 0 0 0 7 7\n", "cpu  59 1 55 170 15 0 0 0 7 7\n"])
+    monkeypatch.setattr(hardware.Path, "read_text", lambda path: next(lines))
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    assert hardware.idle_cores(seconds=0) == 4
 
 
 def test_a_run_is_added_to_a_record_file_once(tmp_path):
@@ -71,9 +109,18 @@ def test_a_run_is_added_to_a_record_file_once(tmp_path):
         ("gcl", "digits", [2]),
     ]
     assert [len(rows) for rows in kept[0]["history"]] == [2, 1]
-    file.write_text("{")
-    assert main("train", "--method", "gcl", *words, "--runs", tmp_path, "--record", file) == 1
-    assert file.read_text() == "{"
+
+
+@pytest.mark.parametrize("case", ["damaged", "of something else", "below a file"])
+def test_a_record_file_that_cannot_be_is_refused_before_the_training(tmp_path, capsys, case):
+    file = tmp_path / "mine.json"
+    file.write_text("{" if case == "damaged" else '{"format": 1}')
+    target = file / "more.json" if case == "below a file" else file
+    content = file.read_text()
+    assert main("train", *SMALL, "--runs", tmp_path / "runs", "--record", target) == 1
+    assert str(file) in capsys.readouterr().err.splitlines()[-1]
+    assert file.read_text() == content
+    assert not (tmp_path / "runs").exists()
 
 
 def test_a_folder_of_images_from_the_command_line(tmp_path):
@@ -111,7 +158,7 @@ def test_methods_and_datasets_are_listed(capsys):
 
 def test_compare_needs_two_seeds_for_an_error(tmp_path, capsys):
     assert main("compare", "--seeds", 1, "--runs", tmp_path) == 1
-    assert "--seeds: must be a whole number, at least 2, got '1'" in capsys.readouterr().err
+    assert "--seeds: must be a whole number from 2 to 1024, got '1'" in capsys.readouterr().err
 
 
 def test_compare_is_of_both_loops(tmp_path, capsys):
@@ -119,7 +166,7 @@ def test_compare_is_of_both_loops(tmp_path, capsys):
     assert main("compare", *words, "--json") == 0
     said = json.loads(capsys.readouterr().out.splitlines()[-1])
     same = {"imbalance_ratio": None, "epochs": 1}
-    settings = [declared.resolve("digits", "ce", seed=seed, **same) for seed in (0, 1)]
+    settings = [registry.resolve("digits", "ce", seed=seed, **same) for seed in (0, 1)]
     assert said["plain"] == [round(plain_accuracy(each), 2) for each in settings]
     fast = [two_stages.run(each, tmp_path, progress="none").result["top1"] for each in settings]
     assert said["fast"] == [round(top1, 2) for top1 in fast]
@@ -152,7 +199,7 @@ def test_help_of_training_has_every_setting(capsys):
     assert stop.value.code == 0
     text = capsys.readouterr().out
     options = set(re.findall(r"^  (--[\w-]+)", text, re.MULTILINE))
-    for name in flat_settings(declared.resolve("digits", "gcl_crt", "official")):
+    for name in flat_settings(registry.resolve("digits", "gcl_crt", "official")):
         assert f"--{name.replace('_', '-')}" in options
     for option in ("--dataset", "--method", "--preset", "--runs", "--json", "--accelerator"):
         assert option in text
@@ -170,9 +217,88 @@ def test_every_command_has_help(capsys, command):
     assert f"python -m gcl_core {command}" in capsys.readouterr().out
 
 
+SLOW = {"torchvision", "sklearn", "scipy", "lightning_fabric", "dask", "matplotlib", "pandas"}
+
+
+@pytest.mark.parametrize(
+    ("words", "slow"),
+    [
+        ("--help", {*SLOW, "torch"}),
+        ("grid run --help", {*SLOW, "torch"}),
+        ("traing", {*SLOW, "torch"}),
+        ("train --threads none", {*SLOW, "torch"}),
+        ("train --help", SLOW),
+        ("methods", SLOW),
+        ("train --method nothing", SLOW),
+        ("train --resume", SLOW),
+        ("train --lr 0", SLOW),
+        ("train --dataset mnist", SLOW),
+        ("train --dataset folder:nowhere", SLOW),
+        ("datasets", SLOW),
+        ("compare --imbalance-ratio 0", SLOW),
+    ],
+)
+def test_help_and_refusals_wait_for_nothing_that_they_do_not_need(words, slow):
+    code = f"""
+import sys
+from gcl_core.cli import main
+try:
+    main({words.split()})
+except SystemExit:
+    pass
+print("loaded:", *({slow} & sys.modules.keys()))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "loaded:"
+
+
+@pytest.mark.parametrize(
+    ("program", "called"),
+    [("/bin/gcl", "gcl"), ("C:/gcl.exe", "gcl"), ("gcl_core/__main__.py", "python -m gcl_core")],
+)
+def test_usage_names_what_was_called(monkeypatch, capsys, program, called):
+    monkeypatch.setattr(sys, "argv", [program, "train", "--threads", "0"])
+    assert cli.main() == 1
+    assert capsys.readouterr().err.endswith(f"; see {called} train --help\n")
+
+
+def test_a_missing_package_is_named_with_what_brings_it(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "yaml", None)
+    monkeypatch.delitem(sys.modules, "gcl_core.grid.cells", raising=False)
+    assert main("grid", "plan", "x.yaml") == 1
+    assert capsys.readouterr() == ("", "gcl: grid needs yaml: pip install 'gcl-core[grid]'\n")
+
+
+def test_a_missing_package_that_no_extra_brings_is_no_matter_of_the_user(monkeypatch):
+    monkeypatch.setitem(sys.modules, "gcl_core.methods.registry", None)
+    with pytest.raises(ModuleNotFoundError, match="registry"):
+        main("methods")
+
+
+def test_a_folder_is_split(tmp_path, capsys):
+    images = image_folder(tmp_path / "images", train=8) / "train"
+    assert (
+        main("split", images, tmp_path / "out", "--share", 0.25, "--validation", 0.125, "--seed", 3)
+        == 0
+    )
+    assert capsys.readouterr().out.splitlines() == [
+        f"{tmp_path / 'out' / 'test'}: 6 images of 3 classes",
+        f"{tmp_path / 'out' / 'train'}: 15 images of 3 classes",
+        f"{tmp_path / 'out' / 'val'}: 3 images of 3 classes",
+    ]
+    split_image_folder(images, tmp_path / "same", share=0.25, validation=0.125, seed=3)
+    out, same = (
+        {p.relative_to(f) for p in f.rglob("*")} for f in map(tmp_path.joinpath, ("out", "same"))
+    )
+    assert out == same
+    assert main("split", images, tmp_path / "out") == 1
+    assert f"{tmp_path / 'out'} has files in it" in capsys.readouterr().err
+
+
 def test_settings_are_taken_in_both_spellings():
     changes = cli.overrides(["--stage2-lr=0.5", "--epochs", "3", "--margin", "-0.1", "--flip=a=b"])
     assert changes == {"stage2_lr": "0.5", "epochs": "3", "margin": "-0.1", "flip": "a=b"}
+    assert cli.overrides(["--n-max", "--seed", "3", "--lr"]) == {"n_max": "", "seed": "3", "lr": ""}
 
 
 @pytest.mark.parametrize(
@@ -180,7 +306,6 @@ def test_settings_are_taken_in_both_spellings():
     [
         (["epochs"], "unexpected argument 'epochs'; settings are given as --name value"),
         (["-e", "3"], "unexpected argument '-e'"),
-        (["--epochs"], "--epochs needs a value"),
         (["--epochs", "3", "--epochs=4"], "--epochs=4 is given twice"),
     ],
 )
@@ -204,7 +329,7 @@ def test_options_reach_the_settings(tmp_path, monkeypatch):
     )
     assert status == 1
     ((settings, *rest),) = seen
-    expected = declared.resolve(
+    expected = registry.resolve(
         *("digits", "ce_mixup_crt", "paper"),
         epochs=7,
         stage2_sampler="cben",
@@ -271,7 +396,10 @@ def test_a_bad_folder_is_one_line_and_leaves_nothing(tmp_path, cache, case):
         (["--class-counts", "5,0,3"], "class_counts must be >= 1, got 0"),
         (["--class-counts", "5,-1,3"], "class_counts must be >= 1, got -1"),
         (["--class-counts", "5,4,3"], "class_counts names 3 classes, digits has 10"),
-        (["--class-counts", "999,1,1,1,1,1,1,1,1,1"], "class 0 has 128 images, 999 are asked for"),
+        (
+            ["--class-counts", "999,1,1,1,1,1,1,1,1,1"],
+            "class '0' has 128 .*images, 999 are asked for",
+        ),
         (["--method", "gcl_ctr"], "method 'gcl_ctr' is unknown; allowed: .*gcl_crt"),
         (
             ["--preset", "long"],
@@ -283,9 +411,15 @@ def test_a_bad_folder_is_one_line_and_leaves_nothing(tmp_path, cache, case):
         (["--epochs", -3], "epochs must be >= 1, got -3"),
         (["--head", "linear"], "objective 'gcl' does not work with head 'linear'"),
         (["--profile", "linear"], "profile 'linear' is unknown; allowed: exp, step"),
-        (["--epochs"], "--epochs needs a value"),
+        (["--epochs"], "epochs must be a whole number, got ''"),
+        (["--sampler", "--epochs", 3], "sampler '' is unknown; allowed: instance"),
+        (["--resume"], "unknown setting 'resume'.*; allowed: "),
+        (["--resume", "--epochs", 3], "unknown setting 'resume'.*; allowed: "),
+        (["--weight-deacy"], "unknown setting 'weight_deacy' .did you mean weight_decay"),
+        (["--batch-size", 2**64], "batch_size must be <= 1048576, got 18446744073709551616"),
         (["extra"], "unexpected argument 'extra'"),
-        (["--threads", 0], "--threads: must be a whole number, at least 1, got '0'"),
+        (["--threads", 0], "--threads: must be a whole number from 1 to 1024, got '0'"),
+        (["--threads", "9" * 5000], "--threads: must be a whole number from 1 to 1024, got '999"),
         (["--accelerator", "tpu"], "--accelerator: invalid choice: 'tpu'"),
         (["--progress", "loud"], "--progress: invalid choice: 'loud'"),
     ],
@@ -310,7 +444,7 @@ def test_a_bad_setting_is_one_line_and_leaves_nothing(tmp_path, capsys, argument
         (["grid"], "required: ACTION"),
         (["grid", "run"], "required: FILE"),
         (["grid", "plan", "x.yaml", "extra"], "unrecognized arguments: extra"),
-        (["bench", "--rounds", 0], "--rounds: must be a whole number, at least 1, got '0'"),
+        (["bench", "--rounds", 0], "--rounds: must be a whole number from 1 to 1024, got '0'"),
     ],
 )
 def test_a_bad_command_is_one_line(capsys, arguments, named):
@@ -347,7 +481,19 @@ def test_a_folder_without_write_permission_is_one_line(tmp_path):
 )
 def test_a_loss_that_explodes_is_one_line_and_leaves_no_result(tmp_path, method, named):
     outcome = forked(
-        *("train", "--method", method, "--epochs", 2, "--lr", 1e30, "--runs", tmp_path)
+        *(
+            "train",
+            "--method",
+            method,
+            "--epochs",
+            2,
+            "--lr",
+            1000,
+            "--weight-decay",
+            1000,
+            "--runs",
+            tmp_path,
+        )
     )
     assert named in outcome.refusal
     (folder,) = tmp_path.iterdir()

@@ -32,9 +32,14 @@ def by_name(lines: list[str]) -> dict[str, Requirement]:
     return {canonicalize_name(r.name): r for r in requirements}
 
 
-DEPENDENCIES = by_name(PROJECT["dependencies"])
-EXTRAS = PROJECT["optional-dependencies"]
-DIRECT = DEPENDENCIES | by_name(EXTRAS["dev"]) | by_name(EXTRAS["docs"])
+BASE = by_name(PROJECT["dependencies"])
+EXTRAS = {extra: by_name(lines) for extra, lines in PROJECT["optional-dependencies"].items()}
+GRID = BASE | EXTRAS["grid"]
+STUDY = GRID | EXTRAS["study"]
+DIRECT = STUDY | EXTRAS["dev"] | EXTRAS["docs"]
+DIRECT = {name: each for name, each in DIRECT.items() if name != "gcl-core"}  # an extra of its own
+# Parts of the package that an extra is for; the others need the dependencies alone.
+NEEDS = {"grid": GRID, "course": STUDY, "figures": STUDY}
 PIN = re.compile(r"(?P<name>[a-z0-9-]+)==(?P<version>[^\s;*]+)( ; (?P<marker>.+))?")
 PINS = [pin for line in LOCK_LINES if (pin := PIN.fullmatch(line))]
 LOCKED = {pin["name"]: Version(pin["version"]) for pin in PINS}
@@ -123,9 +128,15 @@ def third_party_imports(folder: str) -> dict[str, set[str]]:
     return found
 
 
+PARTS = sorted(folder.parent.name for folder in (ROOT / "gcl_core").glob("*/__init__.py"))
+
+
 @pytest.mark.parametrize(
     ("folder", "declared"),
-    [("gcl_core", DEPENDENCIES), ("notebooks", DEPENDENCIES), ("docs", DIRECT), ("tests", DIRECT)],
+    [
+        *((f"gcl_core/{part}", NEEDS.get(part, BASE)) for part in PARTS),
+        *(("gcl_core", STUDY), ("notebooks", STUDY), ("docs", DIRECT), ("tests", DIRECT)),
+    ],
 )
 def test_every_import_is_declared(folder: str, declared: dict[str, Requirement]) -> None:
     distributions = packages_distributions()

@@ -93,7 +93,7 @@ def page(tmp_path_factory):
             viewport={"width": 1400, "height": 3000},
         )
         page = browser.new_page()
-        page.set_default_timeout(60_000)
+        page.set_default_timeout(180_000)  # a notebook on a busy machine
         yield page
         browser.close()
 

@@ -1,9 +1,9 @@
 """The package is a stack: each part imports only from itself and from those below it."""
 
 import ast
-import importlib
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -14,7 +14,7 @@ import gcl_core
 PACKAGE = Path(gcl_core.__file__).parent
 LOSSES = PACKAGE / "losses"
 STACK = [
-    *("errors", "files", "config", "hardware"),
+    *("errors", "lazy", "files", "config", "hardware"),
     *("losses", "data", "networks", "methods", "training"),
     *("benchmark", "analysis", "figures", "results", "course", "grid", "study", "cli", "__main__"),
 ]
@@ -53,20 +53,43 @@ def test_a_part_imports_only_from_below(part):
 
 
 def test_every_loss_is_a_public_name():
-    files = [importlib.import_module(f"gcl_core.losses.{f.stem}") for f in LOSSES.glob("[a-z]*.py")]
+    files = [import_module(f"gcl_core.losses.{f.stem}") for f in LOSSES.glob("[a-z]*.py")]
     losses = {
         name
         for file in files
         for name, what in vars(file).items()
         if isinstance(what, type) and issubclass(what, nn.Module)
     }
-    face = importlib.import_module("gcl_core.losses")
+    face = import_module("gcl_core.losses")
     assert losses - set(face.__all__) == set()
     assert all(hasattr(face, name) for name in face.__all__)
 
 
-def test_losses_samplers_and_networks_need_torch_alone():
-    heavy = ("torchvision", "sklearn", "scipy", "pandas", "matplotlib", "lightning_fabric", "PIL")
-    light = "import gcl_core.losses, gcl_core.networks, gcl_core.data.samplers, sys"
-    code = f"{light}; sys.exit(', '.join(set({heavy}) & sys.modules.keys()) or None)"
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+@pytest.mark.parametrize("package", ["gcl_core", "gcl_core.data"])
+def test_a_package_offers_what_it_names(package):
+    face = import_module(package)
+    for name in face.__all__:
+        assert getattr(face, name) is not None
+    tree = ast.parse(Path(face.__file__).read_text())
+    listed = {
+        alias.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    assert listed - {"TYPE_CHECKING", "lazy"} == set(face.__all__)
+    with pytest.raises(AttributeError, match=f"module '{package}' has no attribute 'GCLoss'"):
+        _ = face.GCLoss
+
+
+def test_losses_samplers_and_settings_need_torch_alone():
+    code = """
+import sys
+import gcl_core, gcl_core.data
+assert "torch" not in sys.modules
+gcl_core.losses, gcl_core.networks, gcl_core.GCLLoss, gcl_core.data.CBENSampler, gcl_core.METHODS
+heavy = {"torchvision", "sklearn", "scipy", "pandas", "matplotlib", "lightning_fabric", "PIL"}
+print(heavy & sys.modules.keys())
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"

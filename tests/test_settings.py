@@ -207,6 +207,25 @@ def test_dictionaries_are_plain_and_tell_kinds_apart():
 
 # What is refused
 
+ODD = ["", "-", "0x10", "1e400", "-0.0", "nan", "٣", "9" * 5000, [], {}, (1,), True, None, b"1"]
+NUMERIC = [n for n, v in flat(FULL).items() if not isinstance(v, str) and n != "flip"]
+
+
+@given(
+    st.sampled_from(NUMERIC),
+    st.integers() | st.floats() | st.sampled_from([10**400, -(2**64), 5e-324, *ODD]),
+)
+def test_a_number_is_either_taken_or_refused_in_one_line(name, number):
+    try:
+        changed = override(FULL, {name: number})
+    except GCLError as refusal:
+        said = str(refusal)
+        assert said.count("\n") == 0
+        return
+    taken = get_setting(changed, flat_settings(FULL)[name])
+    numbers = taken if isinstance(taken, tuple) else () if taken is None else (taken,)
+    assert all(abs(each) < 2**32 for each in numbers)
+
 
 def limits(part):
     for field in dataclasses.fields(part):
@@ -276,6 +295,12 @@ def test_every_limit_holds(part, field, limit):
         ({"class_counts": "5,x"}, "class_counts must be a whole number, got 'x'"),
         ({"class_counts": 7}, "class_counts must be numbers with commas between them, got 7"),
         ({"strategy": 3}, "strategy must be a text, got 3"),
+        ({"lr": 1e308}, r"lr must be <= 1000, got 1e\+308"),
+        ({"stage2_weight_decay": "1e308"}, r"weight_decay must be <= 1000, got 1e\+308"),
+        ({"batch_size": 2**64}, f"batch_size must be <= 1048576, got {2**64}"),
+        ({"devices": 10**9}, "devices must be <= 1024, got 1000000000"),
+        ({"margin": -1e308}, r"margin must be >= -1000000000, got -1e\+308"),
+        ({"class_counts": [10**30]}, f"class_counts must be <= 1000000000, got {10**30}"),
         ({"seed": 2**32}, "seed must be <= 4294967295, got 4294967296"),
         ({"data_seed": 2**32}, "data_seed must be <= 4294967295, got 4294967296"),
         ({"imbalance_ratio": 0.5}, "imbalance_ratio must be >= 1, got 0.5"),

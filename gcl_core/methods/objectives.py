@@ -11,14 +11,13 @@ takes in training (`batches`), and its criterion takes what the network then giv
 import inspect
 import typing
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from gcl_core.config import Config, value
 from gcl_core.data.batch import Batches, Paired
-from gcl_core.data.epoch import TrainingImages
 from gcl_core.data.samplers import ClassBalancedSampler, ReversedSampler
 from gcl_core.losses.angular import AngularGCLLoss
 from gcl_core.losses.clouds import STRATEGIES, check_strategy
@@ -31,6 +30,9 @@ from gcl_core.losses.smoothing import LabelAwareSmoothing
 from gcl_core.networks.bbn import BilateralLoss
 from gcl_core.networks.contrastive import HybridPSCLoss, HybridSCLoss
 from gcl_core.networks.oltr import OLTRLoss
+
+if TYPE_CHECKING:
+    from gcl_core.data.epoch import TrainingImages
 
 
 class _Objective(Config):
@@ -57,7 +59,7 @@ class _Objective(Config):
         taken = offered.keys() & inspect.signature(self.criterion).parameters.keys()
         return self.criterion(**self.keywords(), **{name: offered[name] for name in taken})
 
-    def batches(self, images: TrainingImages, progress: float) -> Batches:
+    def batches(self, images: "TrainingImages", progress: float) -> Batches:
         """What the network sees of the images in an epoch.
 
         Args:
@@ -73,7 +75,7 @@ class _TwoBranches(_Objective):
     views: ClassVar[int] = 1  # of the first branch's images
     second: ClassVar[Any]  # sampler of the second branch; the first has that of the settings
 
-    def batches(self, images: TrainingImages, progress: float) -> Batches:
+    def batches(self, images: "TrainingImages", progress: float) -> Batches:
         """Pairs of batches, one for each branch."""
         sampler = self.second(images.labels.cpu(), generator=images.streams.order)
         return Paired(images.in_views(self.views), images.drawn_by(sampler), 1 - progress**2)

@@ -52,11 +52,15 @@ class Stage(Config):
         low=0,
         below=1,
     )
-    epochs: int = value(200, "200: published code, and the author for all methods (issue 2)", low=1)
-    batch_size: int = value(64, "64: published code; 128: Cao et al. 2019", low=2)
-    lr: float = value(0.1, "peak learning rate; 0.1: published code, Cao et al. 2019", above=0)
+    epochs: int = value(
+        200, "200: published code, and the author for all methods (issue 2)", low=1, high=10**6
+    )
+    batch_size: int = value(64, "64: published code; 128: Cao et al. 2019", low=2, high=2**20)
+    lr: float = value(
+        0.1, "peak learning rate; 0.1: published code, Cao et al. 2019", above=0, high=1000
+    )
     momentum: float = value(0.9, "0.9: the paper, Sec. 4.2", low=0, below=1)
-    weight_decay: float = value(2e-4, "2e-4: published code, Cao et al. 2019", low=0)
+    weight_decay: float = value(2e-4, "2e-4: published code, Cao et al. 2019", low=0, high=1000)
     schedule: str = value(
         "multistep",
         "multistep: the paper; cosine: the code's stage 2",
@@ -75,7 +79,7 @@ class Stage(Config):
         0.1, "factor at each milestone; 0.1: published code; 0.01: Cao et al. 2019", above=0, high=1
     )
     mixup_alpha: float = value(
-        0.0, "mixup with lambda ~ Beta(alpha, alpha); 0: none; 1: published code", low=0
+        0.0, "mixup with lambda ~ Beta(alpha, alpha); 0: none; 1: published code", low=0, high=1000
     )
 
     def __post_init__(self) -> None:
@@ -135,7 +139,7 @@ class Settings(Config):
         "of convolutions and linear layers; weights, cosines and losses stay float32",
         allowed=PRECISIONS,
     )
-    devices: int = value(1, "processes, each with its share of every batch", low=1)
+    devices: int = value(1, "processes, each with its share of every batch", low=1, high=1024)
 
     def __post_init__(self) -> None:
         super().__post_init__()
