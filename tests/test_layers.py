@@ -88,7 +88,7 @@ import sys
 import gcl_core, gcl_core.data
 assert "torch" not in sys.modules
 gcl_core.losses, gcl_core.networks, gcl_core.GCLLoss, gcl_core.data.CBENSampler, gcl_core.METHODS
-heavy = {"torchvision", "sklearn", "scipy", "pandas", "matplotlib", "lightning_fabric", "PIL"}
+heavy = {"torchvision", "sklearn", "scipy", "pandas", "matplotlib", "lightning_fabric"}
 print(heavy & sys.modules.keys())
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
