@@ -1,6 +1,7 @@
 """Frozen dataclasses whose fields carry their meaning, their source and their range."""
 
 import dataclasses
+import functools
 import inspect
 import math
 import types
@@ -49,7 +50,7 @@ class Config:
         )
 
     def __post_init__(self) -> None:
-        hints = typing.get_type_hints(type(self))
+        hints = _types_of(type(self))  # type: ignore[arg-type]
         for field in dataclasses.fields(self):  # type: ignore[arg-type]
             if field.metadata:
                 given = coerce(field.name, getattr(self, field.name), hints[field.name])
@@ -60,6 +61,11 @@ class Config:
         """Values by field name, for what is built from them."""
         fields = dataclasses.fields(self)  # type: ignore[arg-type]
         return {field.name: getattr(self, field.name) for field in fields}
+
+
+@functools.cache  # evaluating the annotations takes most of the time that a configuration takes
+def _types_of(kind: type) -> dict[str, Any]:
+    return typing.get_type_hints(kind)
 
 
 def coerce(name: str, given: Any, annotation: Any) -> Any:

@@ -12,6 +12,8 @@ import subprocess
 import sys
 import tempfile
 import threading
+from collections import Counter
+from contextlib import nullcontext
 
 import nbformat
 import pytest
@@ -23,7 +25,8 @@ from gcl_core import cli
 from gcl_core.grid import cluster
 from gcl_core.grid.cells import cells_of
 from gcl_core.grid.cluster import do
-from gcl_core.grid.steps import jobs_of, state_of, steps_left
+from gcl_core.grid.failures import failure_of, keep_failure
+from gcl_core.grid.steps import Step, jobs_of, state_of, steps_left
 from gcl_core.training.runs import RESULTS_VERSION
 from gcl_core.training.two_stages import run
 from processes import wait_until
@@ -325,7 +328,7 @@ def test_a_late_worker_that_is_unfit_is_left_out(tmp_path, scheduler, caplog, mo
     def come():
         wait_until(lambda: "waiting for them" in caplog.text)
         start(*WORKER, "2")
-        wait_until(lambda: "has 2 threads" in caplog.text, 30)
+        wait_until(lambda: "has 2 threads" in caplog.text, 300)  # it imports torch first
         start(*WORKER, "1")
 
     thread = threading.Thread(target=come)
@@ -413,6 +416,64 @@ def test_without_any_worker_left_it_is_told_in_one_line(tmp_path, monkeypatch, c
     assert_same_as_alone(file, runs, tmp_path)
 
 
+class Instant:
+    """A client, and the future, of two workers that do every step the moment they get it."""
+
+    status = "finished"
+
+    def processing(self):
+        return {"tcp://a": (), "tcp://b": ()}
+
+    def submit(self, *args, **kwargs):
+        return Instant()
+
+    def add_done_callback(self, call):
+        call(self)
+
+    def exception(self, timeout):
+        return None
+
+    result = exception
+
+
+def test_the_work_for_a_step_does_not_grow_with_the_grid(tmp_path, monkeypatch):
+    looked = Counter()
+    key = Step.key.fget
+    counted = property(lambda step: looked.update([key(step)]) or key(step))
+    entries = "  - {method: gcl_crt, seed: [SEEDS], stage2_sampler: [class, instance]}\n"
+    file = grid(tmp_path, entries.replace("SEEDS", ",".join(map(str, range(60)))))
+    left, told = steps_left(jobs(file, tmp_path / "runs")), []
+    monkeypatch.setattr(cluster, "_client", lambda *_: nullcontext(Instant()))
+    monkeypatch.setattr(Step, "key", counted)
+    cluster.execute(left, lambda step, *_: told.append(step), workers=2)
+    assert len(told) == len(set(map(id, told))) == 180
+    assert all(step.after is None or told.index(step.after) < told.index(step) for step in told)
+    assert max(looked.values()) < 20
+
+
+@pytest.mark.parametrize("failures", [1, 3])
+def test_workers_that_cannot_be_started_are_tried_again(tmp_path, capsys, monkeypatch, failures):
+    """Such as one that is killed while it starts, or all of them on a full disk."""
+    tried = []
+
+    def broken(**kwargs):
+        tried.append(kwargs)
+        if len(tried) <= failures:
+            raise RuntimeError("Nanny failed to start.\nAnd more")
+        return LocalCluster(**kwargs)
+
+    monkeypatch.setattr(cluster, "LocalCluster", broken)
+    file = grid(tmp_path, "  - {method: ce, epochs: 1, n_max: 20}\n")
+    status = main("run", file, "--runs", tmp_path / "runs", "--workers", 1)
+    err = capsys.readouterr().err
+    assert (status, len(tried)) == ((0, 2) if failures == 1 else (1, 3))
+    assert "Traceback" not in err
+    if failures == 3:
+        assert err.splitlines()[-1].startswith(
+            "gcl: workers cannot be started on this machine (Nanny failed to start.); is there mem"
+        )
+
+
 # A step, without a cluster
 
 
@@ -434,8 +495,9 @@ def test_a_result_that_another_process_has_written_is_no_failure(tmp_path):
     (step, *_) = steps_left(jobs(grid(tmp_path, PAIR), tmp_path / "runs"))
     with step.folder.opened():
         step.folder.finish({"top1": 1.0})
-    step.folder.fail("ValueError", "late", "")
-    assert step.folder.failure is None
+    keep_failure(step.folder, "ValueError", "late", "")
+    assert failure_of(step.folder) is None
+    assert not (step.folder.path / "error.json").exists()
 
 
 def test_a_notebook_is_executed_by_a_worker(tmp_path, monkeypatch, capsys):

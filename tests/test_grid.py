@@ -14,6 +14,7 @@ from nbformat.v4 import new_code_cell, new_notebook
 from gcl_core import cli
 from gcl_core.errors import GCLError
 from gcl_core.grid.cells import NotebookCell, cells_of, points
+from gcl_core.grid.failures import forget_failure, keep_failure
 from gcl_core.grid.steps import Rates, State, jobs_of, predicted, state_of, steps_left
 from gcl_core.methods.registry import resolve
 from gcl_core.results.records import changes_of
@@ -107,6 +108,14 @@ def test_the_data_set_can_be_another(tmp_path):
 ENTRY = "cells: [{method: ce}]"
 
 
+def bomb(level):
+    """A file of some lines that stands for 10 ** 10 values."""
+    lines = ["a0: &a0 {k: 1}" if "<<" in level else "a0: &a0 [1]"]
+    for n in range(1, 11):
+        lines += [f"a{n}: " + level.format(n, ", ".join([f"*a{n - 1}"] * 10))]
+    return "\n".join(lines)
+
+
 @pytest.mark.parametrize(
     ("text", "named"),
     [
@@ -190,6 +199,22 @@ ENTRY = "cells: [{method: ce}]"
             "exponent belongs to strategy 'power', not to 'log'",
         ),
         ("dataset: digits\ncells: [{notebook: none.ipynb}]", "there is no notebook .*none.ipynb"),
+        (
+            f"dataset: digits\ncells: [{{method: ce, seed: {[*range(101)]}, lr: {[1] * 100}}}]",
+            "has 10100 cells, more than 10000; `max_cells:` allows more",
+        ),
+        (
+            "dataset: digits\nmax_cells: 3\ncells: [{method: ce, seed: [0, 1]}, "
+            "{method: [gcl, ldam]}]",
+            "has 4 cells, more than 3",
+        ),
+        ("dataset: digits\nmax_cells: 0\n" + ENTRY, "max_cells must be a whole number > 0, got 0"),
+        (bomb("&a{} [{}]"), "aliases make more than 1000000 values"),
+        (bomb("&a{} {{<<: [{}]}}"), "aliases make more than 1000000 values"),
+        ("a: &a [*a]", "aliases make more than 1000000 values"),
+        ("a: " + "[" * 21 + "]" * 21, "nested deeper than 20"),
+        ("a: " + "[" * 5000, "nested deeper than 20"),
+        ('dataset: digits\ncells: [{method: ce, "se\\e[2Jed": 1}]', r"se\\x1b\[2Jed"),
     ],
 )
 def test_a_bad_grid_is_one_line_and_leaves_nothing(tmp_path, capsys, text, named):
@@ -202,6 +227,34 @@ def test_a_bad_grid_is_one_line_and_leaves_nothing(tmp_path, capsys, text, named
     assert "grid.yaml" in err
     assert re.search(named, err)
     assert not (tmp_path / "runs").exists()
+
+
+def test_places_are_taken_from_the_folder_of_the_file(tmp_path, notebook, monkeypatch):
+    (tmp_path / "grids").mkdir()
+    (tmp_path / "grids" / "near.ipynb").write_bytes(notebook.read_bytes())
+    file = tmp_path / "grids" / "grid.yaml"
+    file.write_text(
+        "dataset: folder:../images\ncells: [{notebook: near.ipynb}, {notebook: book.ipynb}]"
+    )
+    monkeypatch.chdir(tmp_path / "gcl_core")
+    near, project = cells_of(file)
+    assert near.notebook.samefile(tmp_path / "grids" / "near.ipynb")
+    assert project.notebook.samefile(notebook)
+    place = dict(near.parameters)["dataset"].removeprefix("folder:")
+    assert Path(place).resolve() == (tmp_path / "images").resolve()
+    file.write_text("dataset: folder:~/images\ncells: [{method: ce}]")
+    assert cells_of(file)[0].settings.data.dataset == f"folder:{Path.home() / 'images'}"
+
+
+def test_a_name_from_a_file_moves_no_cursor(tmp_path, notebook, capsys):
+    file = grid(tmp_path, 'dataset: digits\ncells: [{notebook: book.ipynb, runs: "a\\e[2J\\nb"}]')
+    (job,) = jobs_of(cells_of(file), tmp_path / "runs")
+    keep_failure(job.folders[0], "ValueError", "red \x1b[31m")
+    assert cli.main(["grid", "status", str(file), "--runs", str(tmp_path / "runs")]) == 0
+    out = capsys.readouterr().out
+    assert r"runs a\x1b[2J\nb  failed: ValueError: red \x1b[31m" in out
+    assert "\x1b" not in out
+    assert len(out.splitlines()) == 2
 
 
 def test_a_missing_file_and_bad_data_are_one_line(tmp_path, capsys):
@@ -248,19 +301,19 @@ def test_the_state_of_a_cell(tmp_path, monkeypatch):
         first.write_metrics([{"epoch": 1, "top1": 3.0}])
         assert state_of(job) == State("running", "stage 1, epoch 1 of 3")
     assert state_of(job) == State("interrupted", "stage 1, epoch 1 of 3")
-    first.fail("ValueError", "too hot", "Traceback")
+    keep_failure(first, "ValueError", "too hot", "Traceback")
     assert str(state_of(job)) == "failed: stage 1 failed: ValueError: too hot"
     assert steps_left([job]) == []
-    first.forget_failure()
+    forget_failure(first)
     with first.opened():
         first.finish({"top1": 3.0})
     assert state_of(job) == State("left", "stage 1 is done")
     assert [step.folder for step in steps_left([job])] == [second]
-    second.fail("GCLError", "no", "")
+    keep_failure(second, "GCLError", "no", "")
     assert state_of(job) == State("failed", "GCLError: no")
     with second.opened():
         second.write_metrics([{"epoch": 1, "top1": 3.0}])
-    second.forget_failure()
+    forget_failure(second)
     assert state_of(job) == State("interrupted", "stage 2, epoch 1 of 1")
     with second.opened():
         second.finish({"top1": 3.0})

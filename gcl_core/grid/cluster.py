@@ -1,8 +1,16 @@
 """The steps of a grid on Dask distributed: a cluster of this machine, or one that is running.
 
-A worker is a process with one thread for tasks. A task is one step; it is handed to one worker when
-the step that it needs is done and that worker is idle, so that no worker waits for another, and the
-death of a worker is laid to the one step that it was at.
+Dask starts the processes and replaces those that die, carries steps to them and tells when one has
+ended. What it lacks, and what is here:
+
+- Dask hands a task that can run to a worker at once, even to a busy one, and blames the death of a
+  worker on all tasks that were handed to it. Told everything at the start, it gives up a third of a
+  grid because of one step that kills its worker. So a worker gets a step when it is idle, and a
+  death is counted for that step alone. (Only Dask's own queue would wait for idle workers, and it
+  takes no task that is restricted to some of them.)
+- The same results need the same version of gcl_core and one thread for tasks. Workers of a running
+  cluster are checked when they come.
+- What goes wrong is told in one line, and kept in the folder of the run.
 """
 
 import asyncio
@@ -11,19 +19,21 @@ import tempfile
 import threading
 import time
 import traceback
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from queue import Empty, SimpleQueue
 from typing import Any
 
 import dask
 import torch
-from distributed import Client, Future, KilledWorker, LocalCluster, wait
+from distributed import Client, Future, KilledWorker, LocalCluster
 from tqdm import tqdm
 
 from gcl_core.errors import GCLError
 from gcl_core.grid.cells import NotebookCell
+from gcl_core.grid.failures import forget_failure, keep_failure
 from gcl_core.grid.steps import Step
 from gcl_core.training.runs import RESULTS_VERSION
 
@@ -32,6 +42,7 @@ log = logging.getLogger(__name__)
 ANSWER_SECONDS = 10  # for a scheduler to answer
 LOOK_SECONDS = 2.0  # between two looks for workers that have come
 ALONE_SECONDS = 60.0  # without any worker on this machine: Dask replaces one in a few
+STARTS = 3  # of the workers of this machine before the grid is given up
 DEATHS = 3  # of a worker in one step before the step is given up: Dask's own default
 
 
@@ -59,33 +70,48 @@ def execute(
         GCLError: the scheduler does not answer or went away, a worker that is there at the start is
             unfit, or on this machine no worker is left.
     """
-    waiting = {step.key: step for step in steps}
+    ready, dependants = _queued(steps)
     running: dict[Future[Any], tuple[Step, str]] = {}
+    ended: SimpleQueue[Future[Any]] = SimpleQueue()
     deaths: Counter[str] = Counter()
     with _client(min(workers, len(steps)), scheduler) as client:
         crew = _Crew(client, scheduler)
-        while waiting or running:
+        while ready or running:
             with _answering(scheduler):
                 tasks = crew.look()
                 lost = _lost(running, tasks)
                 deaths.update(step.key for step in lost)
-                waiting |= {step.key: step for step in lost if deaths[step.key] <= DEATHS}
-                taken = {address for _, address in running.values()}
-                idle = [each for each, its in tasks.items() if not its and each not in taken]
-                under_way = [*waiting.values(), *lost, *(step for step, _ in running.values())]
-                ready = [step for step in waiting.values() if _ready(step, under_way)]
-                for step, address in zip(ready, idle, strict=False):
-                    del waiting[step.key]
-                    call, key = (step, threads, accelerator), _key(step, deaths[step.key])
-                    future = client.submit(do, *call, key=key, pure=False, workers=[address])
+                ready.extendleft(step for step in lost if deaths[step.key] <= DEATHS)
+                busy = {address for _, address in running.values()}
+                idle = [each for each, its in tasks.items() if not its and each not in busy]
+                for address in idle[: len(ready)]:
+                    step = ready.popleft()
+                    key = f"gcl-{step.folder.path}-{deaths[step.key]}"
+                    call = (do, step, threads, accelerator)
+                    future = client.submit(*call, key=key, pure=False, workers=[address])
                     running[future] = step, address
-                ended = _ended(running)
-            ended += [(s, deaths[s.key]) for s in lost if deaths[s.key] > DEATHS]
-            for step, answer in ended:
+                    future.add_done_callback(ended.put)
+                answers = _answers(running, ended)
+            answers += [(s, deaths[s.key]) for s in lost if deaths[s.key] > DEATHS]
+            for step, answer in answers:
                 failure = _failure(step, answer)
-                if failure is not None:
-                    waiting = {k: s for k, s in waiting.items() if not _needs(s, step)}
+                after = dependants.pop(step.key, [])
+                if failure is None:
+                    ready.extendleft(reversed(after))
                 finished(step, failure, max(1, len(tasks)))
+
+
+def _queued(steps: Sequence[Step]) -> tuple[deque[Step], dict[str, list[Step]]]:
+    """Steps that can be done at once, and by the key of another step those that need it first."""
+    keys = {step.key for step in steps}
+    ready: deque[Step] = deque()
+    dependants: dict[str, list[Step]] = {}
+    for step in steps:
+        if step.after is not None and step.after.key in keys:
+            dependants.setdefault(step.after.key, []).append(step)
+        else:
+            ready.append(step)
+    return ready, dependants
 
 
 class _Crew:
@@ -160,14 +186,15 @@ def _checked(client: Client, workers: Iterable[str]) -> dict[str, str | None]:
 def do(step: Step, threads: int, accelerator: str) -> str | None:
     """Do a step, in a worker; returns the first line of what it failed with, which is kept."""
     torch.set_num_threads(threads)
-    # Its own is a semaphore of the system, which a worker that is killed would leave behind.
+    # By default tqdm makes a semaphore of the system, which a killed worker would leave behind.
     tqdm.set_lock(threading.RLock())
     try:
+        forget_failure(step.folder)
         _train_or_execute(step, accelerator)
     except Exception as error:  # of any kind: the other steps have nothing to do with it
         kind, line = type(error).__name__, _first_line(error)
         try:
-            step.folder.fail(kind, line, traceback.format_exc())
+            keep_failure(step.folder, kind, line, traceback.format_exc())
         except (GCLError, OSError) as second:
             return f"{kind}: {line} (not kept: {_first_line(second)})"
         return f"{kind}: {line}"
@@ -197,7 +224,7 @@ def _execute_notebook(step: Step, cell: NotebookCell) -> None:
     from gcl_core.course.execution import accepted, execute_notebook
 
     folder = step.folder
-    # Its runs are shared with all others, and it has one worker to itself.
+    # The notebook trains into the grid's folder of runs, in this one process.
     parameters = accepted(cell.notebook, {"runs": str(folder.path.parent), "workers": 1})
     parameters |= {k: list(v) if isinstance(v, tuple) else v for k, v in cell.parameters}
     with folder.opened():
@@ -210,52 +237,35 @@ def _first_line(error: BaseException) -> str:
     return (str(error).splitlines() or [""])[0]
 
 
-def _key(step: Step, deaths: int) -> str:
-    # Another one after a death: Dask may still know the task that can go on nowhere.
-    again = f"-{deaths}" if deaths else ""
-    return f"gcl-{step.folder.path.parent}-{step.key}{again}"
-
-
-def _needs(step: Step, other: Step) -> bool:
-    return step.after is not None and step.after.key == other.key
-
-
-def _ready(step: Step, unfinished: Iterable[Step]) -> bool:
-    return not any(_needs(step, other) for other in unfinished)
-
-
 def _lost(running: dict[Future[Any], tuple[Step, str]], present: Iterable[str]) -> list[Step]:
     """Steps whose worker is not there any more, taken out of `running`."""
-    gone = [
-        f for f, (_, worker) in running.items() if worker not in present and f.status != "error"
-    ]
+    gone = [future for future, (_, address) in running.items() if address not in present]
+    for future in gone:
+        future.cancel()  # else Dask would go on with it if that worker came back
     return [running.pop(future)[0] for future in gone]
 
 
-def _ended(running: dict[Future[Any], tuple[Step, str]]) -> list[tuple[Step, Any]]:
+def _answers(
+    running: dict[Future[Any], tuple[Step, str]], ended: "SimpleQueue[Future[Any]]"
+) -> list[tuple[Step, Any]]:
     """Steps that have ended, taken out of `running`, with what `do` returned or an exception.
 
     Waits for one, but not for long: workers may have come.
     """
-    if not running:
-        time.sleep(LOOK_SECONDS)
-        return []
-    try:
-        done = wait(list(running), LOOK_SECONDS, "FIRST_COMPLETED").done
-    except TimeoutError:
-        return []
-    ended = []
-    for future in done:
-        try:
-            answer = future.exception(LOOK_SECONDS) or future.result(LOOK_SECONDS)
-        except TimeoutError:  # its worker went away with the answer: `_lost` has it next
-            continue
-        ended.append((running.pop(future)[0], answer))
-    return ended
+    answers = []
+    with suppress(Empty):
+        future = ended.get(timeout=LOOK_SECONDS)
+        while True:
+            if future in running:  # else its worker died, and the step is in another
+                with suppress(TimeoutError):  # its worker died with the answer
+                    answer = future.exception(LOOK_SECONDS) or future.result(LOOK_SECONDS)
+                    answers.append((running.pop(future)[0], answer))
+            future = ended.get_nowait()
+    return answers
 
 
 def _failure(step: Step, answer: Any) -> str | None:
-    """What a step failed with; kept here if the worker did not live to do it.
+    """What a step failed with; kept here if no worker lived to do it.
 
     Args:
         answer: what `do` returned, an exception, or how many workers died at the step.
@@ -267,7 +277,7 @@ def _failure(step: Step, answer: Any) -> str | None:
         kind, line = type(answer).__name__, _first_line(answer)
     else:
         return answer
-    step.folder.fail(kind, line, "")
+    keep_failure(step.folder, kind, line)
     return f"{kind}: {line}"
 
 
@@ -317,21 +327,7 @@ def _client(workers: int, scheduler: str | None) -> Iterator[Client]:
             )
         )
         if scheduler is None:
-            scheduler_or_cluster: Any = stack.enter_context(
-                LocalCluster(
-                    n_workers=workers,
-                    threads_per_worker=1,
-                    host="127.0.0.1",
-                    # No dashboard; the rest of Dask's web server, which cannot be left out, at a
-                    # free port.
-                    dashboard_address=None,
-                    scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},
-                    memory_limit=0,  # as for a run without Dask; it would stop workers early
-                    silence_logs=logging.CRITICAL,
-                    local_directory=folder,
-                    preload=["gcl_core.grid.worker"],
-                )
-            )
+            scheduler_or_cluster: Any = stack.enter_context(_local_cluster(workers, folder))
         else:
             scheduler_or_cluster = scheduler
         try:
@@ -345,14 +341,40 @@ def _client(workers: int, scheduler: str | None) -> Iterator[Client]:
         yield client
 
 
+def _local_cluster(workers: int, folder: str) -> LocalCluster:
+    for starts_left in reversed(range(STARTS)):
+        try:
+            return LocalCluster(
+                n_workers=workers,
+                threads_per_worker=1,
+                host="127.0.0.1",
+                # No dashboard; the rest of Dask's web server, which cannot be left out, at a free
+                # port.
+                dashboard_address=None,
+                scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},
+                memory_limit=0,  # as for a run without Dask; it would stop workers early
+                silence_logs=logging.CRITICAL,
+                local_directory=folder,
+                preload=["gcl_core.grid.worker"],
+            )
+        except (OSError, RuntimeError) as error:  # such as a worker that is killed while it starts
+            if not starts_left:
+                raise GCLError(
+                    f"workers cannot be started on this machine ({_first_line(error)}); is there "
+                    f"memory for {workers}, and room in {tempfile.gettempdir()}?"
+                ) from error
+            log.info("workers could not be started (%s); trying again", _first_line(error))
+    raise AssertionError
+
+
 def results_version() -> int:
-    """That of the process it is called in."""
+    """The results version of the process that calls this, which is a worker."""
     return RESULTS_VERSION
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Dask tells every coming and going; what matters of it is told here in other words."""
+    """Silence Dask's log of every worker that comes or goes; ours says what a user needs of it."""
     names = [name for name in logging.root.manager.loggerDict if name.startswith("distributed")]
     levels = {logging.getLogger(name): logging.getLogger(name).level for name in names}
     for logger in levels:

@@ -2,8 +2,10 @@
 
 import argparse
 import logging
+import math
 import os
-from collections import Counter
+import time
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -110,12 +112,13 @@ def _time_left(steps: "Sequence[Step]", runs: Path, workers: int) -> str:
 
 
 def _run(options: argparse.Namespace, rest: Sequence[str]) -> int:
+    from gcl_core.grid.failures import forget_failure
     from gcl_core.grid.steps import state_of, steps_left
 
     jobs = _jobs(options)
     if options.retry_failed:
         for folder in {folder for job in jobs for folder in job.folders}:
-            folder.forget_failure()
+            forget_failure(folder)
     kinds = [state_of(job).kind for job in jobs]
     done, failed = kinds.count("done"), kinds.count("failed")
     todo = [job for job, kind in zip(jobs, kinds, strict=True) if kind not in ("done", "failed")]
@@ -132,17 +135,23 @@ def _execute(options: argparse.Namespace, todo: "list[Job]", steps: "list[Step]"
     from gcl_core.grid.cluster import execute
     from gcl_core.grid.steps import steps_left
 
-    ended = 0
+    ended, told = 0, -math.inf
+    ending = defaultdict(list)  # by the key of a step: jobs that end with its success, its failure
+    for job in todo:
+        for step in job.steps:
+            ending[step.key, "failure"].append(job)
+        ending[job.steps[-1].key, "success"].append(job)
 
     def finished(step: "Step", failure: str | None, workers: int) -> None:
-        nonlocal ended
-        # A failure ends every cell that needs the step, a success those that end with it.
-        ends = [j for j in todo if step is j.steps[-1] or (failure and step in j.steps)]
+        nonlocal ended, told
+        ends = ending[step.key, "failure" if failure else "success"]
         for job in ends:
             ended += 1
             log.info("%d/%d %s: %s", ended, len(todo), job.cell.name, failure or _outcome(job))
-        if ends and ended < len(todo):
+        # All runs are read for it, so it takes at most a twentieth of the time.
+        if ends and ended < len(todo) and (began := time.monotonic()) > told:
             log.info("  %s left", _time_left(steps_left(todo), options.runs, workers))
+            told = time.monotonic() + 20 * (time.monotonic() - began)
 
     execute(
         steps,

@@ -6,7 +6,7 @@ runs/<hash>/settings.json    what is computed, and with which versions
             checkpoint.pt    everything that is needed to go on after the last epoch that was saved
             kept-0012.pt     weights and accuracies after epoch 12, where they were asked for
             result.json      the result; its presence means that the run is finished
-            error.json       why a grid's run failed, until it is tried again
+            error.json       why a grid could not finish the run (`gcl_core.grid.failures`)
 """
 
 import csv
@@ -32,7 +32,8 @@ log = logging.getLogger(__name__)
 
 # Raised whenever the same settings would give other results, so that no old run passes for a new.
 RESULTS_VERSION = 2
-LOOK_SECONDS = 0.1  # who only looks whether a run is in use, as others may, is gone by then
+# Several processes may look at a lock at once. Each holds it for less than this.
+LOOK_SECONDS = 0.1
 
 
 class RunFolder:
@@ -62,34 +63,6 @@ class RunFolder:
     def is_finished(self) -> bool:
         """Whether there is a result."""
         return (self.path / "result.json").exists()
-
-    @property
-    def failure(self) -> str | None:
-        """Type and first line of what a run of a grid failed with, else None.
-
-        Raises:
-            GCLError: the file is damaged.
-        """
-        file = self.path / "error.json"
-        if not file.exists():
-            return None
-        error = load_json(file)
-        return f"{error['type']}: {error['message']}"
-
-    def fail(self, kind: str, message: str, traceback: str) -> None:
-        """Write what the run failed with, unless another process has finished it meanwhile.
-
-        Raises:
-            GCLError: as `opened`.
-        """
-        with self.opened():
-            if self.result is None:
-                error = {"type": kind, "message": message, "traceback": traceback}
-                atomic_json(self.path / "error.json", error)
-
-    def forget_failure(self) -> None:
-        """Have the run tried again."""
-        (self.path / "error.json").unlink(missing_ok=True)
 
     @property
     def in_use(self) -> bool:
@@ -241,7 +214,6 @@ class RunFolder:
     def finish(self, result: dict[str, Any]) -> None:
         """Write the result, which ends the run."""
         atomic_json(self.path / "result.json", result)
-        self.forget_failure()
 
 
 def identity_hash(identity: dict[str, Any]) -> str:
