@@ -248,8 +248,10 @@ def _train(options: argparse.Namespace, rest: Sequence[str]) -> None:
     from gcl_core.hardware import use_threads
     from gcl_core.methods.registry import default_preset
     from gcl_core.results.records import add_records, record, trained_epochs
+    from gcl_core.training.two_stages import run_folders, threads_so_far
 
-    threads = use_threads(options.threads, settings.network, settings.devices)
+    before = threads_so_far(run_folders(settings, dataset.described, options.runs))
+    threads = use_threads(options.threads or before, settings.network, settings.devices)
     if options.record and _speaks():
         add_records(options.record, [])  # what is wrong with the file is said before the training
     logging.info("%s", dataset)
@@ -273,7 +275,7 @@ def _train(options: argparse.Namespace, rest: Sequence[str]) -> None:
         preset = options.preset or default_preset(options.dataset)
         add_records(options.record, [record(finished, options.method, preset, history=True)])
     if options.json and _speaks():
-        line = {key: result[key] for key in (*keys, "per_class")}
+        line = {key: result[key] for key in (*keys, "per_class", "class_names")}
         epochs = [trained_epochs(folder) for folder in finished.folders]
         print(json.dumps(line | {"epochs": epochs, "run": str(finished.path)}))
 

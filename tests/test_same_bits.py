@@ -16,7 +16,7 @@ from gcl_core.data.load import load_dataset
 from gcl_core.files import load_tensors
 from gcl_core.methods.registry import METHODS, resolve
 from gcl_core.results.records import load_records
-from gcl_core.training.two_stages import run, stage1_folder, stage2_folder
+from gcl_core.training.two_stages import run, run_folders
 
 RECORDED = json.loads(Path(__file__).with_name("recorded_runs.json").read_text())
 ROOT = Path(__file__).parents[1]
@@ -33,9 +33,7 @@ def machine():
 
 
 def folders(settings, described):
-    first = stage1_folder(settings, described, Path("runs"))
-    second = settings.stage2 and stage2_folder(settings.stage2, first)
-    return [folder.path.name for folder in (first, second) if folder]
+    return [folder.path.name for folder in run_folders(settings, described, Path("runs"))]
 
 
 def weights_hash(file):

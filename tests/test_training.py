@@ -228,8 +228,7 @@ def test_everything_that_decides_the_result_is_in_the_name(tmp_path):
     def path(**changes):
         settings = settings_of(**changes)
         dataset = load_dataset(settings.data)
-        first = two_stages.stage1_folder(settings, dataset.described, tmp_path)
-        return two_stages.stage2_folder(settings.stage2, first).path
+        return two_stages.run_folders(settings, dataset.described, tmp_path)[-1].path
 
     changes = [
         {},

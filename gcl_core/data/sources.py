@@ -235,7 +235,7 @@ class DatasetKind:
     """
 
     read: Callable[[str, int, int | None], LongTailedDataset]
-    subset: Callable[[Tensor, list[int], int], Tensor] = drawn_of_each
+    subset: Callable[[Tensor, list[int], int], Tensor]
     imbalance_ratio: float | None = 100.0
     n_max: int | None = None
     preset: str = "official"
@@ -247,6 +247,7 @@ class DatasetKind:
 DATASETS = {
     "digits": DatasetKind(
         read_digits,
+        drawn_of_each,
         preset="digits",
         network="digits_cnn",
         precision="float32",  # its network is too small to gain from bfloat16 (measured by `bench`)
@@ -254,7 +255,7 @@ DATASETS = {
     ),
     "cifar10": DatasetKind(read_cifar10, first_of_each, n_max=5000),
     "cifar100": DatasetKind(read_cifar100, first_of_each, n_max=500),
-    "folder": DatasetKind(read_folder, imbalance_ratio=None),
+    "folder": DatasetKind(read_folder, drawn_of_each, imbalance_ratio=None),
 }
 
 

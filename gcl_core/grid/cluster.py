@@ -206,17 +206,14 @@ def _train_or_execute(step: Step, accelerator: str) -> None:
         _execute_notebook(step, step.work)
         return
     from gcl_core.data.load import load_dataset
-    from gcl_core.training.two_stages import run, stage1_folder, stage2_folder
+    from gcl_core.training.two_stages import run, run_folders
 
     dataset = load_dataset(step.work.data)
-    folder = stage1_folder(step.work, dataset.described, step.folder.path.parent)
-    if step.work.stage2 is not None:
-        folder = stage2_folder(step.work.stage2, folder)
-    if folder.path != step.folder.path:
+    runs = step.folder.path.parent
+    if run_folders(step.work, dataset.described, runs)[-1].path != step.folder.path:
         raise GCLError(
             "images or version of gcl_core on the worker are not those that the grid was read with"
         )
-    runs = step.folder.path.parent
     run(step.work, runs, accelerator=accelerator, progress="none", dataset=dataset)
 
 

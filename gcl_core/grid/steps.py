@@ -20,7 +20,7 @@ from gcl_core.grid.failures import failure_of
 from gcl_core.methods.rebalance import REBALANCERS, Rebalancing
 from gcl_core.methods.settings import Settings
 from gcl_core.training.runs import RESULTS_VERSION, RunFolder
-from gcl_core.training.two_stages import stage1_folder, stage2_folder
+from gcl_core.training.two_stages import run_folders
 
 STATES = ("done", "running", "interrupted", "failed", "left")
 
@@ -183,11 +183,9 @@ def predicted(steps: Sequence[Step], rates: Rates, workers: int) -> tuple[float,
 
 
 def _training(cell: Cell, images: Described, runs: Path) -> list[Step]:
-    first = stage1_folder(cell.settings, images, runs)
+    first, *second = run_folders(cell.settings, images, runs)
     made = [Step(first, replace(cell.settings, stage2=None))]
-    if cell.settings.stage2 is not None:
-        second = stage2_folder(cell.settings.stage2, first)
-        made.append(Step(second, cell.settings))
+    made += [Step(folder, cell.settings) for folder in second]
     return made
 
 

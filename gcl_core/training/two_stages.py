@@ -3,7 +3,7 @@
 import contextlib
 import copy
 import logging
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from gcl_core.data.dataset import Described, LongTailedDataset
 from gcl_core.data.load import load_dataset
 from gcl_core.data.streams import Streams
 from gcl_core.errors import GCLError
+from gcl_core.files import load_json
 from gcl_core.hardware import channels_last, keep_freed_memory
 from gcl_core.methods.rebalance import RebalanceInputs
 from gcl_core.methods.settings import Settings, Stage, to_dict
@@ -105,11 +106,8 @@ def run(
     for epoch in keep:
         if not 0 <= epoch <= settings.stage1.epochs:
             raise GCLError(f"keep must be epochs from 0 to {settings.stage1.epochs}, got {epoch}")
-    folders = [stage1_folder(settings, dataset.described, runs, keep)]
-    stages = [settings.stage1]
-    if settings.stage2 is not None:
-        folders.append(stage2_folder(settings.stage2, folders[0]))
-        stages.append(settings.stage2)
+    folders = run_folders(settings, dataset.described, runs, keep)
+    stages = [stage for stage in (settings.stage1, settings.stage2) if stage is not None]
     prefix: Inference | None = None
     with _all_or_none(fabric):
         for number, (stage, folder) in enumerate(zip(stages, folders, strict=True), 1):
@@ -169,21 +167,31 @@ def _all_or_none(fabric: Fabric) -> Iterator[None]:
         raise
 
 
-def stage1_folder(
+def run_folders(
     settings: Settings, images: Described, runs: Path, keep: Collection[int] = ()
-) -> RunFolder:
-    """Folder of stage 1; the images count by what they are, not by where they lie."""
+) -> list[RunFolder]:
+    """The folder of each stage; the images count by what they are, not by where they lie.
+
+    That of stage 2 is named by all that stage 1 is, and by the settings of stage 2.
+    """
     every = to_dict(settings)
     rest = {key: part for key, part in every.items() if key not in ("data", "stage2")}
     if keep:
         rest["keep"] = sorted(set(keep))
-    return RunFolder(runs, {"images": images.identity, **rest}, images.about)
+    identity = {"images": images.identity, **rest}
+    folders = [RunFolder(runs, identity, images.about)]
+    if settings.stage2 is not None:
+        second = identity | {"stage2": to_dict(settings.stage2)}
+        folders.append(RunFolder(runs, second, images.about))
+    return folders
 
 
-def stage2_folder(stage: Stage, first: RunFolder) -> RunFolder:
-    """Folder of stage 2: all that stage 1 is, and the settings of stage 2."""
-    identity = {**first.identity, "stage2": to_dict(stage)}
-    return RunFolder(first.path.parent, identity, first.about)
+def threads_so_far(folders: Sequence[RunFolder]) -> int | None:
+    """CPU threads that an unfinished run was begun with, as its last bits depend on them."""
+    for folder in reversed(folders):
+        if not folder.is_finished and (folder.path / "settings.json").exists():
+            return int(load_json(folder.path / "settings.json")["versions"]["threads"])
+    return None
 
 
 def _network(settings: Settings, dataset: LongTailedDataset, streams: Streams) -> Network:
