@@ -8,7 +8,7 @@ import unicodedata
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache, partial
 from math import prod
 from pathlib import Path
@@ -32,8 +32,6 @@ NO_PIXELS = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
 LEFT_BEHIND = {"thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx", "@eadir", "$recycle.bin"}
 SMALLEST_SIDE = 5  # of less, ResNet-32 leaves one pixel, too little for batch normalisation
 MIXED_SIDE = 32  # what ResNet-32 is made for, and a CPU can train
-# From the pixels as they are stored to what viewers show, by EXIF orientation from 2 on.
-TURNS = "FLIP_LEFT_RIGHT ROTATE_180 FLIP_TOP_BOTTOM TRANSPOSE ROTATE_270 TRANSVERSE ROTATE_90"
 
 
 def list_images(split: Path) -> tuple[list[tuple[str, int]], tuple[str, ...]]:
@@ -190,14 +188,13 @@ def _decode(name: str, size: tuple[int, int]) -> np.ndarray:
         if image.mode.startswith(("I", "F")):  # Pillow would cut everything above 255
             raise ValueError(f"{image.mode} has more than 8 bits a channel; convert it to 8")
         image.load()  # EXIF of a PNG may come after the pixels
-        turn = _orientation(image)
+        with suppress(Exception):  # damaged EXIF: viewers show the pixels as they are stored
+            ImageOps.exif_transpose(image, in_place=True)
         if image.has_transparency_data:
             # On white, as a page shows it: the colour under a transparent ground is arbitrary.
             clear = image.convert("RGBA")
             image = Image.alpha_composite(Image.new("RGBA", clear.size, "white"), clear)
         image = image.convert("RGB")
-        if turn in range(2, 9):
-            image = image.transpose(Image.Transpose[TURNS.split()[turn - 2]])
         if image.size != size:
             image = ImageOps.fit(image, size, Image.Resampling.BILINEAR)
         return np.asarray(image)
@@ -220,7 +217,7 @@ def _orientation(image: Image.Image) -> int:
         exif = Image.Image.getexif(image)
         # Pillow turns TIFF itself.
         return 1 if image.format == "TIFF" else int(exif.get(ExifTags.Base.Orientation, 1))
-    except Exception:  # damaged EXIF: viewers show the pixels as they are stored
+    except Exception:  # damaged EXIF counts as none
         return 1
 
 
