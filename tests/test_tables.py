@@ -13,7 +13,7 @@ from gcl_core.results.printed import OTHER
 from gcl_core.results.records import save_records
 from gcl_core.results.tables import (
     as_text,
-    cifar10_records,
+    cifar_records,
     comparison,
     draw_records,
     markdown_table,
@@ -153,7 +153,7 @@ def test_one_protocol_is_shown_without_variants_and_methods_in_their_order(tmp_p
     save_records(
         tmp_path / "cifar10-jpeg-short.json", [*(records[0] | each for each in others), *records]
     )
-    (kept,) = cifar10_records(tmp_path).values()
+    (kept,) = cifar_records(tmp_path).values()
     assert [r["method"] for r in kept] == ["ce", "ce", "gcl_crt", "gcl_crt"]
     assert all(plain.items() <= r.items() for r in kept)
 

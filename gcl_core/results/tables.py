@@ -15,9 +15,14 @@ from gcl_core.methods.registry import METHODS
 from gcl_core.results.records import ACCURACIES, epochs_text, load_records
 
 CURVES = ("ce", "ce_mixup_crt", "gcl_crt")  # a few methods, so that none hides another
-# Imbalance ratio and precision of CIFAR-10's tables in the README, and their presets.
+# Imbalance ratio and precision of the README's tables of CIFAR; their files, and each one's preset.
 SHOWN = (100.0, "bfloat16")
-PRESETS = ("official", "short")  # the longest first
+CIFAR_FILES = {
+    "cifar10": "official",
+    "cifar100": "official",
+    "cifar10-jpeg-official": "official",
+    "cifar10-jpeg-short": "short",
+}
 HEADINGS = ("top-1", "many", "medium", "few")
 
 
@@ -114,12 +119,8 @@ def replace_block(text: str, name: str, content: str) -> str:
     return pattern.sub(lambda found: f"{found[1]}{content}\n{found[2]}", text)
 
 
-def cifar10_records(results: Path) -> dict[str, list[dict[str, Any]]]:
-    """The records of `SHOWN`, of methods as they are declared, in their order, by preset.
-
-    Presets without a file in `results` are left out.
-    """
-    files = {preset: results / f"cifar10-jpeg-{preset}.json" for preset in PRESETS}
+def cifar_records(results: Path) -> dict[str, list[dict[str, Any]]]:
+    """The records of `SHOWN`, of methods as they are declared, in their order, by file."""
     order = {method: i for i, method in enumerate(METHODS)}
 
     def shown(preset: str, record: dict[str, Any]) -> bool:
@@ -127,12 +128,12 @@ def cifar10_records(results: Path) -> dict[str, list[dict[str, Any]]]:
         return not record["changes"] and about == (preset, *SHOWN)
 
     return {
-        preset: sorted(
+        name: sorted(
             (record for record in load_records(file) if shown(preset, record)),
             key=lambda record: order[record["method"]],
         )
-        for preset, file in files.items()
-        if file.exists()
+        for name, preset in CIFAR_FILES.items()
+        if (file := results / f"{name}.json").exists()
     }
 
 
@@ -145,8 +146,7 @@ def digits_block(records: Sequence[dict[str, Any]]) -> str:
 def readme_blocks(results: Path) -> dict[str, str]:
     """What the README's marked places have to hold, from the records in `results`."""
     blocks = {"digits": digits_block(load_records(results / "digits.json"))}
-    for preset, records in cifar10_records(results).items():
-        blocks[f"cifar10-jpeg-{preset}"] = comparison(records)
+    blocks |= {name: comparison(records) for name, records in cifar_records(results).items()}
     bench = results / "bench.json"
     if bench.exists():
         blocks["bench"] = f"```text\n{bench_table(load_json(bench))}\n```"
@@ -183,11 +183,12 @@ def update_page(page: Path, blocks: Mapping[str, str], *, check: bool = False) -
 
 
 def draw_records(root: Path) -> None:
-    """Draw `CURVES` on CIFAR-10 into `figures/`, of the longest preset that has them all."""
-    for every in cifar10_records(root / "results").values():
+    """Draw `CURVES` on CIFAR-10 into `figures/`, of the first file that has them all."""
+    for name, every in cifar_records(root / "results").items():
         records = [record for record in every if record["method"] in CURVES]
         if {record["method"] for record in records} == set(CURVES):
             kept = ("method", "preset", "about", "identity")
             about = {"runs": {r["run"]: {key: r[key] for key in kept} for r in records}}
-            save_figure(record_curves(records), root / "figures", "cifar10-jpeg", about, dark=True)
+            figure = "cifar10" if name == "cifar10" else "cifar10-jpeg"
+            save_figure(record_curves(records), root / "figures", figure, about, dark=True)
             return
