@@ -13,7 +13,10 @@ def shown(text: str) -> str:
 
 
 class GCLError(ValueError):
-    """A mistake in settings, data or files; the message is one line and says what to do."""
+    """A mistake in settings, data or files; the message is one line and says what to do.
+
+    What it quotes of others may have several lines: they are joined.
+    """
 
     def __init__(self, message: str) -> None:
-        super().__init__(shown(message))
+        super().__init__(shown(re.sub(r"\s*\n\s*", " ", message)))

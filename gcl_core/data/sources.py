@@ -83,8 +83,6 @@ def read_folder(path: str, data_seed: int, image_size: int | None) -> LongTailed
     """Any images in PATH/train/CLASS and PATH/test/CLASS, decoded once and cached."""
     root = _existing(path, "folder")
     names, train, test = _class_folders(root, image_size)
-    if len(names) < 2:
-        raise GCLError(f"{root / 'train'} has one class only ({names[0]}); 2 are needed")
     padding = max(1, min(train.images.shape[1:]) // 8)  # 4 pixels of 32, as for CIFAR
     name = shown(root.resolve().name)
     return _measured(f"folder:{name}", names, train, test, PadCrop(padding, True))
@@ -103,6 +101,8 @@ def _class_folders(root: Path, image_size: int | None) -> tuple[tuple[str, ...],
     if test_names != names:
         odd = sorted(set(names) ^ set(test_names))
         raise GCLError(f"{root}: train/ and test/ have different classes: {', '.join(odd[:5])}")
+    if len(names) < 2:
+        raise GCLError(f"{root / 'train'} has one class only ({names[0]}); 2 are needed")
     pixels = decode_cached(root, [*train_files, *test_files], image_size)
     labels = torch.tensor([label for _, label in (*train_files, *test_files)])
     cut = len(train_files)
