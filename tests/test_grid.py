@@ -234,14 +234,14 @@ def test_places_are_taken_from_the_folder_of_the_file(tmp_path, notebook, monkey
     (tmp_path / "grids" / "near.ipynb").write_bytes(notebook.read_bytes())
     file = tmp_path / "grids" / "grid.yaml"
     file.write_text(
-        "dataset: folder:../images\ncells: [{notebook: near.ipynb}, {notebook: book.ipynb}]"
+        "dataset: folder:images\ncells: [{notebook: near.ipynb}, {notebook: book.ipynb}]"
     )
     monkeypatch.chdir(tmp_path / "gcl_core")
     near, project = cells_of(file)
     assert near.notebook.samefile(tmp_path / "grids" / "near.ipynb")
     assert project.notebook.samefile(notebook)
     place = dict(near.parameters)["dataset"].removeprefix("folder:")
-    assert Path(place).resolve() == (tmp_path / "images").resolve()
+    assert Path(place).resolve() == (tmp_path / "grids" / "images").resolve()
     file.write_text("dataset: folder:~/images\ncells: [{method: ce}]")
     assert cells_of(file)[0].settings.data.dataset == f"folder:{Path.home() / 'images'}"
 
