@@ -70,7 +70,7 @@ def test_killed_at_every_write(tmp_path, whole, number, moment):
     done = forked(*train(tmp_path, "--json"))
     assert done.status == 0, done.err
     assert_same(tmp_path, whole)
-    assert json.loads(done.out.splitlines()[-1])["epochs"] == EPOCHS
+    assert json.loads(done.out.splitlines()[-1])["epochs"] == [EPOCHS, STAGE2_EPOCHS]
 
 
 def test_there_are_no_other_writes(tmp_path, whole):
