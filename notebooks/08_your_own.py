@@ -48,7 +48,7 @@ dataset: str = "digits"  # folder:PATH is your own; digits, cifar10: written as 
 imbalance_ratio: float = 20.0  # n_max / n_min of the stand-in; your own folder stays as it is
 preset: str = "short"  # epochs: short has 60 + 30, official 200 + 30; paper, digits or smoke
 network: str = ""  # resnet32 or digits_cnn; empty: digits_cnn for digits, else resnet32
-image_size: int = 0  # pixels that images are resized to; 0: as they are, then all of one size
+image_size: int = 0  # pixels that images are resized to; 0: as they are, or one size for several
 flip: bool = False  # whether a mirrored image is as likely: true of most photographs
 seeds: int = 3  # runs of each variant, from seed 0 on
 runs: str = "runs"  # folder of all runs, in the project unless absolute
@@ -175,8 +175,9 @@ Markdown("\n".join(f"- {what}: `{line}`" for what, line in said.items()))
 
 # %% [markdown]
 # **What to notice.** Each line names the place. Two cases come up most often. Images of different
-# sizes are refused with the hint to give one (`image_size`, `--image-size 32`): nothing is resized
-# behind your back. And there may be *no test part*: the package then refuses to train, as it would
+# sizes are made one size, which is said together with how to choose another (`image_size`,
+# `--image-size 32`); none is squashed, its middle is taken. And there may be *no test part*: the
+# package then refuses to train, as it would
 # have nothing to report that the network has not seen. It does not split for you either, because a
 # split is a decision: near-copies (frames of one film, several photographs of one animal) have to
 # stay on one side. Where images are independent, `split_image_folder(PATH, OUT)` copies a fifth of
@@ -187,7 +188,7 @@ Markdown("\n".join(f"- {what}: `{line}`" for what, line in said.items()))
 # On the command line this is
 #
 # ```
-# python -m gcl_core train --dataset folder:images --imbalance-ratio none --method gcl_crt \
+# python -m gcl_core train --dataset folder:images --method gcl_crt \
 #     --preset short --network digits_cnn --flip no --precision float32
 # ```
 #
