@@ -143,9 +143,9 @@ show(
 
 # %% [markdown]
 # **What to notice.** The printed counts are in the order of the names, the figure is in the order
-# of size. `imbalance_ratio` is what was found: a folder
-# is taken as it is unless a ratio is asked for. With fewer than 100 classes the three groups are by rank (30 %, 40 % and 30 % of
-# the classes), from 100 on by the field's rule, more than 100 images and fewer than 20.
+# of size. `imbalance_ratio` is what was found: a folder is taken as it is unless a ratio is asked
+# for. With fewer than 100 classes the three groups are by rank (30 %, 40 % and 30 % of the
+# classes), from 100 on by the field's rule, more than 100 images and fewer than 20.
 #
 # What does not fit is refused in one line, before anything is trained. We write
 # two images of each class as a small folder, break it in three ways and read what is said.
