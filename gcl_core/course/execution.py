@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 import os
 import tempfile
 from collections.abc import Iterable, Mapping
@@ -95,6 +96,8 @@ def execute_notebook(source: Path, target: Path, parameters: dict[str, Any]) -> 
     with tempfile.TemporaryDirectory(prefix="gcl-") as folder:
         unfinished = Path(folder, target.name)
         try:
+            # It says where files lie; who runs notebooks says what matters of it.
+            logging.getLogger("papermill").setLevel(logging.WARNING)
             papermill.execute_notebook(
                 source,
                 unfinished,

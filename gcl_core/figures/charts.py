@@ -188,7 +188,6 @@ def confusion_maps(
         figure = Figure(figsize=((4.6 + names) * len(confusions) + 0.8, 4.9 + names))
         every = np.atleast_1d(figure.subplots(1, len(confusions)))
         few = dataset.num_classes <= ALL_NAMED
-        rows = [f"{n}: {count}" for n, count in zip(classes.names, classes.counts, strict=True)]
         for axes, (title, confusion) in zip(every, confusions.items(), strict=True):
             images = np.asarray(confusion, dtype=float)[np.ix_(classes.order, classes.order)]
             percent = 100 * images / np.maximum(images.sum(1, keepdims=True), 1)
@@ -205,7 +204,7 @@ def confusion_maps(
                 annot_kws={"size": 10},
                 cbar=False,
                 xticklabels=False,
-                yticklabels=rows if few else False,
+                yticklabels=classes.names if few else False,
             )
             class_axis(axes, classes, counts=False, strip=False, first=0.5)
             axes.set(title=title, xlabel="predicted class", ylabel="true class, head to tail")
