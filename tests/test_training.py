@@ -302,7 +302,7 @@ def test_bfloat16_keeps_float32_weights(tmp_path):
 
 def test_a_loss_that_is_not_finite_is_refused_and_nothing_of_it_kept(tmp_path):
     with pytest.raises(GCLError, match="stage 1, epoch 1: the training loss is .*smaller lr"):
-        run(tmp_path, "ce", lr=1000, weight_decay=1000)
+        run(tmp_path, "ce", lr=1000, weight_decay=1000, warmup=0, batch_size=4)
     (folder,) = tmp_path.iterdir()
     assert sorted(p.name for p in folder.iterdir()) == [".lock", "settings.json"]
 
