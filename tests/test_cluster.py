@@ -34,7 +34,8 @@ from processes import wait_until
 TOP = "dataset: digits\npreset: smoke\nsettings: {n_max: 60, imbalance_ratio: 10}\ncells:\n"
 PAIR = "  - {method: gcl_crt, stage2_sampler: [class, instance]}\n"
 LONG = "  - {method: gcl_crt, epochs: 60, stage2_epochs: 2, stage2_sampler: [class, instance]}\n"
-FAILING = "  - {method: ce_crt, lr: 1e+30, seed: [0, 1]}\n"
+EXPLODING = "lr: 1000, weight_decay: 1000, warmup: 0, batch_size: 2"
+FAILING = f"  - {{method: ce_crt, {EXPLODING}, seed: [0, 1]}}\n"
 
 
 def grid(folder, entries):
