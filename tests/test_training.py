@@ -179,6 +179,17 @@ def test_stage_2_trains_the_classifier_only(finished):
         assert torch.equal(weight, last[name]) == (name != "head.weight"), name
 
 
+def test_threads_of_an_unfinished_run_are_known(tmp_path):
+    done = run(tmp_path, "ce")
+    file = done.path / "settings.json"
+    assert two_stages.threads_so_far(done.folders) is None  # it is finished
+    (done.path / "result.json").unlink()
+    assert two_stages.threads_so_far(done.folders) == torch.get_num_threads()
+    for damaged in ("[]", "{}", '{"versions": 1}'):
+        file.write_text(damaged)
+        assert two_stages.threads_so_far(done.folders) is None
+
+
 def test_a_seed_decides_every_bit(tmp_path, finished):
     again, other = run(tmp_path), run(tmp_path, seed=1)
     assert again.path.name == finished.path.name != other.path.name

@@ -190,7 +190,8 @@ def threads_so_far(folders: Sequence[RunFolder]) -> int | None:
     """CPU threads that an unfinished run was begun with, as its last bits depend on them."""
     for folder in reversed(folders):
         if not folder.is_finished and (folder.path / "settings.json").exists():
-            return int(load_json(folder.path / "settings.json")["versions"]["threads"])
+            with contextlib.suppress(LookupError, TypeError):  # damaged: `opened` says so
+                return int(load_json(folder.path / "settings.json")["versions"]["threads"])
     return None
 
 
