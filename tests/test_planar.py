@@ -128,8 +128,8 @@ def test_digits_are_long_tailed_centred_and_drawn_by_the_seed():
     assert torch.equal(data.train_images, again.train_images)
     assert not torch.equal(data.test_images, other.test_images)
     source = load_source("digits", data_seed=1)
-    labels = torch.tensor([{3: 0, 5: 1, 9: 2}.get(int(y), -1) for y in source.train_labels])
-    pool = source.train_images[labels >= 0]
+    labels = torch.tensor([{3: 0, 5: 1, 9: 2}.get(int(y), -1) for y in source.train.labels])
+    pool = source.train.images.pixels[labels >= 0]
     chosen = nested_subset(labels[labels >= 0], list(COUNTS), torch.Generator().manual_seed(1))
     images = pool[chosen].flatten(1) / 255
     torch.testing.assert_close(data.train_images, images - images.mean(0))
