@@ -7,6 +7,7 @@ from PIL import Image
 from gcl_core.data.augment import PadCrop
 from gcl_core.data.dataset import LongTailedDataset, Split
 from gcl_core.data.images import MemoryImages
+from gcl_core.data.load import DataSettings
 from gcl_core.data.sources import kind_of
 
 
@@ -52,4 +53,4 @@ def image_folder(root, classes=("ant", "bee", "cow"), train=6, test=3, size=(8, 
 def load_source(dataset, *, data_seed=0, image_size=None):
     """All images of a data set, before it is made long-tailed."""
     kind, path = kind_of(dataset)
-    return kind.read(path, data_seed, image_size)
+    return kind.read(path, DataSettings(data_seed=data_seed, image_size=image_size))

@@ -7,7 +7,8 @@ from typing import Any
 
 from torch import Tensor
 
-from gcl_core.data.augment import PadCrop
+from gcl_core.data.augment import Augment
+from gcl_core.data.file_images import FileImages
 from gcl_core.data.images import MemoryImages, hash_tensor
 from gcl_core.data.imbalance import class_counts_of, class_groups
 
@@ -16,7 +17,7 @@ from gcl_core.data.imbalance import class_counts_of, class_groups
 class Split:
     """The training, validation or test part: N images, and their labels (N,) int64 in [0, C)."""
 
-    images: MemoryImages
+    images: MemoryImages | FileImages
     labels: Tensor
 
     def __len__(self) -> int:
@@ -61,7 +62,7 @@ class LongTailedDataset:
     test: Split
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    augment: PadCrop
+    augment: Augment
     validation: Split | None = None
     about: dict[str, Any] = field(default_factory=dict)
 
@@ -99,8 +100,7 @@ class LongTailedDataset:
         identity = {
             "fingerprint": self.fingerprint,
             "class_counts": self.class_counts,
-            "crop_padding": self.augment.padding,
-            "flip": self.augment.flip,
+            **self.augment.identity,
             "mean": self.mean,
             "std": self.std,
         }

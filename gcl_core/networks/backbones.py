@@ -4,10 +4,13 @@ Each gives its last feature maps (`maps`) and lets its last block be taken off (
 the methods that attend to the maps or double the block.
 """
 
+from collections.abc import Callable
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gcl_core.errors import GCLError
+from gcl_core.networks.pretrained import TimmBackbone
 
 
 def pooled(maps: Tensor) -> Tensor:
@@ -107,5 +110,5 @@ class DigitsCNN(nn.Module):
         return nn.Sequential(*layers[-3:])
 
 
-Backbone = CifarResNet | DigitsCNN
-BACKBONES: dict[str, type[Backbone]] = {"resnet32": CifarResNet, "digits_cnn": DigitsCNN}
+Backbone = CifarResNet | DigitsCNN | TimmBackbone
+BACKBONES: dict[str, Callable[..., Backbone]] = {"resnet32": CifarResNet, "digits_cnn": DigitsCNN}
