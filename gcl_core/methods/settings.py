@@ -151,8 +151,12 @@ class Settings(Config):
                 head = rebalance.makes or head
             self._fits(self.stage2.objective, "objective", "stage2_", head)
 
-    @staticmethod
-    def _fits(part: Objective | Rebalancing, what: str, prefix: str, head: str) -> None:
+    def _fits(self, part: Objective | Rebalancing, what: str, prefix: str, head: str) -> None:
+        if part.needs_backbone and self.network == "features":
+            raise GCLError(
+                f"{what} {part.name!r} trains the backbone, and network 'features' has none: take "
+                "another method, or images and another network"
+            )
         if head not in part.heads:
             hint = ""
             if head == "cosine" and isinstance(part, CrossEntropy):

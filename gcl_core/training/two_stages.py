@@ -197,6 +197,13 @@ def threads_so_far(folders: Sequence[RunFolder]) -> int | None:
 
 def _network(settings: Settings, dataset: LongTailedDataset, streams: Streams) -> Network:
     """The network of stage 1, with new weights."""
+    takes = "features" if settings.network == "features" else "pixels"
+    has = "pixels" if dataset.has_pixels else "features"
+    if takes != has:
+        raise GCLError(
+            f"network {settings.network!r} takes {takes}, and {dataset.name} has {has}: "
+            "leave network out"
+        )
     channels = dataset.train.images.shape[0]
     return build_network(
         settings.network, dataset.num_classes, settings.head, channels, streams.weights
