@@ -305,6 +305,9 @@ def _compare(options: argparse.Namespace, rest: Sequence[str]) -> None:
         for seed in range(options.seeds)
     ]
 
+    if settings[0].network == "features":
+        raise GCLError(f"compare needs pixels, and {options.dataset} has features: take digits")
+
     from gcl_core.benchmark.plain import plain_accuracy, same_accuracy
     from gcl_core.hardware import use_threads
 

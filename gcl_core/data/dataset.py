@@ -50,7 +50,8 @@ class LongTailedDataset:
         name: what tables call it; never a path.
         class_names: C names, in label order.
         train, test: images and labels; the test part is never subsampled.
-        mean, std: (channels,) for normalisation, in units of the full pixel range.
+        mean, std: (channels,) for normalisation, in units of the full pixel range; both are ()
+            where the images are features, which stay as they are.
         augment: how training images are varied.
         validation: a part that choices may be made on, if there is one.
         about: what else a run's folder shall say of the data.
@@ -65,6 +66,11 @@ class LongTailedDataset:
     augment: Augment
     validation: Split | None = None
     about: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def has_pixels(self) -> bool:
+        """Whether its images are pixels; else they are features."""
+        return bool(self.mean)
 
     @cached_property
     def class_counts(self) -> tuple[int, ...]:

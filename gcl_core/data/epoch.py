@@ -24,7 +24,9 @@ class Sampler(Protocol):
 
 
 def normaliser(dataset: LongTailedDataset, device: torch.device) -> Callable[[Tensor], Tensor]:
-    """uint8 images -> (x / 255 - mean) / std in float32, channels last."""
+    """uint8 images -> (x / 255 - mean) / std in float32, channels last; features stay."""
+    if not dataset.has_pixels:
+        return lambda features: features
     mean = torch.tensor(dataset.mean, device=device).view(1, -1, 1, 1) * 255
     scale = 1 / (torch.tensor(dataset.std, device=device).view(1, -1, 1, 1) * 255)
 

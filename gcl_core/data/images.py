@@ -10,10 +10,11 @@ from gcl_core.data.augment import Augment, PadCrop
 
 
 class MemoryImages:
-    """Images of one size as one uint8 tensor, copied once to each device that asks for them.
+    """Images of one size as one tensor, copied once to each device that asks for them.
 
     Attributes:
-        pixels: (N, channels, H, W) uint8.
+        pixels: (N, channels, H, W) uint8; or features of the images in their place, (N, D, 1, 1)
+            float32.
     """
 
     def __init__(self, pixels: Tensor) -> None:
@@ -48,7 +49,7 @@ class MemoryImages:
         augment: Augment | None = None,
         draws: Sequence[tuple[Tensor, ...]] = (),
     ) -> Iterator[Tensor]:
-        """uint8 images (n, channels, H, W) of each step's indices, on their device.
+        """Images (n, channels, H, W) of each step's indices, on their device.
 
         Args:
             steps: (n,) indices of each batch, on the same device.
@@ -68,7 +69,7 @@ class MemoryImages:
         hash_tensor(digest, self.pixels)
 
     def statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """Mean and standard deviation of each channel, in units of the full pixel range."""
+        """Mean and standard deviation of each channel of pixels, in units of their full range."""
         return histogram_statistics([self.pixels])
 
 

@@ -114,6 +114,10 @@ def load_dataset(settings: DataSettings) -> LongTailedDataset:
             f"class {whole.class_names[j]!r} has {whole.class_counts[j]} training images, "
             f"{counts[j]} are asked for{more}"
         )
+    if not whole.has_pixels and (settings.crop_padding is not None or settings.flip is not None):
+        raise GCLError(
+            f"{settings.dataset!r} has features, not pixels: leave crop_padding and flip out"
+        )
     return replace(
         whole,
         train=whole.train.subset(kind.subset(whole.train.labels, counts, settings.data_seed)),

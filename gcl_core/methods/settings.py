@@ -32,7 +32,6 @@ KINDS: dict[str, Mapping[str, type]] = {
     "rebalance": REBALANCERS,
 }
 TRAINS = ("all", "last_block", "norms", "head")
-ON_IMAGES = ("bilateral", "contrastive", "prototypical")  # heads of several views or branches
 OPTIONAL = ("class_weights",)  # kinds that any stage can be given, or relieved of by "none"
 
 
@@ -192,7 +191,7 @@ class Settings(Config):
     @property
     def on_features(self) -> bool:
         """Whether only classifiers are trained, so that features are computed once."""
-        return self.stage1.trains == "head"
+        return self.stage1.trains == "head" or self.network == "features"
 
     def _can_train(self) -> None:
         """Refuse what cannot be trained on frozen features, or on a network of timm."""
@@ -206,8 +205,6 @@ class Settings(Config):
             raise GCLError(f"head 'bilateral' doubles the last block of {allowed} only")
         if first.head_start == "means" and self.head != "cosine":
             raise GCLError(f"head_start 'means' needs head 'cosine', not {self.head!r}")
-        if self.on_features and self.head in ON_IMAGES:
-            raise GCLError(f"trains 'head' does not go with head {self.head!r}: it needs images")
         on_features = self.on_features or (second is not None and second.trains == "head")
         if on_features and rebalance is not None and rebalance.on_images:
             raise GCLError(
@@ -219,8 +216,14 @@ class Settings(Config):
                 f"stage2_trains {second.trains!r} needs images: stage 1 trains the head alone"
             )
 
-    @staticmethod
-    def _fits(part: Objective | Rebalancing, what: str, prefix: str, head: str) -> None:
+    def _fits(self, part: Objective | Rebalancing, what: str, prefix: str, head: str) -> None:
+        if part.needs_backbone and self.on_features:
+            reason = "trains 'head' leaves it as it is: take trains all"
+            if self.network == "features":
+                reason = "network 'features' has none: take images and another network"
+            raise GCLError(
+                f"{what} {part.name!r} trains the backbone, and {reason}, or another method"
+            )
         if head not in part.heads:
             hint = ""
             if head == "cosine" and isinstance(part, CrossEntropy):

@@ -19,7 +19,6 @@ from torch import Tensor, nn
 from gcl_core.losses.criterion import to_float32
 from gcl_core.networks.backbones import Backbone, pooled
 from gcl_core.networks.network import Network
-from gcl_core.networks.pretrained import TimmBackbone
 
 
 class BilateralBackbone(nn.Module):
@@ -31,7 +30,6 @@ class BilateralBackbone(nn.Module):
 
     def __init__(self, backbone: Backbone) -> None:
         super().__init__()
-        assert not isinstance(backbone, TimmBackbone)  # `Settings` refuses it
         self.out_features = 2 * backbone.out_features
         self.conventional = backbone.pop_block()
         self.rebalancing = copy.deepcopy(self.conventional)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from gcl_core.errors import GCLError, shown
 from gcl_core.files import load_tensors
+from gcl_core.networks.backbones import Backbone
 
 if TYPE_CHECKING:
     from gcl_core.networks.network import Network
@@ -33,7 +34,7 @@ ENOUGH = 0.5  # a file that fits less of the network is of another one
 NORMS = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm)
 
 
-class TimmBackbone(nn.Module):
+class TimmBackbone(Backbone):
     """A network of timm without its classifier; new weights are drawn as timm draws them.
 
     Shape:
@@ -67,8 +68,15 @@ class TimmBackbone(nn.Module):
         self.out_features = int(getattr(self.model, "head_hidden_size", self.model.num_features))
 
     def maps(self, images: Tensor) -> Tensor:
-        """Feature maps before the mean over positions, (N, D, h, w)."""
-        return self.model.forward_features(images)
+        """Feature maps before the mean over positions, (N, D, h, w).
+
+        Raises:
+            GCLError: the features are not the mean of such maps.
+        """
+        maps = self.model.forward_features(images)
+        if maps.ndim != 4 or maps.shape[1] != self.out_features:
+            raise GCLError(f"{self.network} has no feature maps; take another network")
+        return maps
 
     def forward(self, images: Tensor) -> Tensor:
         return self.model(images)
@@ -306,4 +314,6 @@ def freeze(network: "Network", trains: str | None) -> None:
     for name, parameter in backbone.named_parameters():
         parameter.requires_grad_(name in names)
     own = ((part, list(part.parameters(recurse=False))) for part in backbone.modules())
-    network.still = [p for p, weights in own if weights and not any(w.requires_grad for w in weights)]
+    network.still = [
+        p for p, weights in own if weights and not any(w.requires_grad for w in weights)
+    ]

@@ -208,7 +208,14 @@ def _inputs(
     settings: Settings, dataset: LongTailedDataset, fabric: Fabric, progress: str
 ) -> tuple[LongTailedDataset, nn.Module | None]:
     """What is trained on: the images or, for classifiers alone, their features and the backbone."""
-    if not settings.on_features:
+    takes = "features" if settings.network == "features" else "pixels"
+    has = "pixels" if dataset.has_pixels else "features"
+    if takes != has:
+        raise GCLError(
+            f"network {settings.network!r} takes {takes}, and {dataset.name} has {has}: "
+            "leave network out"
+        )
+    if not settings.on_features or not dataset.has_pixels:
         return dataset, None
     channels = dataset.train.images.shape[0]
     streams = Streams.seeded(settings.seed, 1, 0, torch.device("cpu"))
