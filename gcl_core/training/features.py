@@ -49,11 +49,19 @@ def features_of(
                 atomic_save(kept, features)
             except OSError as error:
                 log.warning("features are not cached: %s; GCL_CACHE names another folder", error)
-    splits = {
-        name: Split(MemoryImages(features[name][:, :, None, None]), part.labels)
-        for name, part in present.items()
-    }
-    return replace(dataset, **splits, mean=(), std=(), augment=PadCrop(0, False))
+
+    def split(name: str) -> Split:
+        return Split(MemoryImages(features[name][:, :, None, None]), present[name].labels)
+
+    return replace(
+        dataset,
+        train=split("train"),
+        test=split("test"),
+        validation=split("validation") if "validation" in present else None,
+        mean=(),
+        std=(),
+        augment=PadCrop(0, False),
+    )
 
 
 def _key(dataset: LongTailedDataset, backbone: nn.Module, fabric: Fabric) -> str:

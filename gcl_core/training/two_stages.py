@@ -25,7 +25,7 @@ from gcl_core.hardware import channels_last, keep_freed_memory
 from gcl_core.methods.rebalance import RebalanceInputs
 from gcl_core.methods.settings import Settings, Stage, to_dict
 from gcl_core.networks.models import build_backbone, build_network
-from gcl_core.networks.network import Network
+from gcl_core.networks.network import CosineClassifier, Network
 from gcl_core.networks.pretrained import freeze, slow_down, weights_identity
 from gcl_core.training.evaluation import Inference, frozen, outputs_of
 from gcl_core.training.features import features_of
@@ -237,6 +237,7 @@ def _network(
     if stage.head_start == "means":
         network.to(fabric.device)
         inputs = _rebalance_inputs(network, dataset, streams, fabric)
+        assert isinstance(network.head, CosineClassifier)
         with torch.no_grad():
             network.head.weight.copy_(F.normalize(inputs.class_means(inputs.features())))
     slow_down(network, stage.layer_decay)
