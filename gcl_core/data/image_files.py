@@ -31,6 +31,7 @@ NO_PIXELS = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
 # What systems leave in folders, besides names that begin with a dot.
 LEFT_BEHIND = {"thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx", "@eadir", "$recycle.bin"}
 SMALLEST_SIDE = 5  # of less, ResNet-32 leaves one pixel, too little for batch normalisation
+SAMPLED = 5  # of each folder, to tell how large images are
 MIXED_SIDE = 32  # what ResNet-32 is made for, and a CPU can train
 
 
@@ -136,6 +137,18 @@ def decode_cached(root: Path, files: list[tuple[str, int]], image_size: int | No
     if decoded["resized"]:
         log.warning(decoded["resized"])
     return decoded["images"]
+
+
+@cache
+def median_side(root: Path) -> int:
+    """Median of the shorter sides of some training images of a folder; 0 if there are none."""
+    sides = []
+    for place, folders, names in os.walk(root / "train"):
+        folders.sort()
+        for name in sorted(names)[:SAMPLED]:
+            with suppress(GCLError):
+                sides.append(min(_size(os.path.join(place, name))))
+    return median_low(sides) if sides else 0
 
 
 def unreadable(root: Path, files: list[tuple[str, int]]) -> set[str]:

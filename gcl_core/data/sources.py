@@ -19,7 +19,13 @@ from torch import Tensor
 from gcl_core.data.augment import Augment, PadCrop, ResizedCrop
 from gcl_core.data.dataset import LongTailedDataset, Split
 from gcl_core.data.file_images import FileImages
-from gcl_core.data.image_files import cache_folder, decode_cached, list_images, unreadable
+from gcl_core.data.image_files import (
+    cache_folder,
+    decode_cached,
+    list_images,
+    median_side,
+    unreadable,
+)
 from gcl_core.data.images import MemoryImages
 from gcl_core.data.imbalance import nested_subset
 from gcl_core.errors import GCLError, shown
@@ -34,6 +40,7 @@ CIFAR_MEAN = (0.4914, 0.4822, 0.4465)
 CIFAR_STD = (0.2023, 0.1994, 0.2010)
 CIFAR_TEST_IMAGES = 10_000
 PHOTOGRAPH_SIDE = 224  # what networks for photographs are made for
+PHOTOGRAPH_LEAST = 48  # images with shorter sides are no photographs
 DIGITS_TEST_IMAGES = 50  # of each class, of the 174 to 183 there are
 
 # Classes and, as measured over the original test images, mean and deviation of each channel.
@@ -279,6 +286,7 @@ class DatasetKind:
         preset, network: names in `gcl_core.methods.registry` and `gcl_core.networks`.
         precision: None is the best of the hardware.
         seed_splits: whether the data seed draws the test part too.
+        in_files: whether its images can be read from files whenever they are needed.
     """
 
     read: Callable[[str, "DataSettings"], LongTailedDataset]
@@ -289,6 +297,11 @@ class DatasetKind:
     network: str = "resnet32"
     precision: str | None = None
     seed_splits: bool = False
+    in_files: bool = False
+
+    def photographs(self, path: str) -> bool:
+        """Whether its images are large enough for networks that were trained on photographs."""
+        return self.in_files and median_side(Path(path).expanduser()) >= PHOTOGRAPH_LEAST
 
 
 DATASETS = {
@@ -302,7 +315,7 @@ DATASETS = {
     ),
     "cifar10": DatasetKind(read_cifar10, first_of_each, n_max=5000),
     "cifar100": DatasetKind(read_cifar100, first_of_each, n_max=500),
-    "folder": DatasetKind(read_folder, drawn_of_each, imbalance_ratio=None),
+    "folder": DatasetKind(read_folder, drawn_of_each, imbalance_ratio=None, in_files=True),
 }
 
 
