@@ -457,7 +457,7 @@ EPOCHS: dict[str, dict[str, int]] = {
 def _pretrained(settings: Settings) -> dict[str, Any]:
     """Values of the preset `pretrained`, as they fit the method."""
     second = settings.stage2
-    parts = [settings.stage1.objective]
+    parts: list[Any] = [settings.stage1.objective]
     parts += [] if second is None else [second.objective, second.rebalance]
     values: dict[str, Any] = {"epochs": 30, "stage2_epochs": 10}
     if not any(part is not None and part.needs_backbone for part in parts):

@@ -133,11 +133,13 @@ def load_weights(backbone: TimmBackbone, weights: str) -> None:
     )
     matched, missing, left = _matched(own, given)
     wrong = [key for key in matched if matched[key].shape != own[key].shape]
-    if wrong or len(matched) < ENOUGH * len(own):
+    problem = ""
+    if wrong:
+        there, here = (tuple(of[wrong[0]].shape) for of in (matched, own))
+        problem = f"{wrong[0]} has shape {there} there, {here} here"
+    elif len(matched) < ENOUGH * len(own):
         problem = f"{len(matched)} of {len(own)} tensors are there; missing: {_some(missing)}"
-        if wrong:
-            there, here = (tuple(of[wrong[0]].shape) for of in (matched, own))
-            problem = f"{wrong[0]} has shape {there} there, {here} here"
+    if problem:
         raise GCLError(f"weights {name} are not of {backbone.network}: {problem}")
     for what, keys in (("missing, drawn anew", missing), ("not used", left)):
         if keys:
