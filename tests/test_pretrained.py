@@ -1,4 +1,4 @@
-"""Networks of timm: their weights from files, what of them is trained, and features in the cache."""
+"""Networks of timm: weights from files, what of them is trained, features in the cache."""
 
 import logging
 from collections import OrderedDict
