@@ -12,6 +12,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
+import filelock
 import torch
 from PIL import Image
 from torch import Tensor
@@ -252,7 +253,10 @@ def save_model(
         "calibration": _calibration(dataset, network, scale),
     }
     try:
-        atomic_save(file, value)
+        with filelock.FileLock(folder / ".lock"):
+            for leftover in folder.glob(f".{MODEL}.*.tmp"):  # of a process that was killed
+                leftover.unlink()
+            atomic_save(file, value)
     except OSError as error:
         if error.errno not in READ_ONLY:
             raise
