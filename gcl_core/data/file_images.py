@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from gcl_core.data.augment import PadCrop, ResizedCrop
-from gcl_core.data.image_files import decode, read_rgb
+from gcl_core.data.image_files import filled, read_rgb
 from gcl_core.data.images import histogram_statistics
 
 BATCH = 64  # of images that are only looked at once
@@ -71,7 +71,7 @@ class FileImages:
         def pixels(task: tuple[int, list[float]]) -> np.ndarray:
             index, drawn = task
             if augment is None:
-                return decode(self.files[index], self.size)
+                return filled(self.files[index], self.size)
             whole = read_rgb(self.files[index], self.size)
             return np.asarray(augment.cut(whole, self.size, drawn))
 

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from lightning_fabric import Fabric
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from lightning_fabric.utilities.exceptions import MisconfigurationException
-from torch import nn
+from torch import Tensor, nn
 from torch.distributed import DistBackendError
 
 from gcl_core.data.dataset import Described, LongTailedDataset
@@ -22,6 +22,7 @@ from gcl_core.data.streams import Streams
 from gcl_core.errors import GCLError
 from gcl_core.files import load_json
 from gcl_core.hardware import channels_last, keep_freed_memory
+from gcl_core.inference.saved import save_model
 from gcl_core.methods.rebalance import RebalanceInputs
 from gcl_core.methods.settings import Settings, Stage, to_dict
 from gcl_core.networks.models import build_backbone, build_network
@@ -124,10 +125,13 @@ def run(
             channels_last(network.to(fabric.device))
             part = StageRun(number, stage, images, network, prefix, streams, folder, fabric)
             train_stage(part, progress, keep if number == 1 else ())
+        outputs = _validation_outputs(network, images, fabric)
+        if backbone is not None:
+            network = Network(backbone, network.head)
+        if fabric.is_global_zero:
+            save_model(folders[-1].path, settings, dataset, network, outputs)
     result = folders[-1].result
     assert result is not None
-    if backbone is not None:
-        network = Network(backbone, network.head)
     return Run(settings, dataset, network.cpu().eval(), result, tuple(folders))
 
 
@@ -260,6 +264,17 @@ def _rebalanced(
         freeze(rebalanced, stage.trains)
         return rebalanced, None
     return rebalanced, None if stage.rebalance.on_images else backbone
+
+
+@torch.no_grad()
+def _validation_outputs(
+    network: Network, dataset: LongTailedDataset, fabric: Fabric
+) -> Tensor | None:
+    """The final outputs (N, C) of the validation part, if there is one."""
+    if dataset.validation is None:
+        return None
+    infer = network.eval().to(fabric.device)
+    return outputs_of(infer, dataset.validation, dataset, fabric.device).cpu()
 
 
 def _rebalance_inputs(
