@@ -258,7 +258,7 @@ def test_every_limit_holds(part, field, limit):
     }.get(field.name, {})
 
     def make(value):
-        value = (value,) if field.name in ("class_counts", "milestones") else value
+        value = (value,) if field.name in ("class_counts", "milestones", "mean", "std") else value
         return part(**required, **{field.name: value})
 
     refused = [outside] if limit in ("low", "high") else [outside, bound]
