@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from gcl_core.data.augment import PadCrop, ResizedCrop
@@ -50,6 +51,14 @@ class FileImages:
         """Some of the images, in the order of the indices."""
         chosen = torch.arange(len(self))[indices].tolist()
         return FileImages([self.files[i] for i in chosen], self.size, self.device)
+
+    def picture(self, index: int) -> Image.Image:
+        """An image as a person sees it, all of it.
+
+        Raises:
+            GCLError: the file cannot be read.
+        """
+        return read_rgb(self.files[index], self.size)
 
     def on(self, device: torch.device) -> "FileImages":
         """The same images, with batches on a device."""

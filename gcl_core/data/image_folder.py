@@ -4,7 +4,6 @@ import shutil
 from pathlib import Path
 
 import torch
-from PIL import Image
 
 from gcl_core.data.dataset import LongTailedDataset, Split
 from gcl_core.data.image_files import list_images
@@ -99,9 +98,6 @@ def split_image_folder(
 def _write(part: Split, class_names: tuple[str, ...], split: Path) -> None:
     for name in class_names:
         (split / name).mkdir(parents=True)
-    for number, (image, label) in enumerate(
-        zip(part.images.pixels, part.labels.tolist(), strict=True)
-    ):
-        array = image.permute(1, 2, 0).numpy()
-        picture = Image.fromarray(array[..., 0] if array.shape[2] == 1 else array)
-        picture.save(split / class_names[label] / f"{number:05d}.png")
+    for number, label in enumerate(part.labels.tolist()):
+        file = split / class_names[label] / f"{number:05d}.png"
+        part.images.picture(number).save(file)

@@ -1,12 +1,44 @@
 """Where pixels are: the only file that knows that they are in memory."""
 
 import hashlib
+import io
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from gcl_core.data.augment import Augment, PadCrop
+from gcl_core.errors import GCLError
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """What images look like that are features in memory: encoded pictures, as PIL images by index.
+
+    Attributes:
+        encoded: (bytes,) uint8: M files, one after another.
+        offsets: (M + 1,) where each begins and the last one ends.
+        numbers: (N,) which of the files these pictures are.
+    """
+
+    encoded: np.ndarray
+    offsets: np.ndarray
+    numbers: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def __getitem__(self, index: int) -> Image.Image:
+        number = self.numbers[index]
+        file = self.encoded[self.offsets[number] : self.offsets[number + 1]]
+        return Image.open(io.BytesIO(file.tobytes())).convert("RGB")
+
+    def subset(self, indices: Tensor) -> "Pictures":
+        """Some of the pictures, in the order of the indices."""
+        return replace(self, numbers=self.numbers[indices.numpy()])
 
 
 class MemoryImages:
@@ -15,10 +47,11 @@ class MemoryImages:
     Attributes:
         pixels: (N, channels, H, W) uint8; or features of the images in their place, (N, D, 1, 1)
             float32.
+        pictures: what features look like, if that is known.
     """
 
-    def __init__(self, pixels: Tensor) -> None:
-        self.pixels = pixels
+    def __init__(self, pixels: Tensor, pictures: Pictures | None = None) -> None:
+        self.pixels, self.pictures = pixels, pictures
         self._crops: tuple[PadCrop, Tensor] | None = None
         self._elsewhere: dict[torch.device, MemoryImages] = {}
 
@@ -33,7 +66,21 @@ class MemoryImages:
 
     def subset(self, indices: Tensor) -> "MemoryImages":
         """Some of the images, in the order of the indices."""
-        return MemoryImages(self.pixels[indices])
+        pictures = None if self.pictures is None else self.pictures.subset(indices)
+        return MemoryImages(self.pixels[indices], pictures)
+
+    def picture(self, index: int) -> Image.Image:
+        """An image as a person sees it, grey or RGB.
+
+        Raises:
+            GCLError: it is features, and nothing is known of its looks.
+        """
+        if self.pictures is not None:
+            return self.pictures[index]
+        if self.pixels.dtype != torch.uint8:
+            raise GCLError("these images are features, and there are no pictures of them")
+        array = self.pixels[index].permute(1, 2, 0).cpu().numpy()
+        return Image.fromarray(array[..., 0] if array.shape[2] == 1 else array)
 
     def on(self, device: torch.device) -> "MemoryImages":
         """The same images on a device."""

@@ -18,7 +18,9 @@ CLASS_ORDERS = ("index", "reversed")
 class DataSettings(Config):
     """Which images, and how many of each class."""
 
-    dataset: str = value("digits", "digits, cifar10, cifar100 (or cifar10:PATH), or folder:PATH")
+    dataset: str = value(
+        "digits", "digits, clothes, cifar10, cifar100 (or cifar10:PATH), or folder:PATH"
+    )
     imbalance_ratio: float | None = value(
         None, "n_max / n_min; none: leave the data as they are", low=1
     )
@@ -38,7 +40,7 @@ class DataSettings(Config):
         "number: in an order drawn by that seed",
     )
     data_seed: int = value(
-        0, "seed of the subset (and of the split of digits)", low=0, high=2**32 - 1
+        0, "seed of the subset (and of the split of digits and clothes)", low=0, high=2**32 - 1
     )
     image_size: int | None = value(
         None, "resize every image of a folder to this size", low=5, high=1024

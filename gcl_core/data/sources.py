@@ -1,4 +1,4 @@
-"""The data sets by name: the embedded digits, CIFAR-10 and -100, or any folder of images.
+"""The data sets by name: embedded digits and clothes, CIFAR-10 and -100, or a folder of images.
 
 Each reader gives all the images there are, and what a run takes of that kind of data unless it is
 told otherwise stands beside it in `DATASETS`.
@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from gcl_core.data.augment import Augment, PadCrop, ResizedCrop
+from gcl_core.data.clothes import read_clothes
 from gcl_core.data.dataset import LongTailedDataset, Split
 from gcl_core.data.file_images import FileImages
 from gcl_core.data.image_files import (
@@ -311,6 +312,15 @@ DATASETS = {
         preset="digits",
         network="digits_cnn",
         precision="float32",  # its network is too small to gain from bfloat16 (measured by `bench`)
+        seed_splits=True,
+    ),
+    "clothes": DatasetKind(
+        read_clothes,
+        drawn_of_each,
+        imbalance_ratio=None,
+        preset="pretrained",
+        network="features",
+        precision="float32",  # a classifier alone has nothing to gain from bfloat16
         seed_splits=True,
     ),
     "cifar10": DatasetKind(read_cifar10, first_of_each, n_max=5000),

@@ -506,7 +506,7 @@ def resolve(
     """The settings of a run: a method's stages under a preset, on a data set, with changes on top.
 
     Args:
-        dataset: "digits", "cifar10", "cifar100" (or "cifar10:PATH"), or "folder:PATH".
+        dataset: "digits", "clothes", "cifar10", "cifar100" (or "cifar10:PATH"), or "folder:PATH".
         method: a key of `METHODS`.
         preset: a key of `PRESETS`; None is that of the data set, or "pretrained", if weights are.
         accelerator: where it will run; decides the precision, unless `precision` is changed.
