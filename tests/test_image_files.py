@@ -200,7 +200,7 @@ def saved(file, array, mode="RGB", **options):
 
 
 def decoded_alone(file, size=(12, 8)):
-    return image_files.filled(str(file), size)
+    return image_files.decode(str(file), size)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -306,13 +306,13 @@ def test_mixed_sizes_get_one_and_it_is_said(tmp_path, caplog, sizes, side, said)
 @pytest.fixture
 def decoded(monkeypatch):
     """Names of the images that are decoded."""
-    names, decode = [], image_files.filled
+    names, decode = [], image_files.decode
 
     def counted(name, size):
         names.append(name)
         return decode(name, size)
 
-    monkeypatch.setattr(image_files, "filled", counted)
+    monkeypatch.setattr(image_files, "decode", counted)
     return names
 
 

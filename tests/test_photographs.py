@@ -12,7 +12,7 @@ from PIL import Image
 
 from gcl_core.data.augment import ResizedCrop
 from gcl_core.data.file_images import FileImages
-from gcl_core.data.image_files import filled, median_side
+from gcl_core.data.image_files import decode, median_side
 from gcl_core.data.load import DataSettings, load_dataset
 from gcl_core.errors import GCLError
 from gcl_core.methods.registry import resolve
@@ -95,7 +95,7 @@ def test_pixels_do_not_depend_on_threads_and_come_in_order(root):
     files = files_of(root)
     for indices, clean in zip(steps, one[1], strict=True):
         for i, pixels in zip(indices.tolist(), clean, strict=True):
-            assert np.array_equal(pixels.permute(1, 2, 0).numpy(), filled(files[i], (24, 24)))
+            assert np.array_equal(pixels.permute(1, 2, 0).numpy(), decode(files[i], (24, 24)))
 
 
 def test_nothing_is_squashed(root):
@@ -111,7 +111,7 @@ def test_large_jpegs_are_decoded_smaller_but_never_below_what_is_needed(tmp_path
     smooth = np.linspace(0, 255, 640)[None, :, None].repeat(640, 0).repeat(3, 2).astype(np.uint8)
     Image.fromarray(smooth).save(tmp_path / "a.jpg", quality=95)
     Image.fromarray(smooth).save(tmp_path / "a.png")
-    jpeg, png = (filled(str(tmp_path / f"a.{kind}"), (32, 32)) for kind in ("jpg", "png"))
+    jpeg, png = (decode(str(tmp_path / f"a.{kind}"), (32, 32)) for kind in ("jpg", "png"))
     assert np.abs(jpeg.astype(int) - png.astype(int)).max() <= 4
 
 

@@ -38,8 +38,8 @@ def read_clothes(path: str, wanted: "DataSettings") -> LongTailedDataset:
     rest = torch.arange(len(labels))
     held: list[Tensor] = []
     for share in (TEST_SHARE, VALIDATION_SHARE):
-        wanted = [max(1, round(share * n)) for n in counts]
-        held.append(rest[nested_subset(labels[rest], wanted, generator)])
+        share_of_each = [max(1, round(share * n)) for n in counts]
+        held.append(rest[nested_subset(labels[rest], share_of_each, generator)])
         rest = rest[~torch.isin(rest, held[-1])]
     train, test, validation = (every.subset(part) for part in (rest, *held))
     names = tuple(str(name) for name in stored["class_names"])

@@ -27,6 +27,8 @@ class Statistics(Protocol):
     """Mean and deviation of each channel, in units of the full pixel range; () for features."""
 
     @property
+    def has_pixels(self) -> bool: ...
+    @property
     def mean(self) -> tuple[float, ...]: ...
     @property
     def std(self) -> tuple[float, ...]: ...
@@ -34,7 +36,7 @@ class Statistics(Protocol):
 
 def normaliser(of: Statistics, device: torch.device) -> Callable[[Tensor], Tensor]:
     """uint8 images -> (x / 255 - mean) / std in float32, channels last; features stay."""
-    if not of.mean:
+    if not of.has_pixels:
         return lambda features: features
     mean = torch.tensor(of.mean, device=device).view(1, -1, 1, 1) * 255
     scale = 1 / (torch.tensor(of.std, device=device).view(1, -1, 1, 1) * 255)

@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from gcl_core.data.augment import PadCrop, ResizedCrop
-from gcl_core.data.image_files import filled, read_rgb
+from gcl_core.data.image_files import decode, read_rgb
 from gcl_core.data.images import histogram_statistics
 
 BATCH = 64  # of images that are only looked at once
@@ -80,7 +80,7 @@ class FileImages:
         def pixels(task: tuple[int, list[float]]) -> np.ndarray:
             index, drawn = task
             if augment is None:
-                return filled(self.files[index], self.size)
+                return decode(self.files[index], self.size)
             whole = read_rgb(self.files[index], self.size)
             return np.asarray(augment.cut(whole, self.size, drawn))
 

@@ -193,7 +193,7 @@ def _stamp(root: Path, files: list[tuple[str, int]], what: list[Any]) -> str:
 def _decode_all(names: list[str], image_size: int | None) -> dict[str, Any]:
     """The tensor `images`, and in `resized` what is to be said of their sizes."""
     resized = ""
-    with ThreadPoolExecutor() as pool, _warnings_with_names():
+    with ThreadPoolExecutor() as pool, pillow_warnings():
         if image_size:
             width = height = image_size
         else:  # by their headers: decoded, large images may not fit the memory
@@ -207,7 +207,7 @@ def _decode_all(names: list[str], image_size: int | None) -> dict[str, Any]:
                     "choose with --image-size"
                 )
         pixels = np.empty((len(names), 3, height, width), dtype=np.uint8)
-        for i, array in enumerate(pool.map(partial(filled, size=(width, height)), names)):
+        for i, array in enumerate(pool.map(partial(decode, size=(width, height)), names)):
             pixels[i] = array.transpose(2, 0, 1)
     return {"images": torch.from_numpy(pixels), "resized": resized}
 
@@ -224,24 +224,8 @@ def _size(name: str) -> tuple[int, int]:
         return image.size if _orientation(image) < 5 else image.size[::-1]
 
 
-def decode(picture: str | Image.Image, shape: tuple[int, int, int]) -> Tensor:
-    """One picture as the images of a folder are decoded: uint8 of the shape (channels, H, W).
-
-    One channel is the grey value of the colours. An image that is open already stays as it is.
-
-    Raises:
-        GCLError: it cannot be read, or has a side shorter than `SMALLEST_SIDE`.
-    """
-    channels, height, width = shape
-    with _warnings_with_names():
-        array = filled(picture, (width, height))
-    if channels == 1:
-        return torch.from_numpy(np.array(Image.fromarray(array).convert("L")))[None]
-    return torch.from_numpy(array.transpose(2, 0, 1).copy())
-
-
 @contextmanager
-def _warnings_with_names() -> Iterator[None]:
+def pillow_warnings() -> Iterator[None]:
     """Pillow's warnings name no file; only that of too many pixels is about the pixels."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="PIL")
@@ -249,27 +233,28 @@ def _warnings_with_names() -> Iterator[None]:
         yield
 
 
-def filled(picture: str | Image.Image, size: tuple[int, int]) -> np.ndarray:
-    """(H, W, 3) uint8 of a picture in a size (width, height): filled, and its middle taken.
+def decode(name: str | Image.Image, size: tuple[int, int]) -> np.ndarray:
+    """(H, W, 3) uint8 of an image in a size (width, height): filled, and its middle taken.
 
     Raises:
         GCLError: it cannot be read, or has a side shorter than `SMALLEST_SIDE`.
     """
-    image = read_rgb(picture, size)
+    image = read_rgb(name, size)
     if image.size != size:
         image = ImageOps.fit(image, size, Image.Resampling.BILINEAR)
     return np.asarray(image)
 
 
-def read_rgb(picture: str | Image.Image, size: tuple[int, int]) -> Image.Image:
+def read_rgb(name: str | Image.Image, size: tuple[int, int]) -> Image.Image:
     """An image as it is shown: turned by its EXIF orientation, on white where it is transparent.
 
     A JPEG of many times the size that is needed is decoded to at least twice that size: faster.
+    An image that is open already stays as it is.
 
     Raises:
         GCLError: it cannot be read, or has a side shorter than `SMALLEST_SIDE`.
     """
-    with _opened(picture) as image:
+    with _opened(name) as image:
         image.draft(None, (2 * max(size), 2 * max(size)))
         if image.mode.startswith(("I", "F")):  # Pillow would cut everything above 255
             raise ValueError(f"{image.mode} has more than 8 bits a channel; convert it to 8")

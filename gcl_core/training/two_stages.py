@@ -125,14 +125,15 @@ def run(
             channels_last(network.to(fabric.device))
             part = StageRun(number, stage, images, network, prefix, streams, folder, fabric)
             train_stage(part, progress, keep if number == 1 else ())
-        outputs = _validation_outputs(network, images, fabric)
-        if backbone is not None:
-            network = Network(backbone, network.head)
+        whole = network if backbone is None else Network(backbone, network.head)
         if fabric.is_global_zero:
-            save_model(folders[-1].path, settings, dataset, network, outputs)
+            save_model(
+                *(folders[-1].path, settings, dataset, whole),
+                lambda: _validation_outputs(network, images, fabric.device),
+            )
     result = folders[-1].result
     assert result is not None
-    return Run(settings, dataset, network.cpu().eval(), result, tuple(folders))
+    return Run(settings, dataset, whole.cpu().eval(), result, tuple(folders))
 
 
 def make_fabric(accelerator: str, precision: str, devices: int = 1) -> Fabric:
@@ -268,13 +269,10 @@ def _rebalanced(
 
 @torch.no_grad()
 def _validation_outputs(
-    network: Network, dataset: LongTailedDataset, fabric: Fabric
-) -> Tensor | None:
-    """The final outputs (N, C) of the validation part, if there is one."""
-    if dataset.validation is None:
-        return None
-    infer = network.eval().to(fabric.device)
-    return outputs_of(infer, dataset.validation, dataset, fabric.device).cpu()
+    network: Network, images: LongTailedDataset, device: torch.device
+) -> Tensor:
+    assert images.validation is not None
+    return outputs_of(network.eval(), images.validation, images, device).cpu()
 
 
 def _rebalance_inputs(
