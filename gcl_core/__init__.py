@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         EffectiveNumberSampler,
         InstanceBalancedSampler,
     )
+    from gcl_core.inference.saved import load_run
     from gcl_core.losses.clouds import cloud_sizes
     from gcl_core.losses.gcl import GCLLoss
     from gcl_core.methods.registry import METHODS, resolve
@@ -37,6 +38,7 @@ __all__ = [
     "data",
     "digits_cnn",
     "load_dataset",
+    "load_run",
     "long_tailed_counts",
     "losses",
     "networks",

@@ -18,7 +18,7 @@ from bits import checkpoints, equal, tree
 from processes import Forked, forked, python, wait_until
 
 EPOCHS, STAGE2_EPOCHS = 3, 2
-WRITES = 2 * 2 + EPOCHS + STAGE2_EPOCHS  # settings and result; checkpoints
+WRITES = 2 * 2 + EPOCHS + STAGE2_EPOCHS + 1  # settings and result; checkpoints; model.pt
 
 
 def train(runs, *more, **changes):

@@ -160,6 +160,7 @@ def test_what_a_folder_holds(finished):
         assert sorted(p.name for p in folder.path.iterdir() if p.name != ".lock") == [
             "checkpoint.pt",
             "metrics.csv",
+            *(["model.pt"] if folder is finished.folders[-1] else []),
             "result.json",
             "settings.json",
             "timing.csv",

@@ -23,10 +23,19 @@ class Sampler(Protocol):
     def __len__(self) -> int: ...
 
 
-def normaliser(dataset: LongTailedDataset, device: torch.device) -> Callable[[Tensor], Tensor]:
+class Statistics(Protocol):
+    """Mean and deviation of each channel, in units of the full pixel range."""
+
+    @property
+    def mean(self) -> tuple[float, ...]: ...
+    @property
+    def std(self) -> tuple[float, ...]: ...
+
+
+def normaliser(of: Statistics, device: torch.device) -> Callable[[Tensor], Tensor]:
     """uint8 images -> (x / 255 - mean) / std in float32, channels last."""
-    mean = torch.tensor(dataset.mean, device=device).view(1, -1, 1, 1) * 255
-    scale = 1 / (torch.tensor(dataset.std, device=device).view(1, -1, 1, 1) * 255)
+    mean = torch.tensor(of.mean, device=device).view(1, -1, 1, 1) * 255
+    scale = 1 / (torch.tensor(of.std, device=device).view(1, -1, 1, 1) * 255)
 
     def normalise(images: Tensor) -> Tensor:
         floats = images.to(torch.float32, memory_format=torch.channels_last)

@@ -149,10 +149,7 @@ def decode_cached(root: Path, files: list[tuple[str, int]], image_size: int | No
 def _decode_all(names: list[str], image_size: int | None) -> dict[str, Any]:
     """The tensor `images`, and in `resized` what is to be said of their sizes."""
     resized = ""
-    with ThreadPoolExecutor() as pool, warnings.catch_warnings():
-        # Pillow's warnings name no file; only that of too many pixels is about the pixels.
-        warnings.filterwarnings("ignore", module="PIL")
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
+    with ThreadPoolExecutor() as pool, _warnings_with_names():
         if image_size:
             width = height = image_size
         else:  # by their headers: decoded, large images may not fit the memory
@@ -183,7 +180,32 @@ def _size(name: str) -> tuple[int, int]:
         return image.size if _orientation(image) < 5 else image.size[::-1]
 
 
-def _decode(name: str, size: tuple[int, int]) -> np.ndarray:
+def decode(picture: str | Image.Image, shape: tuple[int, int, int]) -> Tensor:
+    """One picture as the images of a folder are decoded: uint8 of the shape (channels, H, W).
+
+    One channel is the grey value of the colours. An image that is open already stays as it is.
+
+    Raises:
+        GCLError: it cannot be read, or has a side shorter than `SMALLEST_SIDE`.
+    """
+    channels, height, width = shape
+    with _warnings_with_names():
+        array = _decode(picture, (width, height))
+    if channels == 1:
+        return torch.from_numpy(np.array(Image.fromarray(array).convert("L")))[None]
+    return torch.from_numpy(array.transpose(2, 0, 1).copy())
+
+
+@contextmanager
+def _warnings_with_names() -> Iterator[None]:
+    """Pillow's warnings name no file; only that of too many pixels is about the pixels."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="PIL")
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        yield
+
+
+def _decode(name: str | Image.Image, size: tuple[int, int]) -> np.ndarray:
     with _opened(name) as image:
         if image.mode.startswith(("I", "F")):  # Pillow would cut everything above 255
             raise ValueError(f"{image.mode} has more than 8 bits a channel; convert it to 8")
@@ -201,15 +223,19 @@ def _decode(name: str, size: tuple[int, int]) -> np.ndarray:
 
 
 @contextmanager
-def _opened(name: str) -> Iterator[Image.Image]:
+def _opened(name: str | Image.Image) -> Iterator[Image.Image]:
     try:
-        with Image.open(name, formats=_formats(os.path.splitext(name)[1])) as image:
+        with name.copy() if isinstance(name, Image.Image) else _file(name) as image:
             if min(image.size) < SMALLEST_SIDE:
                 least = f"images must be at least {SMALLEST_SIDE}x{SMALLEST_SIDE} pixels"
                 raise ValueError(f"it is {image.width}x{image.height}; {least}")
             yield image
     except Exception as error:  # of almost any kind, for the bytes may be anything
         raise GCLError(f"cannot read image {name}: {error}") from error
+
+
+def _file(name: str) -> Image.Image:
+    return Image.open(name, formats=_formats(os.path.splitext(name)[1]))
 
 
 def _orientation(image: Image.Image) -> int:

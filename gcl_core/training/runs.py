@@ -6,6 +6,7 @@ runs/<hash>/settings.json    what is computed, and with which versions
             checkpoint.pt    everything that is needed to go on after the last epoch that was saved
             kept-0012.pt     weights and accuracies after epoch 12, where they were asked for
             result.json      the result; its presence means that the run is finished
+            model.pt         what predictions need (`gcl_core.inference.saved`); in the last stage's
             error.json       why a grid could not finish the run (`gcl_core.grid.failures`)
 """
 

@@ -20,6 +20,7 @@ from gcl_core.data.streams import Streams
 from gcl_core.errors import GCLError
 from gcl_core.files import load_json
 from gcl_core.hardware import channels_last, keep_freed_memory
+from gcl_core.inference.saved import save_model
 from gcl_core.methods.rebalance import RebalanceInputs
 from gcl_core.methods.settings import Settings, Stage, to_dict
 from gcl_core.networks.models import build_network
@@ -119,6 +120,8 @@ def run(
             channels_last(network.to(fabric.device))
             part = StageRun(number, stage, dataset, network, prefix, streams, folder, fabric)
             train_stage(part, progress, keep if number == 1 else ())
+        if fabric.is_global_zero:
+            save_model(folders[-1].path, settings, dataset, network)
     result = folders[-1].result
     assert result is not None
     return Run(settings, dataset, network.cpu().eval(), result, tuple(folders))
