@@ -8,7 +8,6 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
-from toys import load_source
 
 from gcl_core import GCLLoss, cloud_sizes
 from gcl_core.analysis import planar_network as planar
@@ -17,6 +16,7 @@ from gcl_core.data.imbalance import nested_subset
 from gcl_core.errors import GCLError
 from gcl_core.figures.planar_maps import Trained, planes
 from gcl_core.losses.priors import LogitAdjustedLoss
+from toys import load_source
 
 COUNTS = planar.COUNTS
 

@@ -1,9 +1,10 @@
-"""One HTML page about a finished run: what its model is worth, for whom the pictures are."""
+"""One HTML page about a finished run, for those who want to know what the model is worth."""
 
 import base64
 import io
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from torch import Tensor
 import gcl_core
 from gcl_core.data.dataset import LongTailedDataset, Split
 from gcl_core.data.imbalance import GROUPS
+from gcl_core.data.load import DataSettings, load_dataset
 from gcl_core.errors import GCLError
 from gcl_core.files import load_json
 from gcl_core.inference.saved import SavedModel
@@ -23,12 +25,12 @@ from gcl_core.methods.settings import to_dict
 from gcl_core.report.findings import findings, nearest, surest_mistakes
 from gcl_core.training.evaluation import outputs_of
 
+log = logging.getLogger(__name__)
+
 CONFUSIONS = 12  # pairs that the page names
 UNFOLDED = 30  # classes; of more, the tables are folded by group
 LONGEST_SIDE = 128  # pixels of a thumbnail
 TINY = 64  # pixels; below, a thumbnail is enlarged without blur and kept without loss
-
-Pictures = Callable[[str, int], Image.Image]  # of ("train" or "test", index in that part)
 
 
 @dataclass(frozen=True)
@@ -58,40 +60,42 @@ class Mistake:
     cosine: float
 
 
-def report(model: SavedModel, dataset: LongTailedDataset, pictures: Pictures | None = None) -> str:
+def images_of(model: SavedModel, source: str | None = None) -> LongTailedDataset:
+    """The images that a run was trained and tested on.
+
+    Args:
+        model: of the run.
+        source: where they are now, as `--dataset` takes it; None: where they were.
+
+    Raises:
+        GCLError: they are not there, or are unfit.
+    """
+    where = {"dataset": source or model.source}
+    return load_dataset(DataSettings(**(model.settings["data"] | where)))
+
+
+def report(model: SavedModel, dataset: LongTailedDataset) -> str:
     """A self-contained HTML page: no script, no network, thumbnails inside.
 
     Args:
         model: of the run.
         dataset: its images.
-        pictures: what to show of them, where it is not their pixels.
 
     Raises:
         GCLError: the data set has other classes, or images of another shape, than the run.
     """
-    if dataset.class_names != model.class_names:
-        odd = sorted(set(dataset.class_names) ^ set(model.class_names))
-        raise GCLError(
-            f"{dataset.name} has other classes than {model.path}: {', '.join(odd[:5]) or 'order'}"
-        )
-    if dataset.test.images.shape != model.shape:
-        sizes = ("x".join(map(str, each)) for each in (dataset.test.images.shape, model.shape))
-        raise GCLError(
-            f"images of {dataset.name} are {next(sizes)}, those of {model.path} are {next(sizes)}"
-        )
-    train, test = (_features(model, part, dataset) for part in (dataset.train, dataset.test))
+    _check(model, dataset)
+    # Other images have other statistics; the network is used to those of its training.
+    dataset = replace(dataset, mean=model.mean, std=model.std)
+    log.info("%s: %d test images", dataset.name, len(dataset.test))
+    test = _features(model, dataset.test, dataset)
     with torch.no_grad():
         outputs = model.network.head(test).double()
     slope, offset = model.terms()
     probabilities = (slope * outputs + offset).softmax(1)
     found = findings(probabilities, dataset.test.labels, model.class_names, model.class_counts)
-    template = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    template.filters |= {"percent": percent, "number": "{:,}".format}
-    page = template.from_string(Path(__file__).with_name("page.html").read_text("utf-8"))
     identity = load_json(model.path / "settings.json")["identity"]
-    return page.render(
+    return _template().render(
         found=found,
         groups=[group for group in GROUPS if any(c.group == group for c in found.classes)],
         model=model,
@@ -100,10 +104,28 @@ def report(model: SavedModel, dataset: LongTailedDataset, pictures: Pictures | N
         epochs=[stage["epochs"] for stage in _stages(model.settings)],
         same_images=identity["images"]["fingerprint"] == dataset.fingerprint,
         confusions=found.confusions[:CONFUSIONS],
-        mistakes=_mistakes(probabilities, train, test, dataset, pictures),
+        mistakes=_mistakes(model, probabilities, test, dataset),
         unfolded=len(found.classes) <= UNFOLDED,
         version=gcl_core.__version__,
     )
+
+
+def _check(model: SavedModel, dataset: LongTailedDataset) -> None:
+    if dataset.class_names != model.class_names:
+        odd = sorted(set(dataset.class_names) ^ set(model.class_names))
+        names = ", ".join(odd[:5]) or "the same ones in another order"
+        raise GCLError(f"{dataset.name} has not the classes of {model.path}: {names}")
+    own, shape = dataset.test.images.shape, tuple(model.shape)
+    if own != shape:
+        raise GCLError(f"images of {dataset.name} are {own}, those of {model.path} were {shape}")
+
+
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {"percent": percent, "number": "{:,}".format}
+    return environment.from_string(Path(__file__).with_name("page.html").read_text("utf-8"))
 
 
 def _features(model: SavedModel, part: Split, dataset: LongTailedDataset) -> Tensor:
@@ -138,33 +160,24 @@ def method_of(settings: dict[str, Any]) -> str:
 
 
 def _mistakes(
-    probabilities: Tensor,
-    train: Tensor,
-    test: Tensor,
-    dataset: LongTailedDataset,
-    pictures: Pictures | None,
+    model: SavedModel, probabilities: Tensor, test: Tensor, dataset: LongTailedDataset
 ) -> list[Mistake]:
     chosen = surest_mistakes(probabilities, dataset.test.labels)
     if not chosen:
         return []
-
-    def shown(part: str, index: int) -> Thumbnail:
-        if pictures is not None:
-            return thumbnail(pictures(part, index))
-        return thumbnail(_pixels(getattr(dataset, part), index))
-
     names = dataset.class_names
     confidence, said = probabilities[chosen].max(1)
-    index, cosine = nearest(test[chosen], train)
+    log.info("the most like them of %d training images", len(dataset.train))
+    index, cosine = nearest(test[chosen], _features(model, dataset.train, dataset))
     return [
         Mistake(
             image,
             names[int(dataset.test.labels[image])],
             names[guess],
             probability,
-            shown("test", image),
+            thumbnail(_picture(dataset.test, image)),
             names[int(dataset.train.labels[neighbour])],
-            shown("train", neighbour),
+            thumbnail(_picture(dataset.train, neighbour)),
             likeness,
         )
         for image, guess, probability, neighbour, likeness in zip(
@@ -173,9 +186,9 @@ def _mistakes(
     ]
 
 
-def _pixels(part: Split, index: int) -> Image.Image:
-    (pixels,) = next(part.images.batches([torch.tensor([index])]))
-    return Image.fromarray(pixels.permute(1, 2, 0).squeeze(2).cpu().numpy())
+def _picture(part: Split, index: int) -> Image.Image:
+    pixels = part.images.pixels[index].permute(1, 2, 0).numpy()
+    return Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
 
 
 def thumbnail(picture: Image.Image) -> Thumbnail:
@@ -191,5 +204,5 @@ def thumbnail(picture: Image.Image) -> Thumbnail:
 
 
 def percent(share: float | None) -> str:
-    """`53.2 %`; a dash where nothing is known."""
-    return "–" if share is None else f"{100 * share:.1f} %"
+    """`53.2 %` that no line break parts; a dash where nothing is known."""
+    return "–" if share is None else f"{100 * share:.1f}\N{NO-BREAK SPACE}%"
