@@ -11,12 +11,15 @@ import sys
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import gcl_core
 from gcl_core.errors import GCLError
 from gcl_core.files import atomic_json, atomic_write, project_root
 from gcl_core.grid.commands import add_grid
+
+if TYPE_CHECKING:
+    from gcl_core.methods.settings import Settings
 
 INTERRUPTED = 130
 BROKEN_PIPE = 141
@@ -240,13 +243,15 @@ def overrides(rest: Sequence[str]) -> dict[str, str]:
 
 
 def _train(options: argparse.Namespace, rest: Sequence[str]) -> None:
+    changes = overrides(rest)
     settings = gcl_core.resolve(
         options.dataset,
         options.method,
         options.preset,
         accelerator=options.accelerator,
-        **overrides(rest),
+        **changes,
     )
+    _say_what_was_chosen(settings, changes)
     dataset = gcl_core.load_dataset(settings.data)
 
     from gcl_core.hardware import use_threads
@@ -276,12 +281,27 @@ def _train(options: argparse.Namespace, rest: Sequence[str]) -> None:
         best = result["best_on_test"]
         logging.info("best epoch on test (%s): %.2f", best["note"], best["top1"])
     if options.record and _speaks():
-        preset = options.preset or default_preset(options.dataset)
+        preset = options.preset or default_preset(options.dataset, changes)
         add_records(options.record, [record(finished, options.method, preset, history=True)])
     if options.json and _speaks():
         line = {key: result[key] for key in (*keys, "per_class", "class_names")}
         epochs = [trained_epochs(folder) for folder in finished.folders]
         print(json.dumps(line | {"epochs": epochs, "run": str(finished.path)}))
+
+
+def _say_what_was_chosen(settings: "Settings", changes: Mapping[str, str]) -> None:
+    """The network that nobody named, and how to have another."""
+    if settings.weights == "none" or "network" in changes or "weights" in changes:
+        return
+    trained = settings.stage1.trains or "all"
+    size = settings.data.image_size
+    logging.info(
+        "photographs: %s, pre-trained, at %d px; trained: %s", settings.network, size, trained
+    )
+    logging.info(
+        "  more of it: --trains last_block, norms or all; another one: --network timm:NAME"
+    )
+    logging.info("  without: --network resnet32 --image-size 32 (from new weights, takes longer)")
 
 
 def _bench(options: argparse.Namespace, rest: Sequence[str]) -> None:
@@ -308,6 +328,9 @@ def _compare(options: argparse.Namespace, rest: Sequence[str]) -> None:
         )
         for seed in range(options.seeds)
     ]
+
+    if settings[0].network == "features":
+        raise GCLError(f"compare needs pixels, and {options.dataset} has features: take digits")
 
     from gcl_core.benchmark.plain import plain_accuracy, same_accuracy
     from gcl_core.hardware import use_threads

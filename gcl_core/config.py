@@ -24,13 +24,15 @@ def value(
     above: float | None = None,
     below: float | None = None,
     allowed: Iterable[str] | None = None,
+    late: bool = False,
 ) -> Any:
     """A dataclass field with its meaning, its source and the range it is held to.
 
-    A class as default stands for the default of its argument of that name.
+    A class as default stands for the default of its argument of that name. A late field came after
+    runs had been named: at its default it is no part of a run's name (`to_dict`).
     """
     limits = {"low": low, "high": high, "above": above, "below": below, "allowed": allowed}
-    return dataclasses.field(default=default, metadata={"text": text, **limits})
+    return dataclasses.field(default=default, metadata={"text": text, "late": late, **limits})
 
 
 class Config:

@@ -10,7 +10,7 @@ import torch
 
 BFLOAT16, FLOAT32 = "bfloat16", "float32"
 PRECISIONS = (BFLOAT16, FLOAT32)
-SMALL_NETWORKS = ("digits_cnn",)
+SMALL_NETWORKS = ("digits_cnn", "features")
 
 Module = TypeVar("Module", bound=torch.nn.Module)
 

@@ -212,7 +212,7 @@ def test_every_method_and_preset_is_described():
     for method in METHODS.values():
         assert method.summary
         assert method.source
-    assert set(PRESETS) == {"official", "paper", "short", "digits", "smoke"}
+    assert set(PRESETS) == {"official", "paper", "short", "digits", "smoke", "pretrained"}
     assert set(METHODS) >= {"ce", "ce_mixup", "ce_mixup_crt", "gcl", "gcl_crt"}
 
 

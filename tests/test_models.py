@@ -146,7 +146,7 @@ def test_unknown_names_are_refused(call, message):
         call()
 
 
-@pytest.mark.parametrize("name", BACKBONES)
+@pytest.mark.parametrize("name", ["resnet32", "digits_cnn"])
 def test_the_last_block_can_be_taken_off(name):
     backbone = BACKBONES[name](in_channels=3).eval()
     images = torch.randn(2, 3, 8, 8, generator=seeded())

@@ -7,6 +7,7 @@ from PIL import Image
 from gcl_core.data.augment import PadCrop
 from gcl_core.data.dataset import LongTailedDataset, Split
 from gcl_core.data.images import MemoryImages
+from gcl_core.data.load import DataSettings
 from gcl_core.data.sources import kind_of
 
 
@@ -36,6 +37,20 @@ def toy_dataset(counts=(30, 12, 5), size=8, channels=3, tests=4, padding=2, flip
     )
 
 
+def toy_features(counts=(30, 12, 5), width=8, tests=4):
+    """A data set of features: noise around one corner for each class."""
+    corners, noise = torch.eye(width)[: len(counts)] * 4, seeded(2)
+
+    def part(numbers):
+        labels = torch.arange(len(counts)).repeat_interleave(torch.tensor(numbers))
+        features = corners[labels] + torch.randn(len(labels), width, generator=noise)
+        return Split(MemoryImages(features[:, :, None, None]), labels)
+
+    names = tuple(f"class {j}" for j in range(len(counts)))
+    train, test = part(list(counts)), part([tests] * len(counts))
+    return LongTailedDataset("toy features", names, train, test, (), (), PadCrop(0, False))
+
+
 def image_folder(root, classes=("ant", "bee", "cow"), train=6, test=3, size=(8, 8), suffix=".png"):
     """`root/train/CLASS/0.png ...` and `root/test/CLASS/...` of random colour images."""
     random = np.random.default_rng(0)
@@ -52,4 +67,4 @@ def image_folder(root, classes=("ant", "bee", "cow"), train=6, test=3, size=(8, 
 def load_source(dataset, *, data_seed=0, image_size=None):
     """All images of a data set, before it is made long-tailed."""
     kind, path = kind_of(dataset)
-    return kind.read(path, data_seed, image_size)
+    return kind.read(path, DataSettings(data_seed=data_seed, image_size=image_size))

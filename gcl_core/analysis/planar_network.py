@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gcl_core.data.imbalance import nested_subset
+from gcl_core.data.load import DataSettings
 from gcl_core.data.sources import read_digits
 from gcl_core.errors import GCLError
 from gcl_core.networks.network import CosineClassifier, initialise
@@ -55,7 +56,7 @@ def few_digits(
         raise GCLError(f"digits must be two or more different ones of 0 to 9, got {list(digits)}")
     if len(counts) != len(digits) or min(counts) < 1:
         raise GCLError(f"counts must be one positive number for each digit, got {list(counts)}")
-    whole = read_digits("", seed, None)
+    whole = read_digits("", DataSettings(data_seed=seed))
     position = torch.full((10,), -1)
     position[list(digits)] = torch.arange(len(digits))
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Sampler
 from torchvision import transforms
 
+from gcl_core.data.augment import PadCrop
 from gcl_core.data.dataset import LongTailedDataset
 from gcl_core.data.load import load_dataset
 from gcl_core.methods.settings import Settings, learning_rate
@@ -27,6 +28,7 @@ class PlainImages(Dataset[tuple[Tensor, int]]):
         arrays = dataset.train.images.pixels.permute(0, 2, 3, 1).contiguous().numpy()
         self.images = arrays[..., 0] if arrays.shape[3] == 1 else arrays
         self.labels = dataset.train.labels.tolist()
+        assert isinstance(dataset.augment, PadCrop)
         steps = [transforms.RandomCrop(arrays.shape[1:3], padding=dataset.augment.padding)]
         if dataset.augment.flip:
             steps.append(transforms.RandomHorizontalFlip())

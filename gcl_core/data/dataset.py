@@ -7,7 +7,8 @@ from typing import Any
 
 from torch import Tensor
 
-from gcl_core.data.augment import PadCrop
+from gcl_core.data.augment import Augment
+from gcl_core.data.file_images import FileImages
 from gcl_core.data.images import MemoryImages, hash_tensor
 from gcl_core.data.imbalance import class_counts_of, class_groups
 
@@ -16,7 +17,7 @@ from gcl_core.data.imbalance import class_counts_of, class_groups
 class Split:
     """The training, validation or test part: N images, and their labels (N,) int64 in [0, C)."""
 
-    images: MemoryImages
+    images: MemoryImages | FileImages
     labels: Tensor
 
     def __len__(self) -> int:
@@ -49,7 +50,8 @@ class LongTailedDataset:
         name: what tables call it; never a path.
         class_names: C names, in label order.
         train, test: images and labels; the test part is never subsampled.
-        mean, std: (channels,) for normalisation, in units of the full pixel range.
+        mean, std: (channels,) for normalisation, in units of the full pixel range; both are ()
+            where the images are features, which stay as they are.
         augment: how training images are varied.
         validation: a part that choices may be made on, if there is one.
         about: what else a run's folder shall say of the data.
@@ -61,9 +63,14 @@ class LongTailedDataset:
     test: Split
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    augment: PadCrop
+    augment: Augment
     validation: Split | None = None
     about: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def has_pixels(self) -> bool:
+        """Whether its images are pixels; else they are features."""
+        return bool(self.mean)
 
     @cached_property
     def class_counts(self) -> tuple[int, ...]:
@@ -99,8 +106,7 @@ class LongTailedDataset:
         identity = {
             "fingerprint": self.fingerprint,
             "class_counts": self.class_counts,
-            "crop_padding": self.augment.padding,
-            "flip": self.augment.flip,
+            **self.augment.identity,
             "mean": self.mean,
             "std": self.std,
         }

@@ -27,13 +27,17 @@ class Statistics(Protocol):
     """Mean and deviation of each channel, in units of the full pixel range."""
 
     @property
+    def has_pixels(self) -> bool: ...
+    @property
     def mean(self) -> tuple[float, ...]: ...
     @property
     def std(self) -> tuple[float, ...]: ...
 
 
 def normaliser(of: Statistics, device: torch.device) -> Callable[[Tensor], Tensor]:
-    """uint8 images -> (x / 255 - mean) / std in float32, channels last."""
+    """uint8 images -> (x / 255 - mean) / std in float32, channels last; features stay."""
+    if not of.has_pixels:
+        return lambda features: features
     mean = torch.tensor(of.mean, device=device).view(1, -1, 1, 1) * 255
     scale = 1 / (torch.tensor(of.std, device=device).view(1, -1, 1, 1) * 255)
 

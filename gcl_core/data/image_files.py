@@ -22,7 +22,7 @@ from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
 
 from gcl_core.errors import GCLError, shown
-from gcl_core.files import atomic_save, load_tensors
+from gcl_core.files import atomic_json, atomic_save, load_json, load_tensors
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +31,7 @@ NO_PIXELS = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
 # What systems leave in folders, besides names that begin with a dot.
 LEFT_BEHIND = {"thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx", "@eadir", "$recycle.bin"}
 SMALLEST_SIDE = 5  # of less, ResNet-32 leaves one pixel, too little for batch normalisation
+SAMPLED = 5  # of each folder, to tell how large images are
 MIXED_SIDE = 32  # what ResNet-32 is made for, and a CPU can train
 
 
@@ -118,15 +119,7 @@ def decode_cached(root: Path, files: list[tuple[str, int]], image_size: int | No
     Raises:
         GCLError: an image that cannot be read, or with a side shorter than `SMALLEST_SIDE`.
     """
-    stamp = hashlib.sha256(json.dumps(["images-3", image_size]).encode())
-    stamp.update(os.fsencode(root.resolve()))
-    for name, _ in files:
-        status = os.stat(name)
-        # The time of the last change too: that of the content can be set, and often is.
-        times = f"{status.st_size}\0{status.st_mtime_ns}\0{status.st_ctime_ns}\n"
-        inside = name.removeprefix(str(root)).lstrip(os.sep)  # `relpath` takes longer than `stat`
-        stamp.update(os.fsencode(inside) + b"\0" + times.encode())
-    kept = cache_folder() / f"{stamp.hexdigest()[:32]}.pt"
+    kept = cache_folder() / f"{_stamp(root, files, ['images-4', image_size])}.pt"
     decoded: dict[str, Any] = {}
     if os.path.exists(kept):
         try:
@@ -146,10 +139,61 @@ def decode_cached(root: Path, files: list[tuple[str, int]], image_size: int | No
     return decoded["images"]
 
 
+@cache
+def median_side(root: Path) -> int:
+    """Median of the shorter sides of some training images of a folder; 0 if there are none."""
+    sides = []
+    for place, folders, names in os.walk(root / "train"):
+        folders.sort()
+        for name in sorted(names)[:SAMPLED]:
+            with suppress(GCLError):
+                sides.append(min(_size(os.path.join(place, name))))
+    return median_low(sides) if sides else 0
+
+
+def unreadable(root: Path, files: list[tuple[str, int]]) -> set[str]:
+    """The files among these that cannot be read as images; looked at once, and named."""
+    kept = cache_folder() / f"{_stamp(root, files, ['unreadable-1'])}.json"
+    if kept.exists():
+        bad = list(load_json(kept))
+    else:
+        log.info("reading %d images of %s, once", len(files), shown(str(root)))
+        with ThreadPoolExecutor() as pool:
+            problems = list(pool.map(_problem, [name for name, _ in files]))
+        bad = [name for (name, _), problem in zip(files, problems, strict=True) if problem]
+        with suppress(OSError):  # only a cache
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            atomic_json(kept, bad)
+    for name in bad:
+        log.warning("left out: %s", _problem(name))
+    return set(bad)
+
+
+def _problem(name: str) -> str:
+    try:
+        read_rgb(name, (SMALLEST_SIDE, SMALLEST_SIDE))
+    except GCLError as error:
+        return str(error)
+    return ""
+
+
+def _stamp(root: Path, files: list[tuple[str, int]], what: list[Any]) -> str:
+    """A name for what is made of these files that is another one when one of them has changed."""
+    stamp = hashlib.sha256(json.dumps(what).encode())
+    stamp.update(os.fsencode(root.resolve()))
+    for name, _ in files:
+        status = os.stat(name)
+        # The time of the last change too: that of the content can be set, and often is.
+        times = f"{status.st_size}\0{status.st_mtime_ns}\0{status.st_ctime_ns}\n"
+        inside = name.removeprefix(str(root)).lstrip(os.sep)  # `relpath` takes longer than `stat`
+        stamp.update(os.fsencode(inside) + b"\0" + times.encode())
+    return stamp.hexdigest()[:32]
+
+
 def _decode_all(names: list[str], image_size: int | None) -> dict[str, Any]:
     """The tensor `images`, and in `resized` what is to be said of their sizes."""
     resized = ""
-    with ThreadPoolExecutor() as pool, _warnings_with_names():
+    with ThreadPoolExecutor() as pool, pillow_warnings():
         if image_size:
             width = height = image_size
         else:  # by their headers: decoded, large images may not fit the memory
@@ -163,7 +207,7 @@ def _decode_all(names: list[str], image_size: int | None) -> dict[str, Any]:
                     "choose with --image-size"
                 )
         pixels = np.empty((len(names), 3, height, width), dtype=np.uint8)
-        for i, array in enumerate(pool.map(partial(_decode, size=(width, height)), names)):
+        for i, array in enumerate(pool.map(partial(decode, size=(width, height)), names)):
             pixels[i] = array.transpose(2, 0, 1)
     return {"images": torch.from_numpy(pixels), "resized": resized}
 
@@ -180,24 +224,8 @@ def _size(name: str) -> tuple[int, int]:
         return image.size if _orientation(image) < 5 else image.size[::-1]
 
 
-def decode(picture: str | Image.Image, shape: tuple[int, int, int]) -> Tensor:
-    """One picture as the images of a folder are decoded: uint8 of the shape (channels, H, W).
-
-    One channel is the grey value of the colours. An image that is open already stays as it is.
-
-    Raises:
-        GCLError: it cannot be read, or has a side shorter than `SMALLEST_SIDE`.
-    """
-    channels, height, width = shape
-    with _warnings_with_names():
-        array = _decode(picture, (width, height))
-    if channels == 1:
-        return torch.from_numpy(np.array(Image.fromarray(array).convert("L")))[None]
-    return torch.from_numpy(array.transpose(2, 0, 1).copy())
-
-
 @contextmanager
-def _warnings_with_names() -> Iterator[None]:
+def pillow_warnings() -> Iterator[None]:
     """Pillow's warnings name no file; only that of too many pixels is about the pixels."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="PIL")
@@ -205,8 +233,29 @@ def _warnings_with_names() -> Iterator[None]:
         yield
 
 
-def _decode(name: str | Image.Image, size: tuple[int, int]) -> np.ndarray:
+def decode(name: str | Image.Image, size: tuple[int, int]) -> np.ndarray:
+    """(H, W, 3) uint8 of an image in a size (width, height): filled, and its middle taken.
+
+    Raises:
+        GCLError: it cannot be read, or has a side shorter than `SMALLEST_SIDE`.
+    """
+    image = read_rgb(name, size)
+    if image.size != size:
+        image = ImageOps.fit(image, size, Image.Resampling.BILINEAR)
+    return np.asarray(image)
+
+
+def read_rgb(name: str | Image.Image, size: tuple[int, int]) -> Image.Image:
+    """An image as it is shown: turned by its EXIF orientation, on white where it is transparent.
+
+    A JPEG of many times the size that is needed is decoded to at least twice that size: faster.
+    An image that is open already stays as it is.
+
+    Raises:
+        GCLError: it cannot be read, or has a side shorter than `SMALLEST_SIDE`.
+    """
     with _opened(name) as image:
+        image.draft(None, (2 * max(size), 2 * max(size)))
         if image.mode.startswith(("I", "F")):  # Pillow would cut everything above 255
             raise ValueError(f"{image.mode} has more than 8 bits a channel; convert it to 8")
         image.load()  # EXIF of a PNG may come after the pixels
@@ -216,10 +265,7 @@ def _decode(name: str | Image.Image, size: tuple[int, int]) -> np.ndarray:
             # On white, as a page shows it: the colour under a transparent ground is arbitrary.
             clear = image.convert("RGBA")
             image = Image.alpha_composite(Image.new("RGBA", clear.size, "white"), clear)
-        image = image.convert("RGB")
-        if image.size != size:
-            image = ImageOps.fit(image, size, Image.Resampling.BILINEAR)
-        return np.asarray(image)
+        return image.convert("RGB")
 
 
 @contextmanager

@@ -22,9 +22,11 @@ def write_image_folder(dataset: LongTailedDataset, folder: Path) -> Path:
         The folder.
 
     Raises:
-        GCLError: the folder has files in it.
+        GCLError: the folder has files in it, or the data set has no pixels.
         OSError: it cannot be written.
     """
+    if not dataset.has_pixels:
+        raise GCLError(f"{dataset.name} has features, not pixels: no image file can hold them")
     with atomic_folder(folder) as place:
         _write(dataset.train, dataset.class_names, place / "train")
         _write(dataset.test, dataset.class_names, place / "test")

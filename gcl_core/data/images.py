@@ -1,19 +1,20 @@
 """Where pixels are: the only file that knows that they are in memory."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor
 
-from gcl_core.data.augment import PadCrop
+from gcl_core.data.augment import Augment, PadCrop
 
 
 class MemoryImages:
-    """Images of one size as one uint8 tensor, copied once to each device that asks for them.
+    """Images of one size as one tensor, copied once to each device that asks for them.
 
     Attributes:
-        pixels: (N, channels, H, W) uint8.
+        pixels: (N, channels, H, W) uint8; or features of the images in their place, (N, D, 1, 1)
+            float32.
     """
 
     def __init__(self, pixels: Tensor) -> None:
@@ -45,10 +46,10 @@ class MemoryImages:
     def batches(
         self,
         steps: Sequence[Tensor],
-        augment: PadCrop | None = None,
+        augment: Augment | None = None,
         draws: Sequence[tuple[Tensor, ...]] = (),
     ) -> Iterator[Tensor]:
-        """uint8 images (n, channels, H, W) of each step's indices, on their device.
+        """Images (n, channels, H, W) of each step's indices, on their device.
 
         Args:
             steps: (n,) indices of each batch, on the same device.
@@ -57,6 +58,7 @@ class MemoryImages:
         if augment is None:
             yield from (self.pixels[indices] for indices in steps)
             return
+        assert isinstance(augment, PadCrop)  # `load_dataset` sees to it
         if self._crops is None or self._crops[0] != augment:
             self._crops = augment, augment.crops(self.pixels)
         for indices, drawn in zip(steps, draws, strict=True):
@@ -67,16 +69,29 @@ class MemoryImages:
         hash_tensor(digest, self.pixels)
 
     def statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """Mean and standard deviation of each channel, in units of the full pixel range."""
-        # Channel by channel and from a histogram: exact, and no float copy of the images.
-        means, deviations = [], []
-        levels = torch.arange(256, dtype=torch.float64) / 255
-        for channel in range(self.pixels.shape[1]):
-            values = self.pixels[:, channel].flatten()
-            share = torch.bincount(values, minlength=256).double() / len(values)
-            means.append(mean := float((share * levels).sum()))
-            deviations.append(float((share * (levels - mean) ** 2).sum()) ** 0.5)
-        return tuple(means), tuple(deviations)
+        """Mean and standard deviation of each channel of pixels, in units of their full range."""
+        return histogram_statistics([self.pixels])
+
+
+def histogram_statistics(
+    batches: Iterable[Tensor],
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of each channel of uint8 images (n, channels, H, W).
+
+    From a histogram of each channel: exact, and no float copy of the images.
+    """
+    counts = sum(
+        torch.stack([torch.bincount(c.flatten(), minlength=256) for c in batch.unbind(1)])
+        for batch in batches
+    )
+    assert isinstance(counts, Tensor)
+    means, deviations = [], []
+    levels = torch.arange(256, dtype=torch.float64) / 255
+    for own in counts:
+        share = own.double() / int(own.sum())
+        means.append(mean := float((share * levels).sum()))
+        deviations.append(float((share * (levels - mean) ** 2).sum()) ** 0.5)
+    return tuple(means), tuple(deviations)
 
 
 def hash_tensor(digest: "hashlib._Hash", tensor: Tensor) -> None:

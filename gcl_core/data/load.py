@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from gcl_core.config import Config, value
-from gcl_core.data.augment import PadCrop
+from gcl_core.data.augment import Augment, PadCrop, ResizedCrop
 from gcl_core.data.dataset import LongTailedDataset
 from gcl_core.data.imbalance import PROFILES, long_tailed_counts
 from gcl_core.data.sources import DatasetKind, kind_of
@@ -41,7 +41,34 @@ class DataSettings(Config):
         0, "seed of the subset (and of the split of digits)", low=0, high=2**32 - 1
     )
     image_size: int | None = value(
-        None, "resize every image of a folder to this size", low=5, high=512
+        None, "resize every image of a folder to this size", low=5, high=1024
+    )
+    augment: str = value(
+        "pad_crop",
+        "how training images are varied; pad_crop: as CIFAR; resized_crop: parts of photographs, "
+        "whose files are read whenever they are needed",
+        allowed=("pad_crop", "resized_crop"),
+    )
+    crop_area: float = value(
+        0.08,
+        "of resized_crop: least share of an image; 0.08: decoupling's code for ImageNet-LT",
+        above=0,
+        high=1,
+    )
+    jitter: float = value(
+        0.4,
+        "of resized_crop: brightness, contrast and saturation vary by this share; 0.4: the same",
+        low=0,
+        below=1,
+    )
+    mean: tuple[float, ...] | None = value(
+        None, "of each channel, for normalisation; none: the network's or as measured", low=0
+    )
+    std: tuple[float, ...] | None = value(
+        None, "of each channel, for normalisation; none: the network's or as measured", above=0
+    )
+    skip_unreadable: int = value(
+        0, "so many image files of a folder may be unreadable; they are left out", low=0
     )
     crop_padding: int | None = value(
         None,
@@ -77,7 +104,7 @@ def load_dataset(settings: DataSettings) -> LongTailedDataset:
         GCLError: the data are missing or unfit, or have too few images for the counts asked for.
     """
     kind, path = kind_of(settings.dataset)
-    whole = kind.read(path, settings.data_seed, settings.image_size)
+    whole = kind.read(path, settings)
     counts = _wanted_counts(settings, kind, whole)
     short = [j for j, n in enumerate(counts) if n > whole.class_counts[j]]
     if short:
@@ -87,13 +114,36 @@ def load_dataset(settings: DataSettings) -> LongTailedDataset:
             f"class {whole.class_names[j]!r} has {whole.class_counts[j]} training images, "
             f"{counts[j]} are asked for{more}"
         )
-    padding = whole.augment.padding if settings.crop_padding is None else settings.crop_padding
-    flip = whole.augment.flip if settings.flip is None else settings.flip
+    if not whole.has_pixels and (settings.crop_padding is not None or settings.flip is not None):
+        raise GCLError(
+            f"{settings.dataset!r} has features, not pixels: leave crop_padding and flip out"
+        )
     return replace(
         whole,
         train=whole.train.subset(kind.subset(whole.train.labels, counts, settings.data_seed)),
-        augment=PadCrop(padding, flip),
+        augment=_augment(settings, whole.augment),
+        mean=_each_channel("mean", settings.mean, whole.mean),
+        std=_each_channel("std", settings.std, whole.std),
     )
+
+
+def _augment(settings: DataSettings, own: Augment) -> Augment:
+    """How the settings have training images varied, where they say it."""
+    flip = own.flip if settings.flip is None else settings.flip
+    if isinstance(own, ResizedCrop):
+        return ResizedCrop(settings.crop_area, flip, settings.jitter)
+    if settings.augment == "resized_crop":
+        raise GCLError("augment 'resized_crop' is for photographs in files: --dataset folder:PATH")
+    padding = own.padding if settings.crop_padding is None else settings.crop_padding
+    return PadCrop(padding, flip)
+
+
+def _each_channel(
+    name: str, given: tuple[float, ...] | None, own: tuple[float, ...]
+) -> tuple[float, ...]:
+    if given is not None and len(given) != len(own):
+        raise GCLError(f"{name} has {len(given)} numbers, the images have {len(own)} channels")
+    return own if given is None else given
 
 
 def _wanted_counts(

@@ -7,7 +7,7 @@ told otherwise stands beside it in `DATASETS`.
 import hashlib
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,9 +16,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gcl_core.data.augment import PadCrop
+from gcl_core.data.augment import Augment, PadCrop, ResizedCrop
 from gcl_core.data.dataset import LongTailedDataset, Split
-from gcl_core.data.image_files import cache_folder, decode_cached, list_images
+from gcl_core.data.file_images import FileImages
+from gcl_core.data.image_files import (
+    cache_folder,
+    decode_cached,
+    list_images,
+    median_side,
+    unreadable,
+)
 from gcl_core.data.images import MemoryImages
 from gcl_core.data.imbalance import nested_subset
 from gcl_core.errors import GCLError, shown
@@ -26,10 +33,14 @@ from gcl_core.errors import GCLError, shown
 if TYPE_CHECKING:  # torchvision and scikit-learn are slow to import, and many commands need neither
     from torchvision.datasets import CIFAR10
 
+    from gcl_core.data.load import DataSettings
+
 # Per-channel mean and standard deviation in [0, 1]: the published code, for both CIFAR sets.
 CIFAR_MEAN = (0.4914, 0.4822, 0.4465)
 CIFAR_STD = (0.2023, 0.1994, 0.2010)
 CIFAR_TEST_IMAGES = 10_000
+PHOTOGRAPH_SIDE = 224  # what networks for photographs are made for
+PHOTOGRAPH_LEAST = 48  # images with shorter sides are no photographs
 DIGITS_TEST_IMAGES = 50  # of each class, of the 174 to 183 there are
 
 # Classes and, as measured over the original test images, mean and deviation of each channel.
@@ -52,16 +63,16 @@ CIFAR100 = (
 )
 
 
-def read_digits(path: str, data_seed: int, image_size: int | None) -> LongTailedDataset:
+def read_digits(path: str, wanted: "DataSettings") -> LongTailedDataset:
     """scikit-learn's 1,797 handwritten 8x8 digits; 50 of each class are the test set, by seed."""
     from sklearn.datasets import load_digits
 
-    if path or image_size:
+    if path or wanted.image_size:
         raise GCLError("dataset 'digits' is embedded: it takes no path and no image_size")
     digits = load_digits()
     pixels = torch.from_numpy(np.rint(digits.images * (255 / 16)).astype(np.uint8))[:, None]
     every = Split(MemoryImages(pixels), torch.from_numpy(digits.target).long())
-    generator = torch.Generator().manual_seed(data_seed)
+    generator = torch.Generator().manual_seed(wanted.data_seed)
     test = nested_subset(every.labels, [DIGITS_TEST_IMAGES] * 10, generator)
     train = torch.ones(len(every), dtype=torch.bool)
     train[test] = False
@@ -69,23 +80,36 @@ def read_digits(path: str, data_seed: int, image_size: int | None) -> LongTailed
     return _measured("digits", names, every.subset(train), every.subset(test), PadCrop(1, False))
 
 
-def read_cifar10(path: str, data_seed: int, image_size: int | None) -> LongTailedDataset:
+def read_cifar10(path: str, wanted: "DataSettings") -> LongTailedDataset:
     """CIFAR-10: downloaded by torchvision and checked, or at PATH: its files, or class folders."""
-    return _cifar("cifar10", CIFAR10, path, data_seed, image_size)
+    return _cifar("cifar10", CIFAR10, path, wanted)
 
 
-def read_cifar100(path: str, data_seed: int, image_size: int | None) -> LongTailedDataset:
+def read_cifar100(path: str, wanted: "DataSettings") -> LongTailedDataset:
     """CIFAR-100: downloaded by torchvision and checked, or at PATH: its files, or class folders."""
-    return _cifar("cifar100", CIFAR100, path, data_seed, image_size)
+    return _cifar("cifar100", CIFAR100, path, wanted)
 
 
-def read_folder(path: str, data_seed: int, image_size: int | None) -> LongTailedDataset:
-    """Any images in PATH/train/CLASS and PATH/test/CLASS, decoded once and cached."""
+def read_folder(path: str, wanted: "DataSettings") -> LongTailedDataset:
+    """Any images in PATH/train/CLASS and PATH/test/CLASS, and PATH/val/CLASS, if it is there.
+
+    They are decoded once and cached, or read when they are needed (augment resized_crop).
+    """
     root = _existing(path, "folder")
-    names, train, test = _class_folders(root, image_size)
-    padding = max(1, min(train.images.shape[1:]) // 8)  # 4 pixels of 32, as for CIFAR
-    name = shown(root.resolve().name)
-    return _measured(f"folder:{name}", names, train, test, PadCrop(padding, True))
+    in_files = wanted.augment == "resized_crop"
+    side = wanted.image_size or (PHOTOGRAPH_SIDE if in_files else None)
+    names, parts, left_out = _class_folders(root, side, in_files, wanted.skip_unreadable)
+    train = parts["train"]
+    if in_files:
+        augment: Augment = ResizedCrop()
+    else:
+        padding = max(1, min(train.images.shape[1:]) // 8)  # 4 pixels of 32, as for CIFAR
+        augment = PadCrop(padding, True)
+    known = (wanted.mean, wanted.std) if wanted.mean and wanted.std else None
+    named = f"folder:{shown(root.resolve().name)}"
+    dataset = _measured(named, names, train, parts["test"], augment, known)
+    about = {"unreadable": left_out} if left_out else {}
+    return replace(dataset, validation=parts.get("val"), about=about)
 
 
 def _existing(path: str, kind: str) -> Path:
@@ -95,39 +119,69 @@ def _existing(path: str, kind: str) -> Path:
     return root
 
 
-def _class_folders(root: Path, image_size: int | None) -> tuple[tuple[str, ...], Split, Split]:
-    train_files, names = list_images(root / "train")
-    test_files, test_names = list_images(root / "test")
-    if test_names != names:
-        odd = sorted(set(names) ^ set(test_names))
-        raise GCLError(f"{root}: train/ and test/ have different classes: {', '.join(odd[:5])}")
+def _class_folders(
+    root: Path, image_size: int | None, in_files: bool = False, skip: int = 0
+) -> tuple[tuple[str, ...], dict[str, Split], int]:
+    """Class names, the parts by name, and how many unreadable images were left out of them."""
+    parts = ("train", "test", "val") if (root / "val").is_dir() else ("train", "test")
+    files: dict[str, list[tuple[str, int]]] = {}
+    names: tuple[str, ...] = ()
+    for part in parts:
+        listed, own = list_images(root / part)
+        names = names or own
+        odd = set(names) ^ set(own) if part == "test" else set(own) - set(names)
+        if odd:
+            some = ", ".join(sorted(odd)[:5])
+            raise GCLError(f"{root}: train/ and {part}/ have different classes: {some}")
+        files[part] = [(file, names.index(own[label])) for file, label in listed]
     if len(names) < 2:
         raise GCLError(f"{root / 'train'} has one class only ({names[0]}); 2 are needed")
-    pixels = decode_cached(root, [*train_files, *test_files], image_size)
-    labels = torch.tensor([label for _, label in (*train_files, *test_files)])
-    cut = len(train_files)
-    train, test = Split(MemoryImages(pixels[:cut]), labels[:cut]), slice(cut, None)
-    return names, train, Split(MemoryImages(pixels[test]), labels[test])
+    bad = unreadable(root, [each for own in files.values() for each in own]) if skip else set()
+    if len(bad) > skip:
+        raise GCLError(
+            f"{len(bad)} image files of {root} are unreadable, such as {min(bad)}; "
+            f"skip_unreadable allows {skip}"
+        )
+    files = {part: [each for each in own if each[0] not in bad] for part, own in files.items()}
+    images: dict[str, MemoryImages | FileImages]
+    if in_files:
+        assert image_size is not None
+        size = image_size, image_size
+        images = {part: FileImages([file for file, _ in own], size) for part, own in files.items()}
+    else:
+        pixels = decode_cached(root, [each for own in files.values() for each in own], image_size)
+        cut = pixels.split([len(own) for own in files.values()])
+        images = {part: MemoryImages(own) for part, own in zip(files, cut, strict=True)}
+    labels = {part: torch.tensor([label for _, label in own]) for part, own in files.items()}
+    return names, {part: Split(images[part], labels[part]) for part in files}, len(bad)
 
 
 def _measured(
-    name: str, class_names: tuple[str, ...], train: Split, test: Split, augment: PadCrop
+    name: str,
+    class_names: tuple[str, ...],
+    train: Split,
+    test: Split,
+    augment: Augment,
+    known: tuple[tuple[float, ...], tuple[float, ...]] | None = None,
 ) -> LongTailedDataset:
-    """A data set whose mean and deviation are those of its own training images."""
+    """A data set whose mean and deviation are those of its own training images, unless known."""
+    if known:
+        return LongTailedDataset(name, class_names, train, test, *known, augment)
     mean, std = train.images.statistics()
     mean, std = tuple(round(m, 4) for m in mean), tuple(round(max(s, 1e-4), 4) for s in std)
     return LongTailedDataset(name, class_names, train, test, mean, std, augment)
 
 
 def _cifar(
-    name: str, known: tuple[Any, ...], path: str, data_seed: int, image_size: int | None
+    name: str, known: tuple[Any, ...], path: str, wanted: "DataSettings"
 ) -> LongTailedDataset:
     classes = tuple(known[0].split())
-    if image_size:
+    if wanted.image_size:
         raise GCLError(f"dataset {name!r} has one size, 32: leave image_size out")
     root = _existing(path, name) if path else cache_folder() / "torchvision"
     if (root / "train").is_dir() or (root / "test").is_dir():
-        names, train, test = _class_folders(root, None)
+        names, parts, _ = _class_folders(root, None)
+        train, test = parts["train"], parts["test"]
         if names != classes:
             odd = sorted(set(names) ^ set(classes))
             raise GCLError(f"{root} has not the classes of {name}: {', '.join(odd[:5])}")
@@ -144,7 +198,7 @@ def _cifar(
     return LongTailedDataset(
         name=name if original else f"{name} (other images)",
         class_names=classes,
-        train=train.subset(by_content(train, data_seed)),
+        train=train.subset(by_content(train, wanted.data_seed)),
         test=test.subset(by_content(test, 0)),
         mean=CIFAR_MEAN,
         std=CIFAR_STD,
@@ -224,7 +278,7 @@ class DatasetKind:
     """A kind of data set, and what a run of it takes unless it is told otherwise.
 
     Attributes:
-        read: (path, data_seed, image_size) to all of its images; its docstring is what
+        read: (path, wanted) to all of its images; its docstring is what
             `python -m gcl_core datasets` says.
         subset: (labels, class_counts, data_seed) to the indices of a long-tailed training part.
         imbalance_ratio: None leaves the images as they are.
@@ -232,9 +286,10 @@ class DatasetKind:
         preset, network: names in `gcl_core.methods.registry` and `gcl_core.networks`.
         precision: None is the best of the hardware.
         seed_splits: whether the data seed draws the test part too.
+        in_files: whether its images can be read from files whenever they are needed.
     """
 
-    read: Callable[[str, int, int | None], LongTailedDataset]
+    read: Callable[[str, "DataSettings"], LongTailedDataset]
     subset: Callable[[Tensor, list[int], int], Tensor]
     imbalance_ratio: float | None = 100.0
     n_max: int | None = None
@@ -242,6 +297,11 @@ class DatasetKind:
     network: str = "resnet32"
     precision: str | None = None
     seed_splits: bool = False
+    in_files: bool = False
+
+    def photographs(self, path: str) -> bool:
+        """Whether its images are large enough for networks that were trained on photographs."""
+        return self.in_files and median_side(Path(path).expanduser()) >= PHOTOGRAPH_LEAST
 
 
 DATASETS = {
@@ -255,7 +315,7 @@ DATASETS = {
     ),
     "cifar10": DatasetKind(read_cifar10, first_of_each, n_max=5000),
     "cifar100": DatasetKind(read_cifar100, first_of_each, n_max=500),
-    "folder": DatasetKind(read_folder, drawn_of_each, imbalance_ratio=None),
+    "folder": DatasetKind(read_folder, drawn_of_each, imbalance_ratio=None, in_files=True),
 }
 
 

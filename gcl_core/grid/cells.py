@@ -179,7 +179,7 @@ def _training(
     for point in points(whole):
         name = _title(str(point["method"]), {k: v for k, v in point.items() if k not in single})
         method, preset = point.pop("method"), point.pop("preset", content.get("preset"))
-        preset = preset or default_preset(source)
+        preset = preset or default_preset(source, point)
         if odd := {"dataset", "accelerator"} & point.keys():
             raise GCLError(f"{odd.pop()} is one for the whole grid")
         settings = resolve(source, method, preset, accelerator=accelerator, **point)

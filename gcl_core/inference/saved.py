@@ -12,13 +12,15 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
+import filelock
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
 from gcl_core.data.dataset import LongTailedDataset
-from gcl_core.data.epoch import clean_batches, normaliser
-from gcl_core.data.image_files import decode
+from gcl_core.data.epoch import normaliser
+from gcl_core.data.image_files import decode, pillow_warnings
 from gcl_core.errors import GCLError
 from gcl_core.files import atomic_save, load_json, load_tensors
 from gcl_core.hardware import channels_last, inference_batch
@@ -180,17 +182,23 @@ class SavedModel:
         Raises:
             GCLError: it cannot be read; or the run was not trained on pictures.
         """
-        if self._on_features:
+        if not self.has_pixels:
             raise GCLError(
                 f"{self.path} was trained on features of {self.source}, not on pictures: pictures "
                 "need a run on a folder with a network (train --dataset folder:PATH)"
             )
         name = picture if isinstance(picture, Image.Image) else str(Path(picture).expanduser())
-        return decode(name, self.shape)
+        channels, height, width = self.shape
+        with pillow_warnings():
+            array = decode(name, (width, height))
+        if channels == 1:
+            return torch.from_numpy(np.array(Image.fromarray(array).convert("L")))[None]
+        return torch.from_numpy(array.transpose(2, 0, 1).copy())
 
     @property
-    def _on_features(self) -> bool:
-        return self.settings["network"] == "features"
+    def has_pixels(self) -> bool:
+        """Whether it was trained on pictures; else on features that others computed of them."""
+        return bool(self.mean)
 
     @torch.no_grad()
     def _through(self, module: Callable[[Tensor], Tensor], images: Pictures) -> Tensor:
@@ -202,12 +210,11 @@ class SavedModel:
     def _batches(self, images: Pictures, together: int) -> Iterator[Tensor]:
         """At most so many images at a time; not all pictures are in memory at once."""
         if isinstance(images, Tensor):
-            number = "float" if self._on_features else "uint8"
-            fits = images.is_floating_point() if self._on_features else images.dtype == torch.uint8
-            if not fits or images.shape[1:] != self.shape or not len(images):
+            number = torch.uint8 if self.has_pixels else torch.float32
+            if images.dtype != number or images.shape[1:] != self.shape or not len(images):
                 size, got = ", ".join(map(str, self.shape)), tuple(images.shape)
                 raise GCLError(
-                    f"images must be a {number} tensor (N >= 1, {size}), got {images.dtype} {got}"
+                    f"images must be {number} (N >= 1, {size}), got {images.dtype} {got}"
                 )
             yield from images.split(together)
             return
@@ -221,12 +228,19 @@ class SavedModel:
 
 
 def save_model(
-    folder: Path, settings: Settings, dataset: LongTailedDataset, network: Network
+    folder: Path,
+    settings: Settings,
+    dataset: LongTailedDataset,
+    network: Network,
+    validation: Callable[[], Tensor],
 ) -> None:
     """Write what `load_run` reads into the folder of a run's last stage, unless it is there.
 
-    With validation images, the probabilities are calibrated on them. A finished folder that can
-    only be read stays as it is.
+    A finished folder that can only be read stays as it is.
+
+    Args:
+        validation: gives the outputs of the validation images, on which the probabilities are
+            calibrated; it is asked only if there are any.
 
     Raises:
         OSError: there is no space.
@@ -249,10 +263,17 @@ def save_model(
         "scale": scale,
         "source": _absolute(settings.data.dataset),
         "settings": to_dict(settings),
-        "calibration": _calibration(dataset, network, scale),
+        "calibration": None,
     }
+    if dataset.validation is not None:
+        counts, labels = torch.tensor(dataset.class_counts), dataset.validation.labels
+        fitted = fit_calibration(validation(), labels, counts, scale)
+        value["calibration"] = asdict(fitted)
     try:
-        atomic_save(file, value)
+        with filelock.FileLock(folder / ".lock"):
+            for leftover in folder.glob(f".{MODEL}.*.tmp"):  # of a process that was killed
+                leftover.unlink()
+            atomic_save(file, value)
     except OSError as error:
         if error.errno not in READ_ONLY:
             raise
@@ -262,20 +283,6 @@ def save_model(
 def _absolute(dataset: str) -> str:
     kind, _, path = dataset.partition(":")
     return f"{kind}:{Path(path).expanduser().resolve()}" if path else kind
-
-
-def _calibration(
-    dataset: LongTailedDataset, network: Network, scale: float
-) -> dict[str, Any] | None:
-    if dataset.validation is None:
-        return None
-    network.eval()
-    device = next(network.parameters()).device
-    with torch.no_grad():
-        batches = clean_batches(dataset.validation, dataset, device)
-        outputs = torch.cat([network(images).cpu() for images, _ in batches])
-    counts = torch.tensor(dataset.class_counts)
-    return asdict(fit_calibration(outputs, dataset.validation.labels, counts, scale))
 
 
 def load_run(path: str | Path) -> SavedModel:

@@ -41,6 +41,7 @@ class _Objective(Config):
     heads: ClassVar[tuple[str, ...]] = ("linear", "cosine")
     scaled_for_logits: ClassVar[bool] = False  # its scale is 1 unless it is given: not for cosines
     own_outputs: ClassVar[bool] = False  # not (N, C) with (N,) targets: no mixup, no class weights
+    needs_backbone: ClassVar[bool] = False  # what it adds is trained into the backbone
     criterion: ClassVar[type[nn.Module]]
 
     def build(
@@ -72,6 +73,7 @@ class _TwoBranches(_Objective):
     """One of two branches: the weight of the first falls, alpha = 1 - (epoch / epochs)^2."""
 
     own_outputs = True
+    needs_backbone = True
     views: ClassVar[int] = 1  # of the first branch's images
     second: ClassVar[Any]  # sampler of the second branch; the first has that of the settings
 

@@ -73,6 +73,7 @@ class _Rebalancing(Config):
     scaled_for_logits: ClassVar[bool] = False  # its scale is 1 unless it is given: not for cosines
     makes: ClassVar[str | None] = None  # kind of its own outputs, for the objective; None: as heads
     trains: ClassVar[bool] = True  # whether its classifier has trainable weights
+    needs_backbone: ClassVar[bool] = False  # it changes the backbone
 
     @property
     def on_images(self) -> bool:
@@ -211,6 +212,7 @@ class MetaEmbed(_Rebalancing):
     name: ClassVar[str] = "oltr"
     heads = ("linear",)
     makes = "meta"
+    needs_backbone = True
     slow_factor: float = value(
         0.1,
         "learning rate of backbone, attention and centroids, as a factor; 0.1: OLTR's code for "

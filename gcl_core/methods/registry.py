@@ -8,10 +8,11 @@ rest of stage 1 is the same for all, for equal terms: 200 epochs, batch 64, rate
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
 from typing import Any
 
 from gcl_core.data.load import DataSettings
-from gcl_core.data.sources import kind_of
+from gcl_core.data.sources import PHOTOGRAPH_LEAST, DatasetKind, kind_of
 from gcl_core.errors import GCLError
 from gcl_core.hardware import best_precision
 from gcl_core.methods.objectives import (
@@ -43,6 +44,7 @@ from gcl_core.methods.rebalance import (
 from gcl_core.methods.reweight import EffectiveNumberByImages, EffectiveNumberWeights, PowerWeights
 from gcl_core.methods.sampling import CBEN, ClassBalanced
 from gcl_core.methods.settings import Settings, Stage, override
+from gcl_core.networks.pretrained import PREFIX, SMALL, pixels_of
 
 
 @dataclass(frozen=True)
@@ -443,6 +445,7 @@ PRESETS = {
     "short": "official with 60 epochs of stage 1, its schedule in proportion",
     "digits": "official with 120 + 30 epochs: Digits-LT's default, so that a study takes minutes",
     "smoke": "official with 3 + 1 epochs, to see that everything works",
+    "pretrained": "classifiers on features of a pre-trained network, as found on validation parts",
 }
 EPOCHS: dict[str, dict[str, int]] = {
     "short": {"epochs": 60},
@@ -451,13 +454,45 @@ EPOCHS: dict[str, dict[str, int]] = {
 }
 
 
-def default_preset(dataset: str) -> str:
-    """The preset that runs of a data set have unless told otherwise.
+def _pretrained(settings: Settings) -> dict[str, Any]:
+    """Values of the preset `pretrained`, as they fit the method."""
+    second = settings.stage2
+    parts = [settings.stage1.objective]
+    parts += [] if second is None else [second.objective, second.rebalance]
+    values: dict[str, Any] = {"epochs": 30, "stage2_epochs": 10}
+    if not any(part is not None and part.needs_backbone for part in parts):
+        values["trains"] = "head"
+    return values
+
+
+def default_preset(dataset: str, changes: Mapping[str, Any] | None = None) -> str:
+    """The preset that runs of a data set have unless told otherwise, with changed settings.
 
     Raises:
-        GCLError: an unknown data set.
+        GCLError: an unknown data set, or a folder that is not there.
     """
-    return kind_of(dataset)[0].preset
+    weights = {**_network(dataset, changes or {}), **(changes or {})}.get("weights", "none")
+    return kind_of(dataset)[0].preset if weights == "none" else "pretrained"
+
+
+def _network(dataset: str, changes: Mapping[str, Any]) -> dict[str, Any]:
+    """A pre-trained network for a folder of photographs, unless something else is asked for."""
+    kind, path = kind_of(dataset)
+    size = changes.get("image_size")
+    small = size is not None and str(size).isdecimal() and int(size) < PHOTOGRAPH_LEAST
+    told = "network" in changes or "weights" in changes
+    if told or small or not kind.photographs(path) or find_spec("timm") is None:
+        return {}
+    return {"network": SMALL, "weights": "default"}
+
+
+def _pixels(kind: DatasetKind, network: str) -> dict[str, Any]:
+    """How images are made ready for a network of timm."""
+    if not network.startswith(PREFIX):
+        return {}
+    side, mean, std = pixels_of(network)
+    in_files = {"augment": "resized_crop", "image_size": side} if kind.in_files else {}
+    return {"mean": mean, "std": std, **in_files}
 
 
 def resolve(
@@ -473,7 +508,7 @@ def resolve(
     Args:
         dataset: "digits", "cifar10", "cifar100" (or "cifar10:PATH"), or "folder:PATH".
         method: a key of `METHODS`.
-        preset: a key of `PRESETS`; None is `default_preset(dataset)`.
+        preset: a key of `PRESETS`; None is that of the data set, or "pretrained", if weights are.
         accelerator: where it will run; decides the precision, unless `precision` is changed.
         changes: any setting by its flat name.
 
@@ -483,7 +518,9 @@ def resolve(
     if method not in METHODS:
         raise GCLError(f"method {method!r} is unknown; allowed: {', '.join(METHODS)}")
     kind, _ = kind_of(dataset)
-    preset = preset or kind.preset
+    preset = preset or default_preset(dataset, changes)
+    changes = {**_network(dataset, changes), **changes}
+    changes = {**_pixels(kind, changes.get("network", kind.network)), **changes}
     if preset not in PRESETS:
         raise GCLError(f"preset {preset!r} is unknown; allowed: {', '.join(PRESETS)}")
     chosen = METHODS[method]
@@ -497,9 +534,10 @@ def resolve(
     )
     if preset == "paper":
         settings = override(settings, chosen.paper)
-    for name, epochs in EPOCHS.get(preset, {}).items():
-        if name == "epochs" or settings.stage2 is not None:
-            settings = override(settings, {name: epochs})
+    values = EPOCHS.get(preset, {}) if preset != "pretrained" else _pretrained(settings)
+    for name, given in values.items():
+        if not name.startswith("stage2_") or settings.stage2 is not None:
+            settings = override(settings, {name: given})
     if changes.get("precision") == "auto":
         changes = changes | {"precision": best_precision(accelerator)}
     return override(settings, changes)

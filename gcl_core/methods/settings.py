@@ -22,7 +22,8 @@ from gcl_core.methods.rebalance import REBALANCERS, Rebalancing
 from gcl_core.methods.reweight import CLASS_WEIGHTS, ClassWeights
 from gcl_core.methods.sampling import SAMPLINGS, InstanceBalanced, Sampling
 from gcl_core.networks.backbones import BACKBONES
-from gcl_core.networks.models import NETWORKS
+from gcl_core.networks.models import NETWORKS, check_network
+from gcl_core.networks.pretrained import PREFIX
 
 KINDS: dict[str, Mapping[str, type]] = {
     "objective": OBJECTIVES,
@@ -30,6 +31,7 @@ KINDS: dict[str, Mapping[str, type]] = {
     "sampler": SAMPLINGS,
     "rebalance": REBALANCERS,
 }
+TRAINS = ("all", "last_block", "norms", "head")
 OPTIONAL = ("class_weights",)  # kinds that any stage can be given, or relieved of by "none"
 
 
@@ -81,6 +83,28 @@ class Stage(Config):
     mixup_alpha: float = value(
         0.0, "mixup with lambda ~ Beta(alpha, alpha); 0: none; 1: published code", low=0, high=1000
     )
+    trains: str | None = value(
+        None,
+        "what is trained: all, last_block (the paper for Places-LT), norms (normalisation layers "
+        "and biases), each with the classifier, or the head, which is the classifier alone; none: "
+        "all in stage 1, in stage 2 what the re-balancing changes",
+        allowed=TRAINS,
+        late=True,
+    )
+    layer_decay: float = value(
+        1.0,
+        "factor of the learning rate from each layer of a timm network to the one before it",
+        above=0,
+        high=1,
+        late=True,
+    )
+    head_start: str = value(
+        "random",
+        "first weights of a cosine classifier; means: the mean feature of each class (LIFT, Shi et "
+        "al. 2024)",
+        allowed=("random", "means"),
+        late=True,
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -125,7 +149,16 @@ class Settings(Config):
     data: DataSettings
     stage1: Stage
     stage2: Stage | None = None
-    network: str = value("resnet32", "backbone; resnet32: the paper for CIFAR", allowed=BACKBONES)
+    network: str = value(
+        "resnet32",
+        f"backbone: {', '.join(BACKBONES)}, or timm:NAME; resnet32: the paper for CIFAR",
+    )
+    weights: str = value(
+        "none",
+        "of a network of timm: none (new ones), default (pre-trained, as timm names them) or a "
+        "file, safetensors or a weights-only state dict",
+        late=True,
+    )
     head: str = value(
         "cosine",
         "classifier, and what belongs to it; cosine for gcl, linear for ce: both codes",
@@ -143,6 +176,9 @@ class Settings(Config):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_network(self.network)
+        if self.weights != "none" and not self.network.startswith(PREFIX):
+            raise GCLError(f"weights are for networks of timm, not for {self.network!r}")
         self._fits(self.stage1.objective, "objective", "", self.head)
         if self.stage2 is not None:
             head, rebalance = self.head, self.stage2.rebalance
@@ -150,9 +186,44 @@ class Settings(Config):
                 self._fits(rebalance, "re-balancing", "stage2_rebalance_", head)
                 head = rebalance.makes or head
             self._fits(self.stage2.objective, "objective", "stage2_", head)
+        self._can_train()
 
-    @staticmethod
-    def _fits(part: Objective | Rebalancing, what: str, prefix: str, head: str) -> None:
+    @property
+    def on_features(self) -> bool:
+        """Whether only classifiers are trained, so that features are computed once."""
+        return self.stage1.trains == "head" or self.network == "features"
+
+    def _can_train(self) -> None:
+        """Refuse what cannot be trained on frozen features, or on a network of timm."""
+        first, second, rebalance = self.stage1, self.stage2, None
+        if second is not None:
+            rebalance = second.rebalance
+            if second.head_start != "random":
+                raise GCLError("head_start is for stage 1: stage 2 goes on from its classifier")
+        if self.head == "bilateral" and self.network.startswith(PREFIX):
+            allowed = ", ".join(BACKBONES)
+            raise GCLError(f"head 'bilateral' doubles the last block of {allowed} only")
+        if first.head_start == "means" and self.head != "cosine":
+            raise GCLError(f"head_start 'means' needs head 'cosine', not {self.head!r}")
+        on_features = self.on_features or (second is not None and second.trains == "head")
+        if on_features and rebalance is not None and rebalance.on_images:
+            raise GCLError(
+                f"re-balancing {rebalance.name!r} changes the backbone: trains 'head' does not go "
+                "with it"
+            )
+        if self.on_features and second is not None and second.trains not in (None, "head"):
+            raise GCLError(
+                f"stage2_trains {second.trains!r} needs images: stage 1 trains the head alone"
+            )
+
+    def _fits(self, part: Objective | Rebalancing, what: str, prefix: str, head: str) -> None:
+        if part.needs_backbone and self.on_features:
+            reason = "trains 'head' leaves it as it is: take trains all"
+            if self.network == "features":
+                reason = "network 'features' has none: take images and another network"
+            raise GCLError(
+                f"{what} {part.name!r} trains the backbone, and {reason}, or another method"
+            )
         if head not in part.heads:
             hint = ""
             if head == "cosine" and isinstance(part, CrossEntropy):
@@ -173,10 +244,15 @@ class Settings(Config):
 
 
 def to_dict(settings: Any) -> dict[str, Any]:
-    """Plain nested values; a part that comes in kinds carries its name."""
+    """Plain nested values; a part that comes in kinds carries its name.
+
+    A late field at its default is left out, so that a run keeps the name it had before.
+    """
     result: dict[str, Any] = {"name": settings.name} if hasattr(settings, "name") else {}
     for field in dataclasses.fields(settings):
         part = getattr(settings, field.name)
+        if field.metadata.get("late") and part == field.default:
+            continue
         result[field.name] = to_dict(part) if dataclasses.is_dataclass(part) else part
     return result
 

@@ -1,8 +1,6 @@
-"""Backbones: images to features.
+"""Backbones: images to features."""
 
-Each gives its last feature maps (`maps`) and lets its last block be taken off (`pop_block`), for
-the methods that attend to the maps or double the block.
-"""
+from collections.abc import Callable
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -38,7 +36,21 @@ class BasicBlock(nn.Module):
         return F.relu(out + x)
 
 
-class CifarResNet(nn.Module):
+class Backbone(nn.Module):
+    """Images (N, in_channels, H, W) to features (N, `out_features`)."""
+
+    out_features: int
+
+    def maps(self, images: Tensor) -> Tensor:
+        """Feature maps before the mean over positions, for methods that attend to them."""
+        raise GCLError(f"{type(self).__name__} has no feature maps; take another network")
+
+    def pop_block(self) -> nn.Module:
+        """Take the last block off and return it, for methods that double it."""
+        raise GCLError(f"{type(self).__name__} has no block to take off; take another network")
+
+
+class CifarResNet(Backbone):
     """ResNet for 32x32 images: three stages of 16, 32 and 64 channels, `depth` = 6 n + 2.
 
     Shape:
@@ -75,7 +87,7 @@ class CifarResNet(nn.Module):
         return block
 
 
-class DigitsCNN(nn.Module):
+class DigitsCNN(Backbone):
     """Three convolutions for 8x8 digits: small enough for seconds, deep enough to over-fit a tail.
 
     Shape:
@@ -107,5 +119,23 @@ class DigitsCNN(nn.Module):
         return nn.Sequential(*layers[-3:])
 
 
-Backbone = CifarResNet | DigitsCNN
-BACKBONES: dict[str, type[Backbone]] = {"resnet32": CifarResNet, "digits_cnn": DigitsCNN}
+class Features(Backbone):
+    """Features that another network has computed: there is nothing to train before the classifier.
+
+    Shape:
+        images: (N, in_channels, 1, 1); returns (N, in_channels).
+    """
+
+    def __init__(self, in_channels: int) -> None:
+        super().__init__()
+        self.out_features = in_channels
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images.flatten(1)
+
+
+BACKBONES: dict[str, Callable[..., Backbone]] = {
+    "resnet32": CifarResNet,
+    "digits_cnn": DigitsCNN,
+    "features": Features,
+}

@@ -10,6 +10,7 @@ from gcl_core.networks.backbones import BACKBONES, Backbone
 from gcl_core.networks.bbn import BilateralNetwork
 from gcl_core.networks.contrastive import ContrastiveNetwork, PrototypicalNetwork
 from gcl_core.networks.network import CosineClassifier, Network, initialise
+from gcl_core.networks.pretrained import PREFIX, check_timm_name, new_backbone
 from gcl_core.networks.tde import MultiHeadClassifier
 
 
@@ -33,18 +34,47 @@ def build_network(
     head: str = "cosine",
     in_channels: int = 3,
     generator: torch.Generator | None = None,
+    weights: str = "none",
 ) -> Network:
-    """A freshly initialised network, drawn from `generator` (None: torch's default generator).
+    """A network with new weights, drawn from `generator` (None: torch's default generator).
+
+    Args:
+        name: a key of `BACKBONES`, or `timm:` and timm's name of a network.
+        num_classes: C.
+        head: a key of `NETWORKS`.
+        in_channels: of the images.
+        generator: source of what is drawn.
+        weights: of a network of timm: none, default (timm's own) or a file; the classifier, and
+            what else the file lacks, is drawn.
 
     Raises:
-        GCLError: an unknown name or head.
+        GCLError: an unknown name or head, or weights that are not there or do not fit.
     """
-    for what, given, known in (("network", name, BACKBONES), ("head", head, NETWORKS)):
-        if given not in known:
-            raise GCLError(f"{what} {given!r} is unknown; allowed: {', '.join(known)}")
-    network = NETWORKS[head](BACKBONES[name](in_channels=in_channels), num_classes)
+    check_network(name)
+    if head not in NETWORKS:
+        raise GCLError(f"head {head!r} is unknown; allowed: {', '.join(NETWORKS)}")
+    backbone = build_backbone(name, weights, in_channels, generator)
+    network = NETWORKS[head](backbone, num_classes)
     initialise(network, generator)
     return network
+
+
+def build_backbone(
+    name: str, weights: str, in_channels: int, generator: torch.Generator | None
+) -> Backbone:
+    """A backbone by name; the weights of one of timm's are in place, those of others still new."""
+    if name.startswith(PREFIX):
+        return new_backbone(name, weights, in_channels, generator)
+    return BACKBONES[name](in_channels=in_channels)
+
+
+def check_network(name: str) -> None:
+    """Raise a GCLError that says which there are if there is no backbone of this name."""
+    if name.startswith(PREFIX):
+        check_timm_name(name)
+    elif name not in BACKBONES:
+        allowed = ", ".join(BACKBONES)
+        raise GCLError(f"network {name!r} is unknown; allowed: {allowed}, or timm:NAME")
 
 
 def resnet32(

@@ -59,6 +59,14 @@ class Network(nn.Module):
     def __init__(self, backbone: nn.Module, head: nn.Module) -> None:
         super().__init__()
         self.backbone, self.head = backbone, head
+        self.still: list[nn.Module] = []  # frozen parts, which stay in evaluation mode
+
+    def train(self, mode: bool = True) -> "Network":
+        """Training mode for all but frozen parts, whose statistics stay as they are."""
+        super().train(mode)
+        for part in self.still:
+            part.eval()
+        return self
 
     def features(self, images: Tensor) -> Tensor:
         """Embedding of each image, (N, D)."""
@@ -73,14 +81,17 @@ def initialise(module: nn.Module, generator: torch.Generator | None = None) -> N
 
     Kaiming normal for convolutions and linear layers (He et al. 2015), what a `Classifier` says for
     itself, identity for normalisation layers. Biases start at 0; there they stay as PyTorch draws
-    them.
+    them. A part that `drew_itself` keeps its weights.
     """
-    for layer in module.modules():
-        if isinstance(layer, nn.Conv2d | nn.Linear):
-            nn.init.kaiming_normal_(layer.weight, generator=generator)
-            if layer.bias is not None:
-                nn.init.zeros_(layer.bias)
-        elif isinstance(layer, Classifier):
-            layer.reset_parameters(generator)
-        elif isinstance(layer, nn.BatchNorm2d):
-            layer.reset_parameters()
+    if getattr(module, "drew_itself", False):
+        return
+    if isinstance(module, nn.Conv2d | nn.Linear):
+        nn.init.kaiming_normal_(module.weight, generator=generator)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+    elif isinstance(module, Classifier):
+        module.reset_parameters(generator)
+    elif isinstance(module, nn.BatchNorm2d):
+        module.reset_parameters()
+    for part in module.children():
+        initialise(part, generator)

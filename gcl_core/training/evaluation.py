@@ -14,6 +14,7 @@ from gcl_core.data.dataset import LongTailedDataset, Split
 from gcl_core.data.epoch import clean_batches
 from gcl_core.errors import GCLError
 from gcl_core.hardware import channels_last
+from gcl_core.networks.pretrained import TimmBackbone
 
 Inference = Callable[[Tensor], Tensor]
 MOST_CONFUSED = 100  # classes; 8,142 of them would make 66 million cells
@@ -37,9 +38,11 @@ def _folded(module: nn.Module) -> nn.Module:
     """The module with each batch normalisation folded into the convolution defined before it.
 
     torch.fx finds such pairs in any network, and takes three times as long as a small one's test
-    images; here they stand side by side (`backbones`).
+    images; here they stand side by side (`backbones`). In timm's networks they need not.
     """
-    for parent in list(module.modules()):
+    theirs = [part for part in module.modules() if isinstance(part, TimmBackbone)]
+    inside = {id(part) for each in theirs for part in each.modules()}
+    for parent in [part for part in module.modules() if id(part) not in inside]:
         for (name, conv), (other, norm) in itertools.pairwise(list(parent.named_children())):
             if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
                 setattr(parent, name, fuse_conv_bn_eval(conv, norm))

@@ -45,9 +45,9 @@ class Progress:
             disable=None if kind == "bar" else True,
         )
 
-    def step(self) -> None:
-        """One batch is done."""
-        self.bar.update()
+    def step(self, steps: int = 1) -> None:
+        """One batch, or several, are done."""
+        self.bar.update(steps)
 
     def epoch(self, row: dict[str, Any]) -> None:
         """One epoch is done; row is its line of metrics."""

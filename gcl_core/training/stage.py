@@ -14,7 +14,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from gcl_core.data.batch import Batches
-from gcl_core.data.dataset import LongTailedDataset
+from gcl_core.data.dataset import LongTailedDataset, Split
 from gcl_core.data.epoch import FrozenFeatures, TrainingImages, clean_batches
 from gcl_core.data.streams import Streams
 from gcl_core.errors import GCLError
@@ -87,23 +87,29 @@ class StageRun:
         batches: Any = self.stage.objective.batches(images, number / self.stage.epochs)
         return batches if self.prefix is None else FrozenFeatures(batches, self.prefix), criterion
 
-    def _test_features(self) -> Iterator[tuple[Tensor, Tensor]]:
-        fabric, test = self.fabric, self.dataset.test
+    def _features(self, split: Split) -> Iterator[tuple[Tensor, Tensor]]:
+        fabric = self.fabric
         backbone = self.prefix or frozen(self.network.backbone, fabric)
         ranks = fabric.global_rank, fabric.world_size
-        for images, labels in clean_batches(test, self.dataset, fabric.device, *ranks):
+        for images, labels in clean_batches(split, self.dataset, fabric.device, *ranks):
             yield backbone(images), labels
 
     @cached_property
-    def _kept_test_features(self) -> list[tuple[Tensor, Tensor]]:
-        return list(self._test_features())
+    def _kept_features(self) -> dict[int, list[tuple[Tensor, Tensor]]]:
+        """Of a frozen prefix, by the identity of the part."""
+        parts = (self.dataset.test, self.dataset.validation)
+        return {id(part): list(self._features(part)) for part in parts if part is not None}
 
     @torch.no_grad()
-    def evaluate(self) -> dict[str, Any]:
-        """Accuracies of the network as it is now; each process has its share of the test images."""
+    def evaluate(self, split: Split | None = None) -> dict[str, Any]:
+        """Accuracies of the network as it is now on a part of the data, the test part if not said.
+
+        Each process has its share of the images.
+        """
+        split = split or self.dataset.test
         tally = Tally(self.dataset.num_classes, self.fabric.device)
         head = self.network.head.eval()
-        batches = self._test_features() if self.prefix is None else self._kept_test_features
+        batches = self._features(split) if self.prefix is None else self._kept_features[id(split)]
         for features, labels in batches:
             tally.add(head(features), labels)
         if self.fabric.world_size > 1:
@@ -186,7 +192,7 @@ def train_stage(part: StageRun, progress: str = "none", keep: Collection[int] = 
                 seconds = time.perf_counter() - began
                 row = {"epoch": epoch + 1, "lr": learning_rate(stage, epoch), "train_loss": loss}
                 accuracy = part.evaluate()
-                history.append(row | _one_row(accuracy))
+                history.append(row | _one_row(accuracy) | _on_validation(part))
                 state = {
                     "module": module.state_dict(),
                     "optimizer": optimizer.state_dict(),
@@ -207,7 +213,7 @@ def train_stage(part: StageRun, progress: str = "none", keep: Collection[int] = 
             if not weights:
                 folder.save_checkpoint({"module": module.state_dict(), "history": history}, [])
             names = {"class_names": list(part.dataset.class_names)}
-            folder.finish(accuracy | names | {"epochs": epochs} | _best_on_test(history))
+            folder.finish(accuracy | names | {"epochs": epochs} | _best(history))
         fabric.barrier()
 
 
@@ -272,9 +278,29 @@ def _of_all_ranks(fabric: Fabric, streams: Streams) -> list[dict[str, Tensor]]:
     return states
 
 
-def _best_on_test(history: list[dict[str, Any]]) -> dict[str, Any]:
+def _on_validation(part: StageRun) -> dict[str, Any]:
+    """Top-1 and mean of classes on the validation part, if there is one."""
+    if part.dataset.validation is None:
+        return {}
+    accuracy = part.evaluate(part.dataset.validation)
+    classes = [own for own in accuracy["per_class"] if own is not None]
+    mean = round(sum(classes) / len(classes), 4)
+    return {"validation_top1": accuracy["top1"], "validation_class_mean": mean}
+
+
+def _best(history: list[dict[str, Any]]) -> dict[str, Any]:
+    """The epochs that would be chosen on the test part and, if there is one, on validation."""
     if not history:
         return {}
     best = max(history, key=lambda row: row["top1"])
     note = "optimistic: this epoch was chosen on the test set"
-    return {"best_on_test": {"top1": best["top1"], "epoch": best["epoch"], "note": note}}
+    found = {"best_on_test": {"top1": best["top1"], "epoch": best["epoch"], "note": note}}
+    if "validation_class_mean" in best:
+        chosen = max(history, key=lambda row: row["validation_class_mean"])
+        note = "test accuracy after the epoch with the best class mean on the validation part"
+        found["best_on_validation"] = {
+            "top1": chosen["top1"],
+            "epoch": chosen["epoch"],
+            "note": note,
+        }
+    return found

@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from lightning_fabric import Fabric
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from lightning_fabric.utilities.exceptions import MisconfigurationException
+from torch import Tensor, nn
 from torch.distributed import DistBackendError
 
 from gcl_core.data.dataset import Described, LongTailedDataset
@@ -23,9 +25,11 @@ from gcl_core.hardware import channels_last, keep_freed_memory
 from gcl_core.inference.saved import save_model
 from gcl_core.methods.rebalance import RebalanceInputs
 from gcl_core.methods.settings import Settings, Stage, to_dict
-from gcl_core.networks.models import build_network
-from gcl_core.networks.network import Network
+from gcl_core.networks.models import build_backbone, build_network
+from gcl_core.networks.network import CosineClassifier, Network
+from gcl_core.networks.pretrained import freeze, slow_down, weights_identity
 from gcl_core.training.evaluation import Inference, frozen, outputs_of
+from gcl_core.training.features import features_of
 from gcl_core.training.runs import RunFolder
 from gcl_core.training.stage import StageRun, train_stage
 
@@ -111,20 +115,25 @@ def run(
     stages = [stage for stage in (settings.stage1, settings.stage2) if stage is not None]
     prefix: Inference | None = None
     with _all_or_none(fabric):
+        images, backbone = _inputs(settings, dataset, fabric, progress)
         for number, (stage, folder) in enumerate(zip(stages, folders, strict=True), 1):
             streams = Streams.seeded(settings.seed, number, fabric.global_rank, fabric.device)
             if number == 1:
-                network = _network(settings, dataset, streams)
+                network = _network(settings, images, streams, fabric)
             else:
-                network, prefix = _rebalanced(network, stage, dataset, streams, fabric)
+                network, prefix = _rebalanced(network, stage, images, streams, fabric)
             channels_last(network.to(fabric.device))
-            part = StageRun(number, stage, dataset, network, prefix, streams, folder, fabric)
+            part = StageRun(number, stage, images, network, prefix, streams, folder, fabric)
             train_stage(part, progress, keep if number == 1 else ())
+        whole = network if backbone is None else Network(backbone, network.head)
         if fabric.is_global_zero:
-            save_model(folders[-1].path, settings, dataset, network)
+            save_model(
+                *(folders[-1].path, settings, dataset, whole),
+                lambda: _validation_outputs(network, images, fabric.device),
+            )
     result = folders[-1].result
     assert result is not None
-    return Run(settings, dataset, network.cpu().eval(), result, tuple(folders))
+    return Run(settings, dataset, whole.cpu().eval(), result, tuple(folders))
 
 
 def make_fabric(accelerator: str, precision: str, devices: int = 1) -> Fabric:
@@ -179,6 +188,8 @@ def run_folders(
     """
     every = to_dict(settings)
     rest = {key: part for key, part in every.items() if key not in ("data", "stage2")}
+    if settings.weights != "none":  # they count by what they are, too
+        rest["weights"] = weights_identity(settings.network, settings.weights)
     if keep:
         rest["keep"] = sorted(set(keep))
     identity = {"images": images.identity, **rest}
@@ -198,12 +209,45 @@ def threads_so_far(folders: Sequence[RunFolder]) -> int | None:
     return None
 
 
-def _network(settings: Settings, dataset: LongTailedDataset, streams: Streams) -> Network:
-    """The network of stage 1, with new weights."""
+def _inputs(
+    settings: Settings, dataset: LongTailedDataset, fabric: Fabric, progress: str
+) -> tuple[LongTailedDataset, nn.Module | None]:
+    """What is trained on: the images or, for classifiers alone, their features and the backbone."""
+    takes = "features" if settings.network == "features" else "pixels"
+    has = "pixels" if dataset.has_pixels else "features"
+    if takes != has:
+        raise GCLError(
+            f"network {settings.network!r} takes {takes}, and {dataset.name} has {has}: "
+            "leave network out"
+        )
+    if not settings.on_features or not dataset.has_pixels:
+        return dataset, None
     channels = dataset.train.images.shape[0]
-    return build_network(
-        settings.network, dataset.num_classes, settings.head, channels, streams.weights
+    streams = Streams.seeded(settings.seed, 1, 0, torch.device("cpu"))
+    backbone = build_backbone(settings.network, settings.weights, channels, streams.weights)
+    return features_of(dataset, backbone, fabric, progress), backbone
+
+
+def _network(
+    settings: Settings, dataset: LongTailedDataset, streams: Streams, fabric: Fabric
+) -> Network:
+    """The network of stage 1: new weights but for those that are given."""
+    name, weights = settings.network, settings.weights
+    if settings.on_features:
+        name, weights = "features", "none"
+    channels, stage = dataset.train.images.shape[0], settings.stage1
+    network = build_network(
+        name, dataset.num_classes, settings.head, channels, streams.weights, weights
     )
+    if stage.head_start == "means":
+        network.to(fabric.device)
+        inputs = _rebalance_inputs(network, dataset, streams, fabric)
+        assert isinstance(network.head, CosineClassifier)
+        with torch.no_grad():
+            network.head.weight.copy_(F.normalize(inputs.class_means(inputs.features())))
+    slow_down(network, stage.layer_decay)
+    freeze(network, stage.trains)
+    return network
 
 
 def _rebalanced(
@@ -211,12 +255,33 @@ def _rebalanced(
 ) -> tuple[Network, Inference | None]:
     """The network of stage 2, made from that of stage 1, and its backbone if that is frozen."""
     assert stage.rebalance is not None
+    network.backbone.requires_grad_(True)  # stage 1 may have frozen a part of it
+    inputs = _rebalance_inputs(network, dataset, streams, fabric)
     backbone = frozen(network.backbone, fabric)
-    inputs = RebalanceInputs(
+    rebalanced = stage.rebalance.network(network.cpu(), inputs)
+    if stage.trains not in (None, "head"):
+        rebalanced.backbone.requires_grad_(True)
+        slow_down(rebalanced, stage.layer_decay)
+        freeze(rebalanced, stage.trains)
+        return rebalanced, None
+    return rebalanced, None if stage.rebalance.on_images else backbone
+
+
+@torch.no_grad()
+def _validation_outputs(
+    network: Network, images: LongTailedDataset, device: torch.device
+) -> Tensor:
+    assert images.validation is not None
+    return outputs_of(network.eval(), images.validation, images, device).cpu()
+
+
+def _rebalance_inputs(
+    network: Network, dataset: LongTailedDataset, streams: Streams, fabric: Fabric
+) -> RebalanceInputs:
+    backbone = frozen(network.backbone, fabric)
+    return RebalanceInputs(
         torch.tensor(dataset.class_counts),
         lambda: outputs_of(backbone, dataset.train, dataset, fabric.device).cpu(),
         dataset.train.labels,
         streams.weights,
     )
-    rebalanced = stage.rebalance.network(network.cpu(), inputs)
-    return rebalanced, None if stage.rebalance.on_images else backbone
