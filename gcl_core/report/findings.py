@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gcl_core.data.imbalance import by_size, class_groups
+from gcl_core.inference.calibration import expected_calibration_error
 from gcl_core.training.evaluation import weighted_accuracy
 
 Z95 = 1.959964  # quantile of the normal distribution for intervals of 95 %
@@ -100,10 +101,14 @@ class Bin:
 class Reliability:
     """How far the probability of the class that is said can be trusted, in bins that are not empty.
 
-    The bins have equal widths; one begins above its lower end.
+    Attributes:
+        bins: of equal widths; each begins above its lower end.
+        ece: expected calibration error, over these bins. It is above 0 by chance alone, the more so
+            the fewer images there are.
     """
 
     bins: tuple[Bin, ...]
+    ece: float
 
     @property
     def right(self) -> Share:
@@ -114,15 +119,6 @@ class Reliability:
     def confidence(self) -> float:
         """Mean probability of the class that was said."""
         return sum(b.confidence * b.right.total for b in self.bins) / self.right.total
-
-    @property
-    def ece(self) -> float:
-        """Expected calibration error, sum_b n_b / N |accuracy_b - confidence_b| (Guo et al. 2017).
-
-        It is above 0 by chance alone, the more so the fewer images there are.
-        """
-        gaps = (abs(b.right.images - b.confidence * b.right.total) for b in self.bins)
-        return sum(gaps) / self.right.total
 
 
 @dataclass(frozen=True)
@@ -179,7 +175,7 @@ def findings(
         labels: (N,) true classes.
         class_names, class_counts: name and training images of each of the C classes.
     """
-    confidence, said = probabilities.double().max(1)
+    said = probabilities.argmax(1)
     classes = len(class_names)
     pairs = Counter(zip(labels.tolist(), said.tolist(), strict=True))
     tests = torch.bincount(labels, minlength=classes).tolist()
@@ -191,8 +187,7 @@ def findings(
         for (true, guess), images in sorted(pairs.items())
         if true != guess
     ]
-    right = said == labels
-    parts = {"all": torch.ones_like(right)}
+    parts = {"all": torch.ones_like(labels, dtype=torch.bool)}
     parts |= {group: torch.isin(labels, torch.tensor(own)) for group, own in groups.items()}
     return Findings(
         tuple(
@@ -207,25 +202,29 @@ def findings(
         ),
         tuple(sorted(confusions, key=lambda each: -each.images.interval[0])),
         {
-            name: reliability(confidence[own], right[own])
+            name: reliability(probabilities[own], labels[own])
             for name, own in parts.items()
             if own.any()
         },
     )
 
 
-def reliability(confidence: Tensor, right: Tensor) -> Reliability:
-    """Sort images into bins of equal width by confidence (N,), and count the right ones (N,)."""
-    number = (confidence * BINS).ceil().long().clamp(1, BINS)
-    return Reliability(
-        tuple(
-            Bin(
-                float(confidence[number == b].double().mean()),
-                Share(int(right[number == b].sum()), int((number == b).sum())),
-            )
-            for b in number.unique().tolist()
-        )
-    )
+def reliability(probabilities: Tensor, labels: Tensor) -> Reliability:
+    """Sort images into bins by the probability of the class that is said.
+
+    Args:
+        probabilities: (N, C), N at least 1.
+        labels: (N,) true classes.
+    """
+    confidence, said = probabilities.double().max(1)
+    number = (confidence * BINS).ceil().long()
+    members = [number == b for b in number.unique().tolist()]
+    right = said == labels
+    bins = [
+        Bin(float(confidence[own].mean()), Share(int(right[own].sum()), int(own.sum())))
+        for own in members
+    ]
+    return Reliability(tuple(bins), expected_calibration_error(probabilities, labels, BINS))
 
 
 def surest_mistakes(probabilities: Tensor, labels: Tensor, limit: int = 24) -> list[int]:

@@ -2,7 +2,6 @@
 
 import base64
 import io
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,9 +22,8 @@ from gcl_core.inference.saved import SavedModel
 from gcl_core.methods.registry import METHODS
 from gcl_core.methods.settings import to_dict
 from gcl_core.report.findings import findings, nearest, surest_mistakes
-from gcl_core.training.evaluation import outputs_of
-
-log = logging.getLogger(__name__)
+from gcl_core.training.features import features_of
+from gcl_core.training.two_stages import make_fabric
 
 CONFUSIONS = 12  # pairs that the page names
 UNFOLDED = 30  # classes; of more, the tables are folded by group
@@ -87,8 +85,7 @@ def report(model: SavedModel, dataset: LongTailedDataset) -> str:
     _check(model, dataset)
     # Other images have other statistics; the network is used to those of its training.
     dataset = replace(dataset, mean=model.mean, std=model.std)
-    log.info("%s: %d test images", dataset.name, len(dataset.test))
-    test = _features(model, dataset.test, dataset)
+    train, test = _features(model, dataset)
     with torch.no_grad():
         outputs = model.network.head(test).double()
     slope, offset = model.terms()
@@ -104,7 +101,7 @@ def report(model: SavedModel, dataset: LongTailedDataset) -> str:
         epochs=[stage["epochs"] for stage in _stages(model.settings)],
         same_images=identity["images"]["fingerprint"] == dataset.fingerprint,
         confusions=found.confusions[:CONFUSIONS],
-        mistakes=_mistakes(model, probabilities, test, dataset),
+        mistakes=_mistakes(probabilities, train, test, dataset),
         unfolded=len(found.classes) <= UNFOLDED,
         version=gcl_core.__version__,
     )
@@ -128,9 +125,12 @@ def _template() -> jinja2.Template:
     return environment.from_string(Path(__file__).with_name("page.html").read_text("utf-8"))
 
 
-def _features(model: SavedModel, part: Split, dataset: LongTailedDataset) -> Tensor:
-    with torch.no_grad():
-        return outputs_of(model.network.features, part, dataset, torch.device("cpu"))
+def _features(model: SavedModel, dataset: LongTailedDataset) -> tuple[Tensor, Tensor]:
+    """(N, D) of the training and of the test images, in the precision of training."""
+    if dataset.has_pixels:
+        fabric = make_fabric("auto", model.settings["precision"])
+        dataset = features_of(dataset, model.network.backbone, fabric, "auto")
+    return dataset.train.images.pixels.flatten(1), dataset.test.images.pixels.flatten(1)
 
 
 def _stages(settings: dict[str, Any]) -> list[dict[str, Any]]:
@@ -160,15 +160,12 @@ def method_of(settings: dict[str, Any]) -> str:
 
 
 def _mistakes(
-    model: SavedModel, probabilities: Tensor, test: Tensor, dataset: LongTailedDataset
+    probabilities: Tensor, train: Tensor, test: Tensor, dataset: LongTailedDataset
 ) -> list[Mistake]:
     chosen = surest_mistakes(probabilities, dataset.test.labels)
-    if not chosen:
-        return []
     names = dataset.class_names
     confidence, said = probabilities[chosen].max(1)
-    log.info("the most like them of %d training images", len(dataset.train))
-    index, cosine = nearest(test[chosen], _features(model, dataset.train, dataset))
+    index, cosine = nearest(test[chosen], train)
     return [
         Mistake(
             image,
@@ -187,8 +184,9 @@ def _mistakes(
 
 
 def _picture(part: Split, index: int) -> Image.Image:
-    pixels = part.images.pixels[index].permute(1, 2, 0).numpy()
-    return Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
+    (pixels,) = next(part.images.batches([torch.tensor([index])]))
+    array = pixels.permute(1, 2, 0).numpy()
+    return Image.fromarray(array[..., 0] if array.shape[2] == 1 else array)
 
 
 def thumbnail(picture: Image.Image) -> Thumbnail:
