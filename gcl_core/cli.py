@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import gcl_core
 from gcl_core.errors import GCLError
-from gcl_core.files import atomic_json, project_root
+from gcl_core.files import atomic_json, atomic_write, project_root
 from gcl_core.grid.commands import add_grid
 
 if TYPE_CHECKING:
@@ -185,6 +185,10 @@ def _parser() -> argparse.ArgumentParser:
     split.add_argument("--share", type=float, default=0.2, help="of each class to the test (0.2)")
     split.add_argument("--validation", type=float, default=0.0, help="of each class to val/ (0)")
     split.add_argument("--seed", type=_whole(0, 2**32 - 1), default=0, help="which images (0)")
+    page = command("report", _report, "write one HTML page about a finished run")
+    page.add_argument("folder", type=Path, metavar="RUN", help="the folder that `train` names")
+    page.add_argument("--out", type=Path, help="the page (report.html in the run's folder)")
+    page.add_argument("--dataset", help="where the run's images are now (where they were)")
     data = command("datasets", _datasets, "list the data sets")
     data.add_argument("--json", action="store_true", help="as JSON")
     return parser
@@ -410,6 +414,18 @@ def _split(options: argparse.Namespace, rest: Sequence[str]) -> None:
     for part in sorted(each for each in out.iterdir() if each.is_dir()):
         files, names = list_images(part)
         print(f"{part}: {len(files)} images of {len(names)} classes")
+
+
+def _report(options: argparse.Namespace, rest: Sequence[str]) -> None:
+    from gcl_core.hardware import use_threads
+    from gcl_core.report.page import images_of, report
+
+    model = gcl_core.load_run(options.folder)
+    use_threads(None, model.settings["network"])
+    out = options.out or model.path / "report.html"
+    out.parent.mkdir(parents=True, exist_ok=True)
+    atomic_write(out, report(model, images_of(model, options.dataset)).encode())
+    print(out)
 
 
 def _datasets(options: argparse.Namespace, rest: Sequence[str]) -> None:

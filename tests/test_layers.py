@@ -15,7 +15,7 @@ PACKAGE = Path(gcl_core.__file__).parent
 LOSSES = PACKAGE / "losses"
 STACK = [
     *("errors", "lazy", "files", "config", "hardware"),
-    *("losses", "data", "networks", "methods", "inference", "training"),
+    *("losses", "data", "networks", "methods", "inference", "training", "report"),
     *("benchmark", "analysis", "figures", "results", "course", "grid", "study", "cli", "__main__"),
 ]
 

@@ -287,7 +287,11 @@ def test_cifar_that_is_missing_or_damaged_is_refused(
 @pytest.mark.parametrize(
     ("dataset", "options", "message"),
     [
-        ("mnist", {}, "dataset 'mnist' is unknown; allowed: digits, clothes, cifar10, cifar100, folder"),
+        (
+            "mnist",
+            {},
+            "dataset 'mnist' is unknown; allowed: digits, clothes, cifar10, cifar100, folder",
+        ),
         ("digits:/tmp", {}, "takes no path"),
         ("digits", {"image_size": 8}, "takes no path and no image_size"),
         ("cifar10", {"image_size": 16}, "dataset 'cifar10' has one size, 32"),
