@@ -168,6 +168,7 @@ def fake_cuda():
         "torch.Generator": Generator,
         "torch.Tensor.backward": _backward,
         "torch.nn.Module._apply": _apply,
+        "gcl_core.training.two_stages.repeatable_gpu": lambda: None,  # for the whole process
     }
     with contextlib.ExitStack() as stack:
         for name, value in patches.items():
