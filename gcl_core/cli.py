@@ -130,6 +130,12 @@ def _parser() -> argparse.ArgumentParser:
         help="CPU threads (1 for a small network, else one for each "
         "core); the last bits depend on them",
     )
+    train.add_argument(
+        "--step",
+        default="auto",
+        choices=("auto", "eager", "captured"),
+        help="captured: replayed from a CUDA graph, with the same bits (auto: on a GPU)",
+    )
     progress = ("auto", "bar", "log", "none")
     train.add_argument("--progress", default="auto", choices=progress)
 
@@ -254,12 +260,14 @@ def _train(options: argparse.Namespace, rest: Sequence[str]) -> None:
     _say_what_was_chosen(settings, changes)
     dataset = gcl_core.load_dataset(settings.data)
 
-    from gcl_core.hardware import use_threads
+    from gcl_core.hardware import device_kind, use_threads
     from gcl_core.methods.registry import default_preset
     from gcl_core.results.records import add_records, record, trained_epochs
     from gcl_core.training.two_stages import run_folders, threads_so_far
 
-    before = threads_so_far(run_folders(settings, dataset.described, options.runs))
+    device = device_kind(options.accelerator, settings.network)
+    folders = run_folders(settings, dataset.described, options.runs, device=device)
+    before = threads_so_far(folders)
     threads = use_threads(options.threads or before, settings.network, settings.devices)
     if options.record and _speaks():
         add_records(options.record, [])  # what is wrong with the file is said before the training
@@ -272,6 +280,7 @@ def _train(options: argparse.Namespace, rest: Sequence[str]) -> None:
         accelerator=options.accelerator,
         progress=options.progress,
         dataset=dataset,
+        step=options.step,
     )
     result = finished.result
     keys = ("top1", "many", "medium", "few")

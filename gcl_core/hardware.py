@@ -15,10 +15,38 @@ SMALL_NETWORKS = ("digits_cnn", "features")
 Module = TypeVar("Module", bound=torch.nn.Module)
 
 
+def device_kind(accelerator: str, network: str) -> str:
+    """Name the kind of device, "cpu" or "gpu", that an accelerator is for a network.
+
+    "auto" is a GPU where there is one; a small network, whose steps are shorter than a GPU's
+    launches, stays on the CPU.
+    """
+    if accelerator != "auto":
+        return accelerator
+    return "gpu" if torch.cuda.is_available() and network not in SMALL_NETWORKS else "cpu"
+
+
+def gpus() -> int:
+    """GPUs that this process may use."""
+    return torch.cuda.device_count()
+
+
+def take_gpu(number: int) -> None:
+    """Let this process, which has used none yet, see one GPU of several: number n of N, n mod N."""
+    if (several := gpus()) > 1:
+        every = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(several))))
+        os.environ["CUDA_VISIBLE_DEVICES"] = every.split(",")[number % several]
+
+
 def best_precision(accelerator: str = "auto") -> str:
-    """Name the precision: "bfloat16" where the hardware multiplies it, else "float32"."""
+    """Name the precision: "bfloat16" where the hardware multiplies it, else "float32".
+
+    A GPU of another machine is taken for one that does, as all since 2020.
+    """
     if accelerator != "cpu" and torch.cuda.is_available():
         supported = torch.cuda.is_bf16_supported(including_emulation=False)
+    elif accelerator == "gpu":
+        supported = True
     else:
         supported = torch.cpu._is_avx512_bf16_supported()
     return BFLOAT16 if supported else FLOAT32
@@ -72,6 +100,19 @@ def inference_batch(device: torch.device, shape: tuple[int, int, int]) -> int:
 def channels_last(module: Module) -> Module:
     """The module with its weights laid out channels last, as convolutions are fastest."""
     return module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def repeatable_gpu() -> None:
+    """Let GPUs give the same bits again, and let float32 be float32, not TF32.
+
+    An operation that cannot give them raises. For the whole process, and before it uses a GPU.
+    """
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS: see PyTorch's notes
+    torch.use_deterministic_algorithms(True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.conv.fp32_precision = "ieee"  # type: ignore[attr-defined]
+    torch.backends.cuda.matmul.fp32_precision = "ieee"
 
 
 def keep_freed_memory() -> None:

@@ -481,15 +481,15 @@ def test_workers_that_cannot_be_started_are_tried_again(tmp_path, capsys, monkey
 def test_a_worker_with_other_images_writes_nothing_of_its_own(tmp_path, monkeypatch):
     (step, *_) = steps_left(jobs(grid(tmp_path, PAIR), tmp_path / "runs"))
     monkeypatch.setattr("gcl_core.data.sources.DIGITS_TEST_IMAGES", 49)
-    assert do(step, 1, "auto").startswith("GCLError: images or version of gcl_core on the worker")
+    assert do(step, 1).startswith("GCLError: images or version of gcl_core on the worker")
     assert [p.name for p in (tmp_path / "runs").iterdir()] == [step.key]
 
 
 def test_a_failure_that_cannot_be_kept_is_told_all_the_same(tmp_path):
     (step, *_) = steps_left(jobs(grid(tmp_path, PAIR), tmp_path / "runs"))
     (tmp_path / "runs").write_text("mine")
-    assert "cannot use run folder" in do(step, 1, "auto")
-    assert "not kept" in do(step, 1, "auto")
+    assert "cannot use run folder" in do(step, 1)
+    assert "not kept" in do(step, 1)
 
 
 def test_a_result_that_another_process_has_written_is_no_failure(tmp_path):

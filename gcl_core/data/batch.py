@@ -34,6 +34,20 @@ class Batch:
             return loss
         return self.share * loss + (1 - self.share) * criterion(outputs, self.partner)
 
+    def tensors(self) -> list[Tensor]:
+        """All that it is made of, in a fixed order."""
+        inputs = [self.inputs] if isinstance(self.inputs, Tensor) else [*self.inputs]
+        rest = (self.target, self.partner, self.share)
+        return inputs + [each for each in rest if each is not None]
+
+    def cloned(self) -> "Batch":
+        """A copy in memory of its own."""
+        one = isinstance(self.inputs, Tensor)
+        inputs = self.inputs.clone() if one else tuple(each.clone() for each in self.inputs)
+        mixed = {"partner": self.partner, "share": self.share}
+        rest = {name: each.clone() for name, each in mixed.items() if each is not None}
+        return Batch(inputs, self.target.clone(), **rest)
+
 
 class Batches(Protocol):
     """An epoch of batches, drawn anew at each iteration; `len` is their number."""

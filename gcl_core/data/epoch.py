@@ -73,7 +73,8 @@ class TrainingImages:
         self.device, self.augment = device, dataset.augment
         self.normalise = normaliser(dataset, device)
         self.images = dataset.train.images.on(device)
-        self.labels = dataset.train.labels.to(device)
+        self.host_labels = dataset.train.labels
+        self.labels = self.host_labels.to(device)
 
     def drawn_by(self, sampler: Sampler) -> "TrainingImages":
         """The same images, drawn by another sampler; nothing is copied."""

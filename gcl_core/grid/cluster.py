@@ -15,6 +15,7 @@ ended. What it lacks, and what is here:
 
 import asyncio
 import logging
+import math
 import tempfile
 import threading
 import time
@@ -28,13 +29,14 @@ from typing import Any
 
 import dask
 import torch
-from distributed import Client, Future, KilledWorker, LocalCluster
+from distributed import Client, Future, KilledWorker, LocalCluster, get_worker
 from tqdm import tqdm
 
 from gcl_core.errors import GCLError
 from gcl_core.grid.cells import NotebookCell
 from gcl_core.grid.failures import forget_failure, keep_failure
 from gcl_core.grid.steps import Step
+from gcl_core.hardware import take_gpu
 from gcl_core.training.runs import RESULTS_VERSION
 
 log = logging.getLogger(__name__)
@@ -53,7 +55,7 @@ def execute(
     workers: int,
     threads: int = 1,
     scheduler: str | None = None,
-    accelerator: str = "auto",
+    seconds: float = math.inf,
 ) -> None:
     """Do all steps, each after the one that it needs; a step that fails stops no other.
 
@@ -65,11 +67,13 @@ def execute(
         workers: processes of the cluster on this machine.
         threads: threads that torch uses in each worker.
         scheduler: address of a running cluster, instead of one on this machine.
+        seconds: after them the workers of this machine are ended, whatever they are at.
 
     Raises:
         GCLError: the scheduler does not answer or went away, a worker that is there at the start is
             unfit, or on this machine no worker is left.
     """
+    end = time.monotonic() + seconds
     ready, dependants = _queued(steps)
     running: dict[Future[Any], tuple[Step, str]] = {}
     ended: SimpleQueue[Future[Any]] = SimpleQueue()
@@ -77,6 +81,9 @@ def execute(
     with _client(min(workers, len(steps)), scheduler) as client:
         crew = _Crew(client, scheduler)
         while ready or running:
+            if time.monotonic() > end:
+                log.info("the time is over; the same command continues after the last saved epochs")
+                break
             with _answering(scheduler):
                 tasks = crew.look()
                 lost = _lost(running, tasks)
@@ -87,7 +94,7 @@ def execute(
                 for address in idle[: len(ready)]:
                     step = ready.popleft()
                     key = f"gcl-{step.folder.path}-{deaths[step.key]}"
-                    call = (do, step, threads, accelerator)
+                    call = (do, step, threads)
                     future = client.submit(*call, key=key, pure=False, workers=[address])
                     running[future] = step, address
                     future.add_done_callback(ended.put)
@@ -183,14 +190,16 @@ def _checked(client: Client, workers: Iterable[str]) -> dict[str, str | None]:
     return found
 
 
-def do(step: Step, threads: int, accelerator: str) -> str | None:
+def do(step: Step, threads: int) -> str | None:
     """Do a step, in a worker; returns the first line of what it failed with, which is kept."""
     torch.set_num_threads(threads)
+    if step.device == "gpu" and isinstance(name := get_worker().name, int):
+        take_gpu(name)  # of this machine's workers, which are numbered; others were given theirs
     # By default tqdm makes a semaphore of the system, which a killed worker would leave behind.
     tqdm.set_lock(threading.RLock())
     try:
         forget_failure(step.folder)
-        _train_or_execute(step, accelerator)
+        _train_or_execute(step)
     except Exception as error:  # of any kind: the other steps have nothing to do with it
         kind, line = type(error).__name__, _first_line(error)
         try:
@@ -201,7 +210,7 @@ def do(step: Step, threads: int, accelerator: str) -> str | None:
     return None
 
 
-def _train_or_execute(step: Step, accelerator: str) -> None:
+def _train_or_execute(step: Step) -> None:
     if isinstance(step.work, NotebookCell):
         _execute_notebook(step, step.work)
         return
@@ -210,11 +219,12 @@ def _train_or_execute(step: Step, accelerator: str) -> None:
 
     dataset = load_dataset(step.work.data)
     runs = step.folder.path.parent
-    if run_folders(step.work, dataset.described, runs)[-1].path != step.folder.path:
+    folders = run_folders(step.work, dataset.described, runs, device=step.device)
+    if folders[-1].path != step.folder.path:
         raise GCLError(
             "images or version of gcl_core on the worker are not those that the grid was read with"
         )
-    run(step.work, runs, accelerator=accelerator, progress="none", dataset=dataset)
+    run(step.work, runs, accelerator=step.device, progress="none", dataset=dataset)
 
 
 def _execute_notebook(step: Step, cell: NotebookCell) -> None:

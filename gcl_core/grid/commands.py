@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gcl_core.errors import GCLError
+
 if TYPE_CHECKING:
     from gcl_core.grid.steps import Job, State, Step
 
@@ -32,7 +34,11 @@ def add_grid(grid: argparse.ArgumentParser, positive: Callable[[str], int]) -> N
         return added
 
     def workers(added: argparse.ArgumentParser) -> None:
-        added.add_argument("--workers", type=positive, help="processes (as many as fill the cores)")
+        number = added.add_mutually_exclusive_group()
+        number.add_argument(
+            "--workers", type=positive, help="processes (as many as fill the cores; one a GPU)"
+        )
+        number.add_argument("--per-gpu", type=positive, help="processes on each GPU (1)")
         added.add_argument(
             "--threads",
             type=positive,
@@ -45,7 +51,13 @@ def add_grid(grid: argparse.ArgumentParser, positive: Callable[[str], int]) -> N
     workers(plan)
     run = action("run", _run, "train what is left, on this machine or on a Dask cluster")
     workers(run)
-    run.add_argument("--scheduler", metavar="ADDRESS", help="of a running Dask cluster")
+    where = run.add_mutually_exclusive_group()
+    where.add_argument("--scheduler", metavar="ADDRESS", help="of a running Dask cluster")
+    where.add_argument(
+        "--minutes",
+        type=positive,
+        help="stop after them; the same command continues (this machine's workers only)",
+    )
     run.add_argument("--retry-failed", action="store_true", help="try failed cells again")
     action("status", _status, "show how far every cell is")
     collect = action("collect", _collect, "write the results of all finished cells to one file")
@@ -60,10 +72,18 @@ def _jobs(options: argparse.Namespace) -> "list[Job]":
     from gcl_core.grid.steps import jobs_of
 
     cells = cells_of(options.file, dataset=options.dataset, accelerator=options.accelerator)
-    return jobs_of(cells, options.runs)
+    return jobs_of(cells, options.runs, options.accelerator)
 
 
-def _workers(options: argparse.Namespace) -> int:
+def _workers(options: argparse.Namespace, steps: "Sequence[Step]") -> int:
+    """Processes on this machine."""
+    from gcl_core.hardware import gpus
+
+    on_gpu = any(step.device == "gpu" for step in steps)
+    if options.per_gpu and not on_gpu:
+        raise GCLError("--per-gpu is for runs on a GPU, and none is left here; take --workers")
+    if on_gpu and not options.workers:
+        return (options.per_gpu or 1) * max(1, gpus())
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return int(options.workers or max(1, (cores or 1) // options.threads))
 
@@ -96,7 +116,7 @@ def _plan(options: argparse.Namespace, rest: Sequence[str]) -> None:
     jobs = _jobs(options)
     _show(jobs)
     if steps := steps_left(jobs):
-        workers = _workers(options)
+        workers = _workers(options, steps)
         with_them = "one worker" if workers == 1 else f"{workers} workers"
         print(f"{_time_left(steps, options.runs, workers)} of training left with {with_them}")
 
@@ -156,10 +176,10 @@ def _execute(options: argparse.Namespace, todo: "list[Job]", steps: "list[Step]"
     execute(
         steps,
         finished,
-        workers=_workers(options),
+        workers=_workers(options, steps),
         threads=options.threads,
         scheduler=options.scheduler,
-        accelerator=options.accelerator,
+        seconds=60 * options.minutes if options.minutes else math.inf,
     )
 
 

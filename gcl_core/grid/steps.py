@@ -17,6 +17,7 @@ from gcl_core.errors import GCLError
 from gcl_core.files import load_json
 from gcl_core.grid.cells import Cell, NotebookCell, refuse_twins
 from gcl_core.grid.failures import failure_of
+from gcl_core.hardware import device_kind
 from gcl_core.methods.rebalance import REBALANCERS, Rebalancing
 from gcl_core.methods.settings import Settings
 from gcl_core.training.runs import RESULTS_VERSION, RunFolder
@@ -34,11 +35,13 @@ class Step:
         work: what `gcl_core.training.two_stages.run` is to run, without a stage 2 in the step of
             stage 1; or the notebook to execute.
         after: the step that has to be done before.
+        device: "cpu" or "gpu".
     """
 
     folder: RunFolder
     work: Settings | NotebookCell
     after: "Step | None" = None
+    device: str = "cpu"
 
     @property
     def key(self) -> str:
@@ -77,10 +80,16 @@ class State:
         return f"{self.kind}: {self.text}" if self.text else self.kind
 
 
-def jobs_of(cells: Iterable[Cell | NotebookCell], runs: Path) -> list[Job]:
+def jobs_of(
+    cells: Iterable[Cell | NotebookCell], runs: Path, accelerator: str = "auto"
+) -> list[Job]:
     """The steps of every cell; one that several cells need is the same object in all of them.
 
     Reads each data set once, as a run's folder is named by its images.
+
+    Args:
+        accelerator: "cpu", "gpu" or "auto"; see `gcl_core.hardware.device_kind`. Runs of a GPU have
+            folders of their own, which "gpu" finds on a machine without one too.
 
     Raises:
         GCLError: data that are missing or do not fit, or two cells that are the same run.
@@ -99,7 +108,8 @@ def jobs_of(cells: Iterable[Cell | NotebookCell], runs: Path) -> list[Job]:
                     described[data] = load_dataset(data).described
                 except GCLError as error:
                     raise GCLError(f"{cell.name}: {error}") from error
-            wanted = _training(cell, described[data], runs)
+            device = device_kind(accelerator, cell.settings.network)
+            wanted = _training(cell, described[data], runs, device)
         own: list[Step] = []
         for step in wanted:
             after = own[0] if own else None
@@ -182,10 +192,10 @@ def predicted(steps: Sequence[Step], rates: Rates, workers: int) -> tuple[float,
     return total, len(costs) - len(known)
 
 
-def _training(cell: Cell, images: Described, runs: Path) -> list[Step]:
-    first, *second = run_folders(cell.settings, images, runs)
-    made = [Step(first, replace(cell.settings, stage2=None))]
-    made += [Step(folder, cell.settings) for folder in second]
+def _training(cell: Cell, images: Described, runs: Path, device: str) -> list[Step]:
+    first, *second = run_folders(cell.settings, images, runs, device=device)
+    made = [Step(first, replace(cell.settings, stage2=None), device=device)]
+    made += [Step(folder, cell.settings, device=device) for folder in second]
     return made
 
 

@@ -79,7 +79,7 @@ class _TwoBranches(_Objective):
 
     def batches(self, images: "TrainingImages", progress: float) -> Batches:
         """Pairs of batches, one for each branch."""
-        sampler = self.second(images.labels.cpu(), generator=images.streams.order)
+        sampler = self.second(images.host_labels, generator=images.streams.order)
         return Paired(images.in_views(self.views), images.drawn_by(sampler), 1 - progress**2)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from gcl_core.data.load import DataSettings
 from gcl_core.data.sources import PHOTOGRAPH_LEAST, DatasetKind, kind_of
 from gcl_core.errors import GCLError
-from gcl_core.hardware import best_precision
+from gcl_core.hardware import best_precision, device_kind
 from gcl_core.methods.objectives import (
     BBN,
     GCL,
@@ -524,13 +524,14 @@ def resolve(
     if preset not in PRESETS:
         raise GCLError(f"preset {preset!r} is unknown; allowed: {', '.join(PRESETS)}")
     chosen = METHODS[method]
+    device = device_kind(accelerator, changes.get("network", kind.network))
     settings = Settings(
         data=DataSettings(dataset=dataset, imbalance_ratio=kind.imbalance_ratio),
         stage1=chosen.stage1,
         stage2=chosen.stage2,
         network=kind.network,
         head=chosen.head,
-        precision=kind.precision or best_precision(accelerator),
+        precision=kind.precision or best_precision(device),
     )
     if preset == "paper":
         settings = override(settings, chosen.paper)
@@ -539,5 +540,5 @@ def resolve(
         if not name.startswith("stage2_") or settings.stage2 is not None:
             settings = override(settings, {name: given})
     if changes.get("precision") == "auto":
-        changes = changes | {"precision": best_precision(accelerator)}
+        changes = changes | {"precision": best_precision(device)}
     return override(settings, changes)

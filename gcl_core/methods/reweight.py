@@ -9,6 +9,7 @@ import typing
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from gcl_core.config import Config, value
@@ -77,7 +78,19 @@ class Reweighted(nn.Module):
     def forward(self, outputs: Tensor, target: Tensor) -> Tensor:
         weight = self.weights[target]
         losses = weight * self.criterion(outputs, target)
-        return losses.mean() if self.by_images else losses.sum() / weight.sum()
+        return losses.mean() if self.by_images else losses.sum() / _of_all_processes(weight.sum())
+
+
+def _of_all_processes(total: Tensor) -> Tensor:
+    """The mean of a sum over the processes of a run: each trains on its share of a batch.
+
+    The gradients of all are averaged, so that a share of sum w L / mean_r sum_r w is that of the
+    whole batch.
+    """
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.all_reduce(total)
+        total /= torch.distributed.get_world_size()
+    return total
 
 
 ClassWeights = EffectiveNumberWeights | EffectiveNumberByImages | PowerWeights

@@ -2,7 +2,7 @@
 
 runs/<hash>/settings.json    what is computed, and with which versions
             metrics.csv      one row an epoch; the same bytes whenever the same run is repeated
-            timing.csv       seconds of each epoch; these differ
+            timing.csv       seconds and kind of step of each epoch; these differ
             checkpoint.pt    everything that is needed to go on after the last epoch that was saved
             kept-0012.pt     weights and accuracies after epoch 12, where they were asked for
             result.json      the result; its presence means that the run is finished
@@ -152,7 +152,7 @@ class RunFolder:
             raise GCLError(f"{file} is not a checkpoint of this run; move it away and run again")
         return state
 
-    def save_checkpoint(self, checkpoint: dict[str, Any], timings: list[dict[str, float]]) -> None:
+    def save_checkpoint(self, checkpoint: dict[str, Any], timings: list[dict[str, Any]]) -> None:
         """Replace the checkpoint, then append to `metrics.csv` and `timing.csv`.
 
         Args:

@@ -25,6 +25,7 @@ from gcl_core.networks.network import Network
 from gcl_core.training.evaluation import Inference, Tally, frozen
 from gcl_core.training.progress import Progress
 from gcl_core.training.runs import RunFolder
+from gcl_core.training.step import EAGER, Step, make_step
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ class StageRun:
         streams: what is drawn in this stage.
         folder: where its files go.
         fabric: device, precision and processes.
+        step: its kind; see `gcl_core.training.step`.
     """
 
     number: int
@@ -50,6 +52,7 @@ class StageRun:
     streams: Streams
     folder: RunFolder
     fabric: Fabric
+    step: str = EAGER
 
     @property
     def trained(self) -> nn.Module:
@@ -168,6 +171,7 @@ def train_stage(part: StageRun, progress: str = "none", keep: Collection[int] = 
                 optimizer.load_state_dict(saved["optimizer"])
                 part.streams.restore(saved["streams"][fabric.global_rank])
             trained, stepper = fabric.setup(module, optimizer)
+            step = make_step(part.step, fabric, trained, stepper, [part.streams.noise])
         bar = Progress(
             progress if writes else "none", title, len(history), epochs, len(part.epoch(0)[0])
         )
@@ -176,14 +180,14 @@ def train_stage(part: StageRun, progress: str = "none", keep: Collection[int] = 
             untrained = part.evaluate()
             if writes:
                 folder.keep(0, {"module": module.state_dict(), "result": untrained})
-        last_save, timings = time.monotonic(), list[dict[str, float]]()
+        last_save, timings = time.monotonic(), list[dict[str, Any]]()
         with contextlib.closing(bar):
             for epoch in range(len(history), epochs):
                 began = time.perf_counter()
                 for group in optimizer.param_groups:
                     group["lr"] = learning_rate(stage, epoch) * group["lr_factor"]
                 batches, criterion = part.epoch(epoch)
-                loss = train_epoch(fabric, trained, stepper, criterion, batches, bar)
+                loss = train_epoch(step, criterion, batches, bar)
                 if not math.isfinite(loss):
                     raise GCLError(
                         f"{title}, epoch {epoch + 1}: the training loss is {loss}; "
@@ -202,7 +206,8 @@ def train_stage(part: StageRun, progress: str = "none", keep: Collection[int] = 
                 if writes:
                     if epoch + 1 in keep:
                         folder.keep(epoch + 1, {"module": state["module"], "result": accuracy})
-                    timings.append({"epoch": epoch + 1, "train_seconds": round(seconds, 3)})
+                    timing = {"epoch": epoch + 1, "train_seconds": round(seconds, 3)}
+                    timings.append(timing | {"step": part.step})
                     if epoch + 1 == epochs or time.monotonic() - last_save >= between_saves:
                         folder.save_checkpoint(state, timings)
                         last_save, timings = time.monotonic(), []
@@ -243,28 +248,20 @@ def parameter_groups(module: nn.Module) -> list[dict[str, Any]]:
     return [{"params": params, "lr_factor": factor} for factor, params in groups.items()]
 
 
-def train_epoch(
-    fabric: Fabric,
-    module: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    criterion: nn.Module,
-    batches: Batches,
-    bar: Progress,
-) -> float:
+def train_epoch(step: Step, criterion: nn.Module, batches: Batches, bar: Progress) -> float:
     """One epoch; returns the mean loss. The host waits for the device once, at the end."""
-    module.train()
+    fabric = step.fabric
+    step.module.train()
     criterion.train()
     total = torch.zeros((), device=fabric.device)
     images = 0
     for batch in batches:
-        loss = batch.loss(criterion, module(batch.inputs))
-        optimizer.zero_grad(set_to_none=True)
-        fabric.backward(loss)
-        optimizer.step()
-        total += loss.detach() * len(batch.target)
+        total += step(criterion, batch) * len(batch.target)
         images += len(batch.target)
         bar.step()
-    return float(total) / images
+    if fabric.world_size > 1:  # of all processes; each has as many images
+        torch.distributed.all_reduce(total)
+    return float(total) / (images * fabric.world_size)
 
 
 def _one_row(accuracy: dict[str, Any]) -> dict[str, Any]:

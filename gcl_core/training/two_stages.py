@@ -5,6 +5,7 @@ import copy
 import logging
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from lightning_fabric import Fabric
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
+from lightning_fabric.strategies.ddp import DDPStrategy
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 from torch.distributed import DistBackendError
@@ -21,7 +23,7 @@ from gcl_core.data.load import load_dataset
 from gcl_core.data.streams import Streams
 from gcl_core.errors import GCLError
 from gcl_core.files import load_json
-from gcl_core.hardware import channels_last, keep_freed_memory
+from gcl_core.hardware import channels_last, device_kind, keep_freed_memory, repeatable_gpu
 from gcl_core.inference.saved import save_model
 from gcl_core.methods.rebalance import RebalanceInputs
 from gcl_core.methods.settings import Settings, Stage, to_dict
@@ -32,6 +34,7 @@ from gcl_core.training.evaluation import Inference, frozen, outputs_of
 from gcl_core.training.features import features_of
 from gcl_core.training.runs import RunFolder
 from gcl_core.training.stage import StageRun, train_stage
+from gcl_core.training.step import step_kind
 
 
 @dataclass(frozen=True)
@@ -87,17 +90,20 @@ def run(
     progress: str = "auto",
     dataset: LongTailedDataset | None = None,
     keep: Collection[int] = (),
+    step: str = "auto",
 ) -> Run:
     """Train, or continue, or reuse a run; stage 1 is shared by all runs that differ after it.
 
     Args:
         settings: what to compute.
         runs: folder of all runs; each stage gets a folder in it, named by a hash of its settings.
-        accelerator: "cpu", "gpu" or "auto" (a GPU if there is one).
+        accelerator: "cpu", "gpu" or "auto"; see `gcl_core.hardware.device_kind`.
         progress: "bar", "log", "none", or "auto" (a bar in a terminal or notebook, else a log).
         dataset: the data that `settings.data` describes, if they are already loaded.
         keep: epochs of stage 1 that `Run.at` shall show later; 0 is before the first. The run has
             a folder of its own, for what is finished is never trained again.
+        step: "eager", "captured" (on a GPU, replayed from a CUDA graph: faster, with the same bits)
+            or "auto"; see `gcl_core.training.step`.
 
     Raises:
         GCLError: data, settings or files that the user has to mend; an epoch to keep that there is
@@ -105,13 +111,15 @@ def run(
         OSError: a folder that cannot be written.
     """
     dataset = load_dataset(settings.data) if dataset is None else dataset
-    fabric = make_fabric(accelerator, settings.precision, settings.devices)
+    device = device_kind(accelerator, settings.network)
+    fabric = make_fabric(device, settings.precision, settings.devices)
+    kind = step_kind(step, fabric)
     if fabric.device.type == "cpu":
         keep_freed_memory()
     for epoch in keep:
         if not 0 <= epoch <= settings.stage1.epochs:
             raise GCLError(f"keep must be epochs from 0 to {settings.stage1.epochs}, got {epoch}")
-    folders = run_folders(settings, dataset.described, runs, keep)
+    folders = run_folders(settings, dataset.described, runs, keep, device)
     stages = [stage for stage in (settings.stage1, settings.stage2) if stage is not None]
     prefix: Inference | None = None
     with _all_or_none(fabric):
@@ -123,7 +131,8 @@ def run(
             else:
                 network, prefix = _rebalanced(network, stage, images, streams, fabric)
             channels_last(network.to(fabric.device))
-            part = StageRun(number, stage, images, network, prefix, streams, folder, fabric)
+            rest = (prefix, streams, folder, fabric, kind)
+            part = StageRun(number, stage, images, network, *rest)
             train_stage(part, progress, keep if number == 1 else ())
         whole = network if backbone is None else Network(backbone, network.head)
         if fabric.is_global_zero:
@@ -144,11 +153,13 @@ def make_fabric(accelerator: str, precision: str, devices: int = 1) -> Fabric:
     """
     # Fabric announces precision and processes in lines of its own; a run's settings have them.
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+    if accelerator != "cpu":
+        repeatable_gpu()
     try:
         fabric = Fabric(
             accelerator=accelerator,
             devices=devices,
-            strategy="ddp" if devices > 1 else "auto",
+            strategy=_side_by_side() if devices > 1 else "auto",
             precision="bf16-mixed" if precision == "bfloat16" else "32-true",
             # A run starts its processes itself. Fabric would else want SLURM's srun for them: it
             # refuses to work in a job of several tasks, and warns wherever srun is installed.
@@ -160,6 +171,13 @@ def make_fabric(accelerator: str, precision: str, devices: int = 1) -> Fabric:
         ) from error
     fabric.launch()
     return fabric
+
+
+def _side_by_side() -> DDPStrategy:
+    # Without a look for unused weights, DDP adds gradients in other groups after the first step
+    # than before: from three processes on, a continued run would end with other bits. The others
+    # wait while rank 0 waits for a folder that another run has locked; half an hour is the default.
+    return DDPStrategy(find_unused_parameters=True, timeout=timedelta(days=7))
 
 
 @contextlib.contextmanager
@@ -180,11 +198,16 @@ def _all_or_none(fabric: Fabric) -> Iterator[None]:
 
 
 def run_folders(
-    settings: Settings, images: Described, runs: Path, keep: Collection[int] = ()
+    settings: Settings,
+    images: Described,
+    runs: Path,
+    keep: Collection[int] = (),
+    device: str = "cpu",
 ) -> list[RunFolder]:
     """The folder of each stage; the images count by what they are, not by where they lie.
 
-    That of stage 2 is named by all that stage 1 is, and by the settings of stage 2.
+    That of stage 2 is named by all that stage 1 is, and by the settings of stage 2. A run on a GPU
+    draws other noise, so it is another run: `device`, "cpu" or "gpu", counts too.
     """
     every = to_dict(settings)
     rest = {key: part for key, part in every.items() if key not in ("data", "stage2")}
@@ -193,6 +216,8 @@ def run_folders(
     if keep:
         rest["keep"] = sorted(set(keep))
     identity = {"images": images.identity, **rest}
+    if device != "cpu":  # not named there: older runs keep their folders
+        identity["device"] = device
     folders = [RunFolder(runs, identity, images.about)]
     if settings.stage2 is not None:
         second = identity | {"stage2": to_dict(settings.stage2)}
