@@ -47,6 +47,7 @@ def test_a_run_stays_on_the_device(tmp_path, monkeypatch, method):
     done, guard = trained_on_fake(tmp_path, method, monkeypatch)
     stages = [len(folder.metrics) for folder in done.folders]
     between_stages = {("two_stages.py", name) for name in ("_rebalanced", "<lambda>", "run")}
+    between_stages |= {("two_stages.py", "_rebalance_inputs"), ("saved.py", "<dictcomp>")}
     in_stages = {place: n for place, n in guard.reads.items() if place not in between_stages}
     assert in_stages == {
         ("stage.py", "train_epoch"): sum(stages),
@@ -58,7 +59,9 @@ def test_a_run_stays_on_the_device(tmp_path, monkeypatch, method):
 
 def test_a_run_in_float32_stays_on_the_device_too(tmp_path, monkeypatch):
     _, guard = trained_on_fake(tmp_path, "gcl_crt", monkeypatch, precision="float32")
-    assert {file for file, _ in guard.reads} == {"stage.py", "evaluation.py", "two_stages.py"}
+    assert {file for file, _ in guard.reads} == {
+        *("stage.py", "evaluation.py", "two_stages.py", "saved.py"),
+    }
 
 
 def other_generator(loss):
