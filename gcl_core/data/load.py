@@ -18,7 +18,9 @@ CLASS_ORDERS = ("index", "reversed")
 class DataSettings(Config):
     """Which images, and how many of each class."""
 
-    dataset: str = value("digits", "digits, clothes, cifar10, cifar100 (or cifar10:PATH), or folder:PATH")
+    dataset: str = value(
+        "digits", "digits, clothes, cifar10, cifar100 (or cifar10:PATH), or folder:PATH"
+    )
     imbalance_ratio: float | None = value(
         None, "n_max / n_min; none: leave the data as they are", low=1
     )
