@@ -61,7 +61,7 @@ def clothes_pictures() -> Pictures:
 
 def _stored(*names: str) -> dict[str, np.ndarray]:
     try:
-        with np.load(FILE, allow_pickle=False) as arrays:
+        with FILE.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             return {name: arrays[name] for name in names}
     except Exception as error:  # of almost any kind, for the bytes may be anything
         raise GCLError(f"{FILE} is damaged ({error}); install gcl-core again") from error
