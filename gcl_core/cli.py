@@ -17,6 +17,7 @@ import gcl_core
 from gcl_core.errors import GCLError
 from gcl_core.files import atomic_json, atomic_write, project_root
 from gcl_core.grid.commands import add_grid
+from gcl_core.inference.commands import add_inference
 
 if TYPE_CHECKING:
     from gcl_core.methods.settings import Settings
@@ -24,7 +25,9 @@ if TYPE_CHECKING:
 INTERRUPTED = 130
 BROKEN_PIPE = 141
 # Commands by the optional dependencies of pyproject.toml that they need.
-EXTRAS = {"grid": "grid"} | dict.fromkeys(("study", "notebooks", "students", "tables"), "study")
+EXTRAS = {"grid": "grid", "export": "export"} | dict.fromkeys(
+    ("study", "notebooks", "students", "tables"), "study"
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -139,6 +142,7 @@ def _parser() -> argparse.ArgumentParser:
     progress = ("auto", "bar", "log", "none")
     train.add_argument("--progress", default="auto", choices=progress)
 
+    add_inference(command, _positive)
     methods = command("methods", _methods, "list the methods with their sources")
     methods.add_argument("--json", action="store_true", help="as JSON")
     bench = command("bench", _bench, "measure the speed beside the loop one would else write")

@@ -70,8 +70,29 @@ def list_images(split: Path) -> tuple[list[tuple[str, int]], tuple[str, ...]]:
     return [(path, j) for j, name in enumerate(class_names) for path in classes[name]], class_names
 
 
-def _walk(split: Path, left_out: list[str]) -> Iterator[tuple[str, list[str]]]:
-    """Every folder inside of a split and its images; links are followed, nothing is taken twice."""
+def images_inside(folder: Path) -> list[str]:
+    """All images in a folder and the folders in it, by place; one warning says what is left out.
+
+    Raises:
+        GCLError: there are none, or a folder or link cannot be read.
+    """
+    left_out: list[str] = []
+    found = [path for _, files in _walk(folder, left_out, loose_too=True) for path in files]
+    if left_out:
+        message = "%s: left out: %d that are no images, such as %s"
+        log.warning(message, shown(str(folder)), len(left_out), shown(min(left_out)))
+    if not found:
+        raise GCLError(f"{folder} holds no image")
+    return found
+
+
+def _walk(
+    split: Path, left_out: list[str], *, loose_too: bool = False
+) -> Iterator[tuple[str, list[str]]]:
+    """Every folder inside of a split and its images; links are followed, nothing is taken twice.
+
+    Files in the split itself are left out, unless they are asked for too.
+    """
     suffixes = Image.registered_extensions()
     formats = {"MPO", *Image.OPEN} - NO_PIXELS  # MPO is opened as JPEG
     # A link upwards would lead to other classes, or to the test images.
@@ -102,9 +123,11 @@ def _walk(split: Path, left_out: list[str]) -> Iterator[tuple[str, list[str]]]:
     for place, names, files in os.walk(split, onerror=refuse, followlinks=True):
         names[:] = taken(place, names, folders=True)
         found.append((place, files))
-    (_, loose), *inside = sorted(found)
-    left_out += [os.path.join(split, name) for name in loose]
-    for place, files in inside:
+    places = sorted(found)
+    if not loose_too:
+        (_, loose), *places = places
+        left_out += [os.path.join(split, name) for name in loose]
+    for place, files in places:
         yield place, list(taken(place, files, folders=False))
 
 

@@ -182,11 +182,7 @@ class SavedModel:
         Raises:
             GCLError: it cannot be read; or the run was not trained on pictures.
         """
-        if not self.has_pixels:
-            raise GCLError(
-                f"{self.path} was trained on features of {self.source}, not on pictures: pictures "
-                "need a run on a folder with a network (train --dataset folder:PATH)"
-            )
+        self.require_pictures()
         name = picture if isinstance(picture, Image.Image) else str(Path(picture).expanduser())
         channels, height, width = self.shape
         with pillow_warnings():
@@ -194,6 +190,14 @@ class SavedModel:
         if channels == 1:
             return torch.from_numpy(np.array(Image.fromarray(array).convert("L")))[None]
         return torch.from_numpy(array.transpose(2, 0, 1).copy())
+
+    def require_pictures(self) -> None:
+        """Raise a GCLError if the run was not trained on pictures."""
+        if not self.has_pixels:
+            raise GCLError(
+                f"{self.path} was trained on features of {self.source}, not on pictures: pictures "
+                "need a run on a folder with a network (train --dataset folder:PATH)"
+            )
 
     @property
     def has_pixels(self) -> bool:

@@ -1,0 +1,180 @@
+"""The commands of a finished run: `predict` names the class of pictures, `export` writes it out."""
+
+import argparse
+import csv
+import io
+import json
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gcl_core.errors import GCLError, shown
+from gcl_core.files import atomic_write
+
+if TYPE_CHECKING:
+    from gcl_core.inference.saved import Predictions, SavedModel
+
+log = logging.getLogger(__name__)
+
+FORMATS = ("onnx", "torchscript", "state_dict")
+PRIORS = ("training", "uniform")
+TOGETHER = 64  # pictures in memory
+
+
+def add_inference(command: Callable[..., Any], positive: Callable[[str], int]) -> None:
+    """Add these commands; `command(name, run, text)` makes the parser of one."""
+    run = {"type": Path, "metavar": "RUN", "help": "folder of a finished run"}
+    predict = command("predict", _predict, "name the class of pictures, with a finished run")
+    predict.add_argument("folder", **run)
+    predict.add_argument(
+        "images", nargs="+", type=Path, metavar="IMAGE", help="a picture, or a folder of pictures"
+    )
+    predict.add_argument("--json", action="store_true", help="JSON instead of the table")
+    predict.add_argument("--csv", type=Path, metavar="FILE", help="a file to write the table to")
+    predict.add_argument(
+        "--prior",
+        metavar="SHARES",
+        help="how often each class is expected: training, uniform, or a CSV file with the columns "
+        "class,share (training; needs a run with validation images)",
+    )
+    predict.add_argument("--top", type=positive, default=5, help="classes of each picture (5)")
+
+    export = command("export", _export, "write a finished run in a format that others read")
+    export.add_argument("folder", **run)
+    export.add_argument("--format", required=True, choices=FORMATS)
+    export.add_argument("--out", type=Path, help="the file (in the run's folder)")
+
+
+def _predict(options: argparse.Namespace, rest: Any) -> int:
+    from gcl_core.hardware import use_threads
+    from gcl_core.inference.saved import load_run
+
+    model = load_run(options.folder)
+    model.require_pictures()
+    prior = options.prior
+    if prior not in (None, *PRIORS):
+        prior = read_prior(Path(prior))
+    model.terms(prior)  # what is wrong with it is said before pictures are read
+    if options.csv:
+        options.csv.parent.mkdir(parents=True, exist_ok=True)
+    use_threads(None, model.settings["network"])
+    files = [file for given in options.images for file in _pictures(given)]
+    width = max(len(shown(str(file))) for file in files)
+    rows: list[tuple[str, list[tuple[str, float]]]] = []
+    unreadable: list[str] = []
+    for some in _chunks(files):
+        readable, predictions = _predicted(model, some, prior, unreadable)
+        for file, best in zip(readable, predictions.top(options.top), strict=True):
+            rows.append((file, best))
+            if not options.json:
+                print(_line(file, best, width, max(map(len, model.class_names))))
+    if options.csv:
+        atomic_write(options.csv, _csv(rows, min(options.top, len(model.class_names))).encode())
+    fitted = model.calibration
+    if options.json:
+        every = [
+            {"image": file, "classes": [{"class": name, "probability": p} for name, p in best]}
+            for file, best in rows
+        ]
+        about = {"run": str(options.folder), "calibrated": fitted is not None}
+        print(json.dumps(about | {"predictions": every, "unreadable": unreadable}))
+    if fitted is None:
+        log.info(
+            "probabilities are not calibrated: they rank the classes, but are no frequencies; "
+            "train with validation images for that (split SOURCE OUT --validation 0.1)"
+        )
+    else:
+        expected = options.prior or "training"
+        log.info(
+            "probabilities are calibrated on %d validation images, for classes as frequent as: %s",
+            *(fitted.images, expected),
+        )
+    if unreadable:
+        log.error("%d of %d pictures could not be read", len(unreadable), len(files))
+    return 1 if unreadable else 0
+
+
+def _pictures(given: Path) -> list[str]:
+    from gcl_core.data.image_files import images_inside
+
+    path = given.expanduser()
+    return images_inside(path) if path.is_dir() else [str(path)]
+
+
+def _chunks(files: list[str]) -> Iterator[list[str]]:
+    for start in range(0, len(files), TOGETHER):
+        yield files[start : start + TOGETHER]
+
+
+def _predicted(
+    model: "SavedModel", files: Iterable[str], prior: Any, unreadable: list[str]
+) -> tuple[list[str], "Predictions"]:
+    """Those of the files that can be read, and their predictions; the others are named."""
+    import torch
+
+    from gcl_core.inference.saved import Predictions
+
+    pixels = {}
+    for file in files:
+        try:
+            pixels[shown(file)] = model.pixels(file)
+        except GCLError as error:
+            log.error("%s", error)
+            unreadable.append(shown(file))
+    if not pixels:
+        return [], Predictions(torch.empty(0, len(model.class_names)), model.class_names)
+    return list(pixels), model.predict(torch.stack(list(pixels.values())), prior)
+
+
+def _line(file: str, best: list[tuple[str, float]], width: int, names: int) -> str:
+    (name, probability), *others = best
+    following = ", ".join(f"{name} {100 * p:.1f} %" for name, p in others)
+    return f"{file:{width}}  {name:{names}}  {100 * probability:5.1f} %  {following}".rstrip()
+
+
+def _csv(rows: list[tuple[str, list[tuple[str, float]]]], top: int) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    places = ["", *(f"_{number}" for number in range(2, top + 1))]
+    writer.writerow(["image", *(f"{what}{n}" for n in places for what in ("class", "probability"))])
+    for file, best in rows:
+        writer.writerow([file, *(value for pair in best for value in pair)])
+    return text.getvalue()
+
+
+def read_prior(file: Path) -> dict[str, float]:
+    """Shares by class name from a CSV file with the columns class and share.
+
+    Raises:
+        GCLError: the file cannot be read, or a line is none of these; a class named twice.
+    """
+    try:
+        lines = list(csv.DictReader(file.expanduser().read_text("utf-8-sig").splitlines()))
+    except (OSError, ValueError, csv.Error) as error:
+        raise GCLError(
+            f"cannot read {file}: {error}; prior is training, uniform, or a CSV file with the "
+            "columns class,share"
+        ) from error
+    found: dict[str, float] = {}
+    for number, line in enumerate(lines, 2):
+        try:
+            name, share = line["class"], float(line["share"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise GCLError(
+                f"{file}, line {number}: needs the columns class,share, such as cat,0.25"
+            ) from error
+        if name in found:
+            raise GCLError(f"{file}, line {number}: class {name!r} is named twice")
+        found[name] = share
+    return found
+
+
+def _export(options: argparse.Namespace, rest: Any) -> None:
+    from gcl_core.hardware import use_threads
+    from gcl_core.inference.export import export_run
+    from gcl_core.inference.saved import load_run
+
+    model = load_run(options.folder)
+    use_threads(None, model.settings["network"])
+    print(export_run(model, options.format, options.out))
