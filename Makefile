@@ -11,7 +11,7 @@ INSTALLING := $(VENV)/.installing
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv study tables bench notebooks students site test lint format lock clean
+.PHONY: help venv study tables bench gpu-bundle notebooks students site test lint format lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -26,6 +26,9 @@ tables: $(INSTALLED) ## write the tables from finished runs
 
 bench: $(INSTALLED) ## measure the speed of a training step on this machine
 	$(RUN) gcl_core bench $(ARGS)
+
+gpu-bundle: $(INSTALLED) ## make a folder for a GPU machine without network; ARGS="--dataset cifar10:PATH"
+	$(BIN)/python gpu/bundle.py $(ARGS)
 
 notebooks: $(INSTALLED) ## synchronise and execute the notebooks
 	$(RUN) gcl_core notebooks $(ARGS)

@@ -14,6 +14,7 @@ import tempfile
 import threading
 from collections import Counter
 from contextlib import nullcontext
+from types import SimpleNamespace
 
 import nbformat
 import pytest
@@ -22,7 +23,7 @@ from nbformat.v4 import new_code_cell, new_notebook
 
 from bits import checkpoints, equal, tree
 from gcl_core import cli
-from gcl_core.grid import cluster
+from gcl_core.grid import cluster, commands
 from gcl_core.grid.cells import cells_of
 from gcl_core.grid.cluster import do
 from gcl_core.grid.failures import failure_of, keep_failure
@@ -473,6 +474,50 @@ def test_workers_that_cannot_be_started_are_tried_again(tmp_path, capsys, monkey
         assert err.splitlines()[-1].startswith(
             "gcl: workers cannot be started on this machine (Nanny failed to start.); is there mem"
         )
+
+
+def test_a_grid_whose_time_is_over_ends_and_continues_with_the_same_bits(
+    tmp_path, capsys, monkeypatch
+):
+    file, runs = grid(tmp_path, LONG), tmp_path / "runs"
+    first = jobs(file, runs)[0].steps[0].folder
+    words = ("run", file, "--runs", runs, "--workers", 1)
+    with monkeypatch.context() as patched:  # an hour passes with the third epoch
+        clock = SimpleNamespace(monotonic=lambda: 3600.0 * (first.epochs_done >= 3))
+        patched.setattr(cluster, "time", clock)
+        patched.setattr(cluster, "LOOK_SECONDS", 0.05)
+        assert main(*words, "--minutes", 1) == 1
+    assert "the time is over; the same command continues" in capsys.readouterr().err
+    assert state_of(jobs(file, runs)[0]).kind == "interrupted"
+    assert main(*words) == 0
+    assert_same_as_alone(file, runs, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("words", "refusal"),
+    [
+        (("--per-gpu", 0), "argument --per-gpu: must be a whole number from 1 to 1024, got '0'"),
+        (("--per-gpu", 2), "--per-gpu is for runs on a GPU, and none is left here; take --workers"),
+        (("--per-gpu", 2, "--workers", 2), "--workers: not allowed with argument --per-gpu"),
+        (("--minutes", 0), "argument --minutes: must be a whole number from 1 to 1024, got '0'"),
+        (("--minutes", 1, "--scheduler", "x"), "--scheduler: not allowed with argument --minutes"),
+    ],
+)
+def test_what_a_grid_cannot_share_or_end_is_refused(tmp_path, capsys, words, refusal):
+    assert main("run", grid(tmp_path, PAIR), "--runs", tmp_path / "runs", *words) == 1
+    err = capsys.readouterr().err.splitlines()
+    assert refusal in err[-1]
+    assert not list(tmp_path.rglob("settings.json"))
+
+
+def test_each_gpu_has_as_many_workers(monkeypatch):
+    monkeypatch.setattr("gcl_core.hardware.gpus", lambda: 2)
+    steps = [Step(None, None, device="cpu"), Step(None, None, device="gpu")]
+
+    def workers(workers=None, per_gpu=None):
+        return commands._workers(SimpleNamespace(workers=workers, per_gpu=per_gpu), steps)
+
+    assert (workers(), workers(per_gpu=3), workers(workers=5)) == (2, 6, 5)
 
 
 # A step, without a cluster

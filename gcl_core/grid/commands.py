@@ -82,10 +82,12 @@ def _workers(options: argparse.Namespace, steps: "Sequence[Step]") -> int:
     on_gpu = any(step.device == "gpu" for step in steps)
     if options.per_gpu and not on_gpu:
         raise GCLError("--per-gpu is for runs on a GPU, and none is left here; take --workers")
-    if on_gpu and not options.workers:
+    if options.workers:
+        return int(options.workers)
+    if on_gpu:
         return (options.per_gpu or 1) * max(1, gpus())
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return int(options.workers or max(1, (cores or 1) // options.threads))
+    return max(1, (cores or 1) // options.threads)
 
 
 def _listing(jobs: "Sequence[Job]", states: "Sequence[State]") -> str:
