@@ -267,6 +267,7 @@ def _train(options: argparse.Namespace, rest: Sequence[str]) -> None:
     from gcl_core.hardware import device_kind, use_threads
     from gcl_core.methods.registry import default_preset
     from gcl_core.results.records import add_records, record, trained_epochs
+    from gcl_core.training.longer import begin_from_shorter
     from gcl_core.training.two_stages import run_folders, threads_so_far
 
     device = device_kind(options.accelerator, settings.network)
@@ -278,6 +279,8 @@ def _train(options: argparse.Namespace, rest: Sequence[str]) -> None:
     logging.info("%s", dataset)
     protocol = options.method, settings.precision, settings.seed, threads
     logging.info("%s, %s, seed %d, threads %d", *protocol)
+    if _speaks():
+        begin_from_shorter(folders[0], settings.stage1)
     finished = gcl_core.run(
         settings,
         options.runs,

@@ -65,8 +65,8 @@ class Stage(Config):
     weight_decay: float = value(2e-4, "2e-4: published code, Cao et al. 2019", low=0, high=1000)
     schedule: str = value(
         "multistep",
-        "multistep: the paper; cosine: the code's stage 2",
-        allowed=("multistep", "cosine"),
+        "multistep: the paper; cosine: the code's stage 2; constant: more epochs can follow later",
+        allowed=("multistep", "cosine", "constant"),
     )
     warmup: float = value(
         0.025, "share of the epochs with a rising rate; 5 of 200: published code", low=0, high=1
@@ -132,10 +132,13 @@ def learning_rate(stage: Stage, epoch: int) -> float:
     Warm-up (the first ceil(warmup * epochs) epochs):  lr * (epoch + 1) / warm-up epochs
     multistep:  lr * decay^(number of milestones m with epoch >= round(m * epochs))
     cosine:     lr / 2 * (1 + cos(pi * epoch / epochs))
+    constant:   lr
     """
     warmup_epochs = math.ceil(round(stage.warmup * stage.epochs, 6))
     if epoch < warmup_epochs:
         return stage.lr * (epoch + 1) / warmup_epochs
+    if stage.schedule == "constant":
+        return stage.lr
     if stage.schedule == "cosine":
         return stage.lr / 2 * (1 + math.cos(math.pi * epoch / stage.epochs))
     passed = sum(epoch >= round(share * stage.epochs) for share in stage.milestones)
