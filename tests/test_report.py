@@ -126,7 +126,7 @@ def test_its_probabilities_are_those_of_predictions(tmp_path):
     calibration = Calibration(12.0, 0.7, 99, 1.0, 0.9, 0.2, 0.1)
     page = {}
     for name, fitted in (("plain", None), ("calibrated", calibration)):
-        model = model_of(dataset, tmp_path, calibration=fitted, result={"top1": 12.3})
+        model = model_of(dataset, tmp_path, calibration=fitted, result={"top1": 12.3, "few": 4.5})
         said = model.predict(dataset.test.images.pixels).probabilities.max(1)
         page[name] = Page(report(model, dataset)).text
         wrong = said.indices != dataset.test.labels
@@ -135,7 +135,14 @@ def test_its_probabilities_are_those_of_predictions(tmp_path):
         assert f"Top-1 accuracy {right:.1f} %" in page[name]
     assert "not calibrated" in page["plain"] and "99 images" not in page["plain"]
     assert "not calibrated" not in page["calibrated"] and "99 images" in page["calibrated"]
-    assert "top-1 was" not in page["plain"] and "top-1 was 12.3 %" in page["calibrated"]
+    assert (
+        "top-1 was" not in page["plain"]
+        and "top-1 was 12.3 % and few-shot 4.5 %" in page["calibrated"]
+    )
+    alike = model.predict(dataset.test.images.pixels, "uniform").probabilities.argmax(1)
+    right = 100 * (alike == dataset.test.labels).double().mean()
+    assert f"all classes alike {right:.1f} %" in page["calibrated"]
+    assert "It expects" not in page["plain"]
 
 
 def test_the_picture_beside_a_mistake_is_the_training_image_most_like_it(tmp_path):

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 import gcl_core
-from gcl_core.data.dataset import LongTailedDataset, Split
+from gcl_core.data.dataset import LongTailedDataset
 from gcl_core.data.imbalance import GROUPS
 from gcl_core.data.load import DataSettings, load_dataset
 from gcl_core.errors import GCLError
@@ -21,7 +21,7 @@ from gcl_core.files import load_json
 from gcl_core.inference.saved import SavedModel
 from gcl_core.methods.registry import METHODS
 from gcl_core.methods.settings import to_dict
-from gcl_core.report.findings import findings, nearest, surest_mistakes
+from gcl_core.report.findings import Findings, findings, nearest, surest_mistakes
 from gcl_core.training.features import features_of
 from gcl_core.training.two_stages import make_fabric
 
@@ -88,12 +88,21 @@ def report(model: SavedModel, dataset: LongTailedDataset) -> str:
     train, test = _features(model, dataset)
     with torch.no_grad():
         outputs = model.network.head(test).double()
-    slope, offset = model.terms()
-    probabilities = (slope * outputs + offset).softmax(1)
-    found = findings(probabilities, dataset.test.labels, model.class_names, model.class_counts)
+
+    def probabilities_of(prior: str | None) -> Tensor:
+        slope, offset = model.terms(prior)
+        return (slope * outputs + offset).softmax(1)
+
+    def found_of(probabilities: Tensor) -> Findings:
+        labels = dataset.test.labels
+        return findings(probabilities, labels, model.class_names, model.class_counts)
+
+    probabilities = probabilities_of(None)
+    found = found_of(probabilities)
     identity = load_json(model.path / "settings.json")["identity"]
     return _template().render(
         found=found,
+        uniform=found_of(probabilities_of("uniform")) if model.calibration else None,
         groups=[group for group in GROUPS if any(c.group == group for c in found.classes)],
         model=model,
         dataset=dataset,
@@ -143,8 +152,7 @@ def method_of(settings: dict[str, Any]) -> str:
     def parts(head: str, stages: Sequence[dict[str, Any]]) -> list[Any]:
         kinds = ("objective", "class_weights", "sampler", "rebalance")
         return [head] + [
-            [(stage[kind] or {}).get("name") for kind in kinds]
-            + [stage["deferred"] > 0, stage["mixup_alpha"] > 0]
+            [(stage[kind] or {}).get("name") for kind in kinds] + [stage["mixup_alpha"] > 0]
             for stage in stages
         ]
 
@@ -172,21 +180,15 @@ def _mistakes(
             names[int(dataset.test.labels[image])],
             names[guess],
             probability,
-            thumbnail(_picture(dataset.test, image)),
+            thumbnail(dataset.test.images.picture(image)),
             names[int(dataset.train.labels[neighbour])],
-            thumbnail(_picture(dataset.train, neighbour)),
+            thumbnail(dataset.train.images.picture(neighbour)),
             likeness,
         )
         for image, guess, probability, neighbour, likeness in zip(
             chosen, *(each.tolist() for each in (said, confidence, index, cosine)), strict=True
         )
     ]
-
-
-def _picture(part: Split, index: int) -> Image.Image:
-    (pixels,) = next(part.images.batches([torch.tensor([index])]))
-    array = pixels.permute(1, 2, 0).numpy()
-    return Image.fromarray(array[..., 0] if array.shape[2] == 1 else array)
 
 
 def thumbnail(picture: Image.Image) -> Thumbnail:
