@@ -477,8 +477,9 @@ def test_workers_that_cannot_be_started_are_tried_again(tmp_path, capsys, monkey
 
 
 def test_a_grid_whose_time_is_over_ends_and_continues_with_the_same_bits(
-    tmp_path, capsys, monkeypatch
+    tmp_path, caplog, monkeypatch
 ):
+    caplog.set_level(logging.INFO)
     file, runs = grid(tmp_path, LONG), tmp_path / "runs"
     first = jobs(file, runs)[0].steps[0].folder
     words = ("run", file, "--runs", runs, "--workers", 1)
@@ -487,7 +488,7 @@ def test_a_grid_whose_time_is_over_ends_and_continues_with_the_same_bits(
         patched.setattr(cluster, "time", clock)
         patched.setattr(cluster, "LOOK_SECONDS", 0.05)
         assert main(*words, "--minutes", 1) == 1
-    assert "the time is over; the same command continues" in capsys.readouterr().err
+    assert "the time is over; the same command continues" in caplog.text
     assert state_of(jobs(file, runs)[0]).kind == "interrupted"
     assert main(*words) == 0
     assert_same_as_alone(file, runs, tmp_path)
