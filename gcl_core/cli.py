@@ -194,6 +194,9 @@ def _parser() -> argparse.ArgumentParser:
     split.add_argument("out", type=Path, metavar="OUT", help="folder:OUT is then a data set")
     split.add_argument("--share", type=float, default=0.2, help="of each class to the test (0.2)")
     split.add_argument("--validation", type=float, default=0.0, help="of each class to val/ (0)")
+    split.add_argument(
+        "--groups", type=Path, help="CSV, columns image and group: a group stays in one part"
+    )
     split.add_argument("--seed", type=_whole(0, 2**32 - 1), default=0, help="which images (0)")
     page = command("report", _report, "write one HTML page about a finished run")
     page.add_argument("folder", type=Path, metavar="RUN", help="the folder that `train` names")
@@ -426,7 +429,8 @@ def _split(options: argparse.Namespace, rest: Sequence[str]) -> None:
     from gcl_core.data.image_folder import split_image_folder
 
     shares = {"share": options.share, "validation": options.validation}
-    out = split_image_folder(options.source, options.out, **shares, seed=options.seed)
+    chosen = {"seed": options.seed, "groups": options.groups}
+    out = split_image_folder(options.source, options.out, **shares, **chosen)
     for part in sorted(each for each in out.iterdir() if each.is_dir()):
         files, names = list_images(part)
         print(f"{part}: {len(files)} images of {len(names)} classes")

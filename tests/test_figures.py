@@ -18,6 +18,7 @@ from gcl_core.figures import dark, saving
 from gcl_core.figures.drawing import Classes, as_label
 from gcl_core.figures.folder import folder_overview
 from gcl_core.figures.looks import GROUP_COLOURS, METHOD_LOOKS, SAMPLER_LOOKS, Look, style
+from gcl_core.figures.photographs import photographs
 from gcl_core.figures.series import Series, curve, over_seeds
 from gcl_core.figures.tail import count_bars, destination_bars
 from gcl_core.methods.registry import METHODS, resolve
@@ -179,6 +180,7 @@ def figures_by_class(data, lines, confusion):
         "headline": figures.headline(data, lines, maps),
         "destination_bars": destination_bars(data, {"A": where, "B": where}),
         "folder_overview": folder_overview(data),
+        "photographs": photographs(data, lines),
     }
 
 
@@ -430,6 +432,22 @@ def test_a_class_is_pictured_by_its_first_image_in_the_colour_of_its_group():
         first = dataset.train.images.pixels[int((dataset.train.labels == j).nonzero()[0])]
         pixels = np.asarray(inner.images[0].get_array())
         assert np.array_equal(pixels, first.permute(1, 2, 0).numpy())
+
+
+def test_below_the_photographs_of_a_class_are_its_images_and_its_accuracies():
+    dataset = toy_dataset(counts=(5, 30, 1))
+    lines = [series("one", [10.0, 90.0, 0.0]), series("two", [40.0, 80.0, 20.0], "#D55E00")]
+    pictures, counts, bars = photographs(dataset, lines).axes[:3]
+    assert [bar.get_height() for bar in counts.patches] == [30, 5, 1]
+    assert [bar.get_height() for bar in bars.patches] == [90, 10, 0, 80, 40, 20]
+    middles = [bar.get_x() + bar.get_width() / 2 for bar in bars.patches]
+    assert np.round(middles).tolist() == [0, 1, 2, 0, 1, 2]
+    assert middles[:3] < middles[3:]
+    shown = [inner.images[0].get_array() for inner in pictures.child_axes]
+    order = [1, 1, 0, 0, 2]  # two of each, but of the last class, which has one
+    for pixels, j, number in zip(shown, order, [0, 1, 0, 1, 0], strict=True):
+        index = int((dataset.train.labels == j).nonzero()[number])
+        assert (np.asarray(pixels) == np.asarray(dataset.train.images.picture(index))).all()
 
 
 @given(st.text())

@@ -2,12 +2,15 @@
 
 import errno
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from gcl_core.cli import main
+from gcl_core.data.grouped import parts_of_groups
 from gcl_core.data.image_folder import split_image_folder, write_image_folder
 from gcl_core.errors import GCLError
 from toys import image_folder, load_source, toy_dataset
@@ -162,3 +165,99 @@ def test_a_class_of_fewer_images_than_parts_cannot_be_split(tmp_path, images, va
     with pytest.raises(GCLError, match=f"'cow' has too few images in .*: {images}; {images + 1} "):
         split_image_folder(folder, tmp_path / "out", validation=validation)
     assert not (tmp_path / "out").exists()
+
+
+@given(
+    groups=st.lists(st.lists(st.integers(0, 3), min_size=1, max_size=6), min_size=12, max_size=40),
+    shares=st.sampled_from([(0.2, 0.8), (0.2, 0.1, 0.7), (0.5, 0.5)]),
+    seed=st.integers(0, 3),
+)
+def test_no_group_is_in_two_parts_and_shares_are_near(groups, shares, seed):
+    labels = [label for group in groups for label in group]
+    assume(len(set(labels)) == max(labels) + 1)
+    of = [f"person {g}" for g, group in enumerate(groups) for _ in group]
+    parts = parts_of_groups(labels, of, shares, seed)
+    assert parts == parts_of_groups(labels, of, shares, seed)
+    assert len(set(zip(of, parts, strict=True))) == len(groups)
+    best = misfit(labels, parts, shares)
+    for g in range(len(groups)):  # no group is better off elsewhere
+        for other in range(len(shares)):
+            moved = [other if of[i] == f"person {g}" else its for i, its in enumerate(parts)]
+            assert misfit(labels, moved, shares) > best - 1e-6
+
+
+def misfit(labels, parts, shares):
+    """What `parts_of_groups` makes small, in plain loops."""
+    total, cells = 0.0, len(shares) * len(set(labels))
+    for label in set(labels):
+        whole = labels.count(label)
+        for part, share in enumerate(shares):
+            there = sum(its == (label, part) for its in zip(labels, parts, strict=True))
+            total += (there / whole - share) ** 2 + (2 * cells if there == 0 else 0)
+    return total
+
+
+def test_single_images_are_split_as_exactly_as_can_be():
+    labels = [0] * 50 + [1] * 20
+    parts = parts_of_groups(labels, [str(i) for i in range(70)], (0.2, 0.1, 0.7), 0)
+    counts = [[parts[a:b].count(p) for p in range(3)] for a, b in ((0, 50), (50, 70))]
+    assert counts == [[10, 5, 35], [4, 2, 14]]
+
+
+def grouped_folder(root, lines):
+    """Three classes of six images, and a CSV of the lines."""
+    (root / "people.csv").write_text("image,group,age\n" + "\n".join(lines) + "\n")
+    return image_folder(root / "images", train=6, test=1) / "train"
+
+
+def people_of(classes=("ant", "bee", "cow")):
+    return [f"{name}/{i}.png,p{i % 3},7" for name in classes for i in range(6)]
+
+
+def test_people_are_split_by_the_command(tmp_path, capsys):
+    source = grouped_folder(tmp_path, people_of())
+    words = ["split", source, tmp_path / "out", "--groups", tmp_path / "people.csv"]
+    assert main([str(word) for word in (*words, "--share", "0.3", "--validation", "0.3")]) == 0
+    assert capsys.readouterr().out.count("6 images of 3 classes") == 3
+    for part in ("train", "test", "val"):
+        people = {int(Path(name).stem) % 3 for name in files_in(tmp_path / "out" / part)}
+        assert len(people) == 1
+
+
+def test_names_alone_will_do_where_they_are_clear(tmp_path):
+    source = grouped_folder(tmp_path, [f"{i},p{i}" for i in range(18)])
+    for j, name in enumerate(("ant", "bee", "cow")):
+        for i in reversed(range(6)):
+            (source / name / f"{i}.png").rename(source / name / f"{6 * j + i}.png")
+    out = split_image_folder(source, tmp_path / "out", groups=tmp_path / "people.csv")
+    assert len(files_in(out / "test")) == 3
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (people_of()[:-2], r"cow/4\.png has no group in .*people.csv \(nor have 1 more\)"),
+        (["ant/0.png"], "people.csv needs the columns image and group, both filled in each line"),
+        ([*people_of(), "ant/0.png,p2"], "has two groups of ant/0.png: p0 and p2"),
+        ([f"{i},p" for i in range(6)], "0 in .* may be ant/0.png or bee/0.png: give paths inside"),
+        (
+            [line.replace("p1", "p0").replace("p2", "p0") for line in people_of()],
+            r"class .ant. cannot be split: its images are of 1 group\(s\), and test gets none; 2 ",
+        ),
+    ],
+)
+def test_groups_that_do_not_fit_are_refused_in_one_line(tmp_path, lines, message):
+    source = grouped_folder(tmp_path, lines)
+    with pytest.raises(GCLError, match=message):
+        split_image_folder(source, tmp_path / "out", groups=tmp_path / "people.csv")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("content", [None, b"image,group\n\xff,a\n"])
+def test_a_file_of_groups_that_cannot_be_read_is_named(tmp_path, content):
+    source = grouped_folder(tmp_path, [])
+    (tmp_path / "people.csv").unlink()
+    if content:
+        (tmp_path / "people.csv").write_bytes(content)
+    with pytest.raises(GCLError, match=r"^cannot read groups from .*people\.csv: "):
+        split_image_folder(source, tmp_path / "out", groups=tmp_path / "people.csv")

@@ -3,7 +3,7 @@
 from matplotlib.figure import Figure
 
 from gcl_core.data.dataset import LongTailedDataset
-from gcl_core.figures.drawing import Classes, class_axis, draw_counts, group_key
+from gcl_core.figures.drawing import Classes, class_axis, draw_counts, draw_pictures, group_key
 from gcl_core.figures.looks import style
 
 SHOWN = 20  # classes at most, so that their images can be seen
@@ -22,17 +22,8 @@ def folder_overview(dataset: LongTailedDataset) -> Figure:
         counts.set_title("Training images by class, and one of them")
         counts.margins(y=0.12)
         counts.tick_params(axis="x", length=0)
-        for place, j in enumerate(classes.order):
-            first = int((dataset.train.labels == j).nonzero()[0])
-            pixels = dataset.train.images.pixels[first].permute(1, 2, 0).numpy()
-            axes = pictures.inset_axes((place - 0.42, 0.0, 0.84, 1.0), transform=pictures.transData)
-            axes.imshow(pixels[..., 0] if pixels.shape[2] == 1 else pixels, cmap="gray")
-            axes.set_axis_off()
+        draw_pictures(pictures, dataset, classes)
         class_axis(pictures, classes, counts=False, strip=False)
-        pictures.set(xlabel="", ylim=(0, 1), yticks=[])
-        pictures.tick_params(length=0)
-        pictures.grid(visible=False)
-        for spine in pictures.spines.values():
-            spine.set_visible(False)
+        pictures.set_xlabel("")
         group_key(figure, dataset)
         return figure
