@@ -24,7 +24,11 @@ LOCK_LINES = (ROOT / "requirements.lock").read_text().splitlines()
 CONDA_LINES = (ROOT / "environment.yml").read_text().splitlines()
 CONDA = yaml.safe_load("\n".join(CONDA_LINES))
 # Those that differ from the package's own.
-CONDA_NAMES = {"jupyter_client": "jupyter-client", "pytorch": "torch"}
+CONDA_NAMES = {
+    "jupyter_client": "jupyter-client",
+    "huggingface_hub": "huggingface-hub",
+    "pytorch": "torch",
+}
 
 
 def by_name(lines: list[str]) -> dict[str, Requirement]:
@@ -36,10 +40,12 @@ BASE = by_name(PROJECT["dependencies"])
 EXTRAS = {extra: by_name(lines) for extra, lines in PROJECT["optional-dependencies"].items()}
 GRID = BASE | EXTRAS["grid"]
 STUDY = GRID | EXTRAS["study"]
-DIRECT = STUDY | EXTRAS["dev"] | EXTRAS["docs"]
+PHOTOS = BASE | EXTRAS["photos"]
+DIRECT = STUDY | PHOTOS | EXTRAS["export"] | EXTRAS["dev"] | EXTRAS["docs"]
 DIRECT = {name: each for name, each in DIRECT.items() if name != "gcl-core"}  # an extra of its own
 # Parts of the package that an extra is for; the others need the dependencies alone.
-NEEDS = {"grid": GRID, "course": STUDY, "figures": STUDY}
+NEEDS = {"grid": GRID, "course": STUDY, "figures": STUDY, "inference": BASE | EXTRAS["export"]}
+NEEDS |= {"networks": PHOTOS, "data": PHOTOS}  # data/embedded/make_clothes.py
 PIN = re.compile(r"(?P<name>[a-z0-9-]+)==(?P<version>[^\s;*]+)( ; (?P<marker>.+))?")
 PINS = [pin for line in LOCK_LINES if (pin := PIN.fullmatch(line))]
 LOCKED = {pin["name"]: Version(pin["version"]) for pin in PINS}
@@ -135,7 +141,12 @@ PARTS = sorted(folder.parent.name for folder in (ROOT / "gcl_core").glob("*/__in
     ("folder", "declared"),
     [
         *((f"gcl_core/{part}", NEEDS.get(part, BASE)) for part in PARTS),
-        *(("gcl_core", STUDY), ("notebooks", STUDY), ("docs", DIRECT), ("tests", DIRECT)),
+        *(
+            ("gcl_core", STUDY | PHOTOS | EXTRAS["export"]),
+            ("notebooks", STUDY),
+            ("docs", DIRECT),
+            ("tests", DIRECT),
+        ),
     ],
 )
 def test_every_import_is_declared(folder: str, declared: dict[str, Requirement]) -> None:
