@@ -36,7 +36,7 @@ def add_inference(command: Callable[..., Any], positive: Callable[[str], int]) -
         "--prior",
         metavar="SHARES",
         help="how often each class is expected: training, uniform, or a CSV file with the columns "
-        "class,share (training; needs a run with validation images)",
+        "class,share; needs a run with validation images (as the run's loss has it)",
     )
     predict.add_argument("--top", type=positive, default=5, help="classes of each picture (5)")
 
@@ -85,7 +85,7 @@ def _predict(options: argparse.Namespace, rest: Any) -> int:
             "train with validation images for that (split SOURCE OUT --validation 0.1)"
         )
     else:
-        expected = options.prior or "training"
+        expected = options.prior or "the run's loss has it"
         log.info(
             "probabilities are calibrated on %d validation images, for classes as frequent as: %s",
             *(fitted.images, expected),

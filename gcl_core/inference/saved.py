@@ -125,12 +125,16 @@ class SavedModel:
     ) -> Predictions:
         """Probabilities of the classes for pictures.
 
-        Calibrated: softmax(a z + b log pi + log(q / pi)), see `Calibration`. Without validation
-        images: softmax(scale * z), which ranks the classes but is no frequency.
+        The most probable class is that of the largest output z, as in the run's accuracies, unless
+        a prior q is given. Calibrated: softmax(a z), or softmax(a z + b log pi + log(q / pi)), see
+        `Calibration`; what the loss did for the tail is in z, so that softmax(a z) is right where
+        classes occur in proportion to pi^(1 - b). Without validation images: softmax(scale * z),
+        which ranks the classes but is no frequency.
 
         Args:
-            prior: how often each class is expected among the pictures, q: "training" (also None),
-                "uniform", or weights by class name. Only a calibrated run takes one.
+            prior: how often each class is expected among the pictures, q: "training", "uniform", or
+                weights by class name; None: as the run's loss has it. Only a calibrated run takes
+                one.
 
         Raises:
             GCLError: as `features`; or a prior that the run cannot have.
@@ -145,26 +149,27 @@ class SavedModel:
         Raises:
             GCLError: a prior that the run cannot have.
         """
-        if self.calibration is None:
-            if prior is not None:
-                raise GCLError(
-                    f"{self.path} is not calibrated, so it takes no prior: its data set has no "
-                    "validation images; make some (split SOURCE OUT --validation 0.1) and train "
-                    "on OUT"
-                )
-            return self.scale, torch.zeros(len(self.class_names), dtype=torch.float64)
+        if self.calibration is None and prior is not None:
+            raise GCLError(
+                f"{self.path} is not calibrated, so it takes no prior: its data set has no "
+                "validation images; make some (split SOURCE OUT --validation 0.1) and train "
+                "on OUT"
+            )
+        if prior is None:
+            slope = self.scale if self.calibration is None else self.calibration.slope
+            return slope, torch.zeros(len(self.class_names), dtype=torch.float64)
+        assert self.calibration is not None
         training = shares(torch.tensor(self.class_counts))
         expected = offsets(self.calibration.tilt, training, self._prior(prior, training))
         return self.calibration.slope, expected
 
-    def _prior(self, prior: str | Mapping[str, float] | None, training: Tensor) -> Tensor:
-        if prior in (None, "training"):
+    def _prior(self, prior: str | Mapping[str, float], training: Tensor) -> Tensor:
+        if prior == "training":
             return training
         if prior == "uniform":
             return shares(torch.ones_like(training))
         if isinstance(prior, str):
             raise GCLError(f"prior must be training, uniform or shares by class, got {prior!r}")
-        assert prior is not None
         for wrong, names in (
             ("does not know", prior.keys() - set(self.class_names)),
             ("needs", set(self.class_names) - prior.keys()),

@@ -102,6 +102,7 @@ def report(model: SavedModel, dataset: LongTailedDataset) -> str:
     identity = load_json(model.path / "settings.json")["identity"]
     return _template().render(
         found=found,
+        training=found_of(probabilities_of("training")) if model.calibration else None,
         uniform=found_of(probabilities_of("uniform")) if model.calibration else None,
         groups=[group for group in GROUPS if any(c.group == group for c in found.classes)],
         model=model,
