@@ -212,8 +212,8 @@ def belongs(record: Mapping[str, Any], row: PaperRow) -> bool:
     that trained nothing has 0 epochs in the record; its settings have those of the preset.
 
     A record may be older than a setting. A value that it lacks is taken to agree only where the
-    setting's default leaves things as they were before there was the setting (`OFF`) and the row
-    keeps that default; what the record has and the settings no longer have must be off there, too.
+    setting's default leaves things as they were before there was the setting (`OFF`, or a late
+    field) and the row keeps that default; what the record has and the settings no longer have must be off there, too.
     """
     if row.method not in METHODS:
         return False
@@ -250,7 +250,7 @@ def _agrees(part: Any, recorded: Any) -> bool:
         if name in recorded:
             if not _agrees(here, recorded[name]):
                 return False
-        elif here not in OFF or here != about.default:
+        elif here != about.default or not (about.metadata.get("late") or here in OFF):
             return False
     return all(recorded[name] in OFF for name in recorded.keys() - known.keys() - {"name"})
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import filelock
+import numpy as np
 
 from gcl_core.errors import GCLError
 from gcl_core.files import atomic_json, load_json
@@ -58,6 +59,7 @@ def record_of(
         "run": last.path.name,
         **{key: result[key] for key in (*ACCURACIES, "per_class")},
         **_class_names(result),
+        **_on_validation(result),
         "best_on_test": result.get("best_on_test"),
         **load_json(last.path / "settings.json"),
     }
@@ -70,6 +72,19 @@ def _class_names(result: dict[str, Any]) -> dict[str, Any]:
     """The class names of a result, if they say more than the number of the class."""
     names = result.get("class_names", [])
     return {"class_names": names} if names != [str(j) for j in range(len(names))] else {}
+
+
+def _on_validation(result: dict[str, Any]) -> dict[str, Any]:
+    """Last-epoch accuracies on the validation part, if there is one, and macro F1 on the test."""
+    if "validation" not in result:
+        return {}
+    kept = {"validation": result["validation"]}
+    if "confusion" in result:
+        cells = np.array(result["confusion"], dtype=float)
+        both = cells.sum(0) + cells.sum(1)
+        f1 = 2 * cells.diagonal() / np.maximum(both, 1)
+        kept["macro_f1"] = round(100 * float(f1[both > 0].mean()), 4)
+    return kept
 
 
 def trained_epochs(folder: RunFolder) -> int:

@@ -295,6 +295,8 @@ def _best(history: list[dict[str, Any]]) -> dict[str, Any]:
     if "validation_class_mean" in best:
         chosen = max(history, key=lambda row: row["validation_class_mean"])
         note = "test accuracy after the epoch with the best class mean on the validation part"
+        last = ("top1", "class_mean")
+        found["validation"] = {name: history[-1][f"validation_{name}"] for name in last}
         found["best_on_validation"] = {
             "top1": chosen["top1"],
             "epoch": chosen["epoch"],
