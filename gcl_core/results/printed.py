@@ -213,7 +213,8 @@ def belongs(record: Mapping[str, Any], row: PaperRow) -> bool:
 
     A record may be older than a setting. A value that it lacks is taken to agree only where the
     setting's default leaves things as they were before there was the setting (`OFF`, or a late
-    field) and the row keeps that default; what the record has and the settings no longer have must be off there, too.
+    field) and the row keeps that default; what the record has and the settings no longer have must
+    be off there, too.
     """
     if row.method not in METHODS:
         return False

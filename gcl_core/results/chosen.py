@@ -1,0 +1,83 @@
+"""Methods whose settings are chosen on a validation part, and what the test part then says."""
+
+import math
+from collections.abc import Mapping, Sequence
+from statistics import mean, stdev
+from typing import Any
+
+import scipy.stats
+
+from gcl_core.results.tables import markdown_table
+
+Record = Mapping[str, Any]
+
+HEADINGS = ("method", "top-1", "mean of classes", "many", "medium", "few", "macro F1")
+ACCURACIES = ("top1", "class_mean", "many", "medium", "few", "macro_f1")
+
+
+def label(record: Record) -> str:
+    """The method of a record, and what it has of another kind than the method's own."""
+    changes = record["changes"]
+    kinds = [f"{name} {given}" for name, given in changes.items() if isinstance(given, str)]
+    return " with ".join([record["method"], *kinds])
+
+
+def chosen(records: Sequence[Record]) -> dict[str, dict[int, Record]]:
+    """Of each method and split (data seed), the run with the best validation part: by label.
+
+    Best is the largest sum of top-1 and class mean there, after the last epoch; of equal ones the
+    first. The test part has no say.
+    """
+    best: dict[str, dict[int, Record]] = {}
+    for record in records:
+        splits = best.setdefault(label(record), {})
+        known = splits.get(record["data_seed"])
+        if known is None or _on_validation(record) > _on_validation(known):
+            splits[record["data_seed"]] = record
+    return best
+
+
+def _on_validation(record: Record) -> float:
+    return float(sum(record["validation"].values()))
+
+
+def accuracy(record: Record, name: str) -> float:
+    """A test accuracy of a record in percent; `class_mean` is the mean over its classes."""
+    if name == "class_mean":
+        return mean(own for own in record["per_class"] if own is not None)
+    return float(record[name])
+
+
+def interval(values: Sequence[float]) -> tuple[float, float]:
+    """Mean, and half the width of its 95 % t interval: (mean, t_{n-1, 0.975} s / sqrt(n))."""
+    n = len(values)
+    if n < 2:
+        return values[0], math.nan
+    return mean(values), float(scipy.stats.t.ppf(0.975, n - 1)) * stdev(values) / math.sqrt(n)
+
+
+def with_interval(values: Sequence[float], sign: str = "") -> str:
+    """`78.1 ± 0.9`: mean and half of the 95 % t interval."""
+    middle, half = interval(values)
+    return f"{middle:{sign}.1f}" + ("" if math.isnan(half) else f" ± {half:.1f}")
+
+
+def chosen_table(records: Sequence[Record]) -> str:
+    """A row for each method, means over the splits with 95 % t intervals."""
+    rows = []
+    for name, splits in chosen(records).items():
+        cells = [[accuracy(r, each) for r in splits.values()] for each in ACCURACIES]
+        rows.append([name, *(with_interval(values) for values in cells)])
+    return markdown_table(HEADINGS, rows)
+
+
+def gain(records: Sequence[Record], method: str, base: str) -> str:
+    """One method minus another, split by split, as a line of Markdown."""
+    found = chosen(records)
+    shared = sorted(found[method].keys() & found[base].keys())
+    parts = []
+    for heading, name in zip(HEADINGS[1:], ACCURACIES, strict=True):
+        ours, theirs = ([accuracy(found[of][s], name) for s in shared] for of in (method, base))
+        differences = [one - other for one, other in zip(ours, theirs, strict=True)]
+        parts.append(f"{heading} {with_interval(differences, '+')}")
+    return f"`{method}` − `{base}`, split by split: {', '.join(parts)}."
