@@ -247,6 +247,11 @@ def png_of(figure: Figure) -> bytes:
     return small.getvalue()
 
 
+def picture(figure: Figure, alt: str) -> Image:
+    """A figure to display, with a text for a reader who does not see it."""
+    return Image(data=png_of(figure), format="png", alt=alt)
+
+
 def benchmark_table(number: int, dataset: str, records: Sequence[Record]) -> Markdown:
     """Columns of one of the paper's tables, each beside ours: quoted in italics, measured in bold.
 
@@ -329,6 +334,6 @@ def show(
         folder: see `gcl_core.figures.saving.save_figure`; None saves nothing.
         about, dark: see `gcl_core.figures.saving.save_figure`.
     """
-    display(Image(data=png_of(figure), format="png", alt=alt))
+    display(picture(figure, alt))
     if folder is not None:
         save_figure(figure, folder, name, {"alt": alt, **about}, dark=dark)

@@ -107,7 +107,7 @@ def label_ends(axes: Axes, x: Sequence[float], lines: Sequence[Series], gap: flo
     Where lines share a colour a piece of the line stands before its label.
     """
     axes.autoscale_view()  # otherwise done only when drawn
-    ends = sorted((float(s.values[-1]), i) for i, s in enumerate(lines))
+    ends = sorted((_last(series), i) for i, series in enumerate(lines))
     to_axes = axes.transData + axes.transAxes.inverted()
     wanted = [float(to_axes.transform((x[-1], value))[1]) for value, _ in ends]
     # With i gaps taken from label i, "apart by a gap" reads "in order": least squares in order.
@@ -128,6 +128,11 @@ def label_ends(axes: Axes, x: Sequence[float], lines: Sequence[Series], gap: flo
             size=11.5,
             annotation_clip=False,
         )
+
+
+def _last(series: Series) -> float:
+    """The last value that is drawn; 0 if none is."""
+    return next((float(value) for value in series.values[::-1] if value == value), 0.0)
 
 
 def by_class(
