@@ -396,6 +396,7 @@ def _students(options: argparse.Namespace, rest: Sequence[str]) -> None:
 
 
 def _tables(options: argparse.Namespace, rest: Sequence[str]) -> int:
+    from gcl_core.results.chosen import draw_clothes
     from gcl_core.results.page import draw_table1, update_results
     from gcl_core.results.tables import draw_records, update_readme
 
@@ -404,6 +405,7 @@ def _tables(options: argparse.Namespace, rest: Sequence[str]) -> int:
     in_step = {page: update(root, check=options.check) for page, update in pages.items()}
     if not options.check:
         draw_records(root)
+        draw_clothes(root)
         draw_table1(root)
     for page, was in in_step.items():
         print(f"{page}: {'in step' if was else 'out of step' if options.check else 'renewed'}")

@@ -95,7 +95,8 @@ from gcl_core.figures.series import over_seeds
 from gcl_core.grid.parquet import load_results
 from gcl_core.methods.registry import resolve
 from gcl_core.networks.models import build_network
-from gcl_core.results.tables import as_text, mean_and_spread
+from gcl_core.results.markdown import as_text
+from gcl_core.results.tables import mean_and_spread
 from gcl_core.training.evaluation import Tally
 
 # %% [markdown]

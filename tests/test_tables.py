@@ -9,14 +9,13 @@ from markdown_it import MarkdownIt
 
 from gcl_core.errors import shown
 from gcl_core.files import load_json
+from gcl_core.results.markdown import as_text, markdown_table
 from gcl_core.results.printed import OTHER
 from gcl_core.results.records import save_records
 from gcl_core.results.tables import (
-    as_text,
     cifar_records,
     comparison,
     draw_records,
-    markdown_table,
     mean_and_spread,
     paired_gain,
 )

@@ -28,9 +28,10 @@ from gcl_core.results.agreement import (
     measure,
     short_names,
 )
+from gcl_core.results.markdown import as_text, markdown_table
 from gcl_core.results.printed import ABLATION, CIFAR, LARGE, Column, paper_rows
 from gcl_core.results.records import epochs_text, trained_epochs
-from gcl_core.results.tables import as_text, differences, markdown_table, mean_and_spread
+from gcl_core.results.tables import differences, mean_and_spread
 from gcl_core.training.side_by_side import run_many
 from gcl_core.training.two_stages import Run
 

@@ -2,14 +2,25 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
 import scipy.stats
 
-from gcl_core.results.tables import markdown_table
+from gcl_core.data.load import load_dataset
+from gcl_core.figures.looks import METHOD_LOOKS
+from gcl_core.figures.photographs import photographs
+from gcl_core.figures.saving import save_figure
+from gcl_core.figures.series import over_seeds
+from gcl_core.methods.registry import resolve
+from gcl_core.results.markdown import markdown_table
+from gcl_core.results.records import load_records
 
 Record = Mapping[str, Any]
+FILE, FIGURE = "clothes.json", "clothes"
+SAME_MEAN = "gcl with objective logit_adjustment"
+NAMES = {"ce with sampler class": "ce, balanced classes", SAME_MEAN: "gcl, the cloud's mean"}
 
 HEADINGS = ("method", "top-1", "mean of classes", "many", "medium", "few", "macro F1")
 ACCURACIES = ("top1", "class_mean", "many", "medium", "few", "macro_f1")
@@ -19,7 +30,8 @@ def label(record: Record) -> str:
     """The method of a record, and what it has of another kind than the method's own."""
     changes = record["changes"]
     kinds = [f"{name} {given}" for name, given in changes.items() if isinstance(given, str)]
-    return " with ".join([record["method"], *kinds])
+    name = " with ".join([record["method"], *kinds])
+    return NAMES.get(name, name)
 
 
 def chosen(records: Sequence[Record]) -> dict[str, dict[int, Record]]:
@@ -81,3 +93,23 @@ def gain(records: Sequence[Record], method: str, base: str) -> str:
         differences = [one - other for one, other in zip(ours, theirs, strict=True)]
         parts.append(f"{heading} {with_interval(differences, '+')}")
     return f"`{method}` − `{base}`, split by split: {', '.join(parts)}."
+
+
+def clothes_block(records: Sequence[Record]) -> str:
+    """The README's table of photographs, and what GCL gains over CE, and over its cloud's mean."""
+    gains = [gain(records, "gcl", base) for base in ("ce", NAMES[SAME_MEAN])]
+    return "\n\n".join([chosen_table(records), *gains])
+
+
+def draw_clothes(root: Path) -> None:
+    """Draw photographs, counts and accuracy by class of CE and GCL into `figures/clothes`."""
+    records = load_records(root / "results" / FILE)
+    found = chosen(records)
+    shown = {name: list(found[name].values()) for name in ("ce", "gcl")}
+    series = [
+        over_seeds(METHOD_LOOKS[name], [run["per_class"] for run in runs])
+        for name, runs in shown.items()
+    ]
+    dataset = load_dataset(resolve("clothes", "ce").data)
+    runs = {name: [run["run"] for run in of] for name, of in shown.items()}
+    save_figure(photographs(dataset, series), root / "figures", FIGURE, {"runs": runs}, dark=True)

@@ -20,8 +20,9 @@ from gcl_core.results.agreement import (
     order,
     short_names,
 )
+from gcl_core.results.markdown import markdown_table
 from gcl_core.results.printed import ABLATION, BEYOND, CIFAR, Column, paper_rows, records_of
-from gcl_core.results.tables import markdown_table, mean_and_spread, update_page
+from gcl_core.results.tables import mean_and_spread, update_page
 
 COLUMNS: dict[int, tuple[Column, ...]] = {
     1: tuple(column for column in CIFAR if column[0] == "CIFAR-10-LT"),

@@ -7,11 +7,13 @@ from statistics import mean, stdev
 from typing import Any
 
 from gcl_core.benchmark.speed import bench_table
-from gcl_core.errors import GCLError, shown
+from gcl_core.errors import GCLError
 from gcl_core.figures.charts import record_curves
 from gcl_core.figures.saving import save_figure
 from gcl_core.files import atomic_write, load_json
 from gcl_core.methods.registry import METHODS
+from gcl_core.results.chosen import FILE, clothes_block
+from gcl_core.results.markdown import as_text, markdown_table
 from gcl_core.results.records import ACCURACIES, epochs_text, load_records
 
 CURVES = ("ce", "ce_mixup_crt", "gcl_crt")  # a few methods, so that none hides another
@@ -24,22 +26,6 @@ CIFAR_FILES = {
     "cifar10-jpeg-short": "short",
 }
 HEADINGS = ("top-1", "many", "medium", "few")
-
-
-def markdown_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A Markdown table; the first column is text, the others are numbers.
-
-    Cells are Markdown; what a user has named, such as classes, goes through `as_text` before.
-    """
-    lines = ["| " + " | ".join(headings) + " |"]
-    lines.append("|---|" + "---:|" * (len(headings) - 1))
-    lines += ["| " + " | ".join(row) + " |" for row in rows]
-    return "\n".join(lines)
-
-
-def as_text(name: str) -> str:
-    """Markdown that shows a name as it is, in one line: no markup, mathematics or HTML in it."""
-    return re.sub(r"([\\`*_{}\[\]<>|$~#&!])", r"\\\1", shown(name))
 
 
 def mean_and_spread(values: Sequence[float | None], digits: int = 1) -> str:
@@ -146,6 +132,8 @@ def digits_block(records: Sequence[dict[str, Any]]) -> str:
 def readme_blocks(results: Path) -> dict[str, str]:
     """What the README's marked places have to hold, from the records in `results`."""
     blocks = {"digits": digits_block(load_records(results / "digits.json"))}
+    if (results / FILE).exists():
+        blocks["clothes"] = clothes_block(load_records(results / FILE))
     blocks |= {name: comparison(records) for name, records in cifar_records(results).items()}
     bench = results / "bench.json"
     if bench.exists():
