@@ -12,12 +12,14 @@ from gcl_core.grid.cells import cells_of
 from gcl_core.grid.steps import jobs_of
 from gcl_core.methods.registry import METHODS
 from gcl_core.results.agreement import by_protocol, gaps, load_measured, run_spread
+from gcl_core.results.chosen import NAMES, SAME_MEAN, chosen, gain
 from gcl_core.results.printed import ABLATION
 from gcl_core.results.records import load_records
 from gcl_core.results.tables import readme_blocks, replace_block, update_readme
 from gcl_core.training.runs import RESULTS_VERSION, identity_hash
 
 ROOT = Path(__file__).parent.parent
+MEAN = NAMES[SAME_MEAN]
 README = (ROOT / "README.md").read_text()
 
 
@@ -113,3 +115,29 @@ def test_every_method_is_named():
 @pytest.mark.parametrize("link", sorted(set(re.findall(r"\]\((?!http)([^)#]+)\)", README))))
 def test_links_lead_somewhere(link):
     assert (ROOT / link).exists()
+
+
+def test_what_the_opening_says_of_photographs_is_in_the_records():
+    records = load_records(ROOT / "results" / "clothes.json")
+    found, opening = chosen(records), README.split("<!-- clothes -->")[0]
+    gains = gain(records, "gcl", "ce")
+    few, top1 = (
+        re.search(rf"{name} ([+]\d[\d.]* ± [\d.]+)", gains)[1] for name in ("few", "top-1")
+    )
+    assert f"recognises {few.lstrip('+')} points more" in opening
+    assert f"the same top-1 ({top1})" in opening
+    low, high = map(float, top1.lstrip("+").split(" ± "))
+    assert abs(low) < high  # "the same": the interval has zero in it
+    mean, half = map(
+        float, re.search(r"few (\S+ ± \S+),", gain(records, "gcl", MEAN))[1].split(" ± ")
+    )
+    assert abs(mean) < half  # "fixed margins of its mean do the same"
+    blouse = [
+        sum(run["per_class"][1] for run in found[name].values()) / len(found[name])
+        for name in ("ce", "gcl")
+    ]
+    assert records[0]["class_names"][1] == "Blouse"
+    assert f"({blouse[0]:.0f} and {blouse[1]:.0f} %)" in opening
+    assert len(records) == int(
+        re.search(r"all (\d+) runs are in `results/clothes.json`", README)[1]
+    )
