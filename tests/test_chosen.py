@@ -37,15 +37,15 @@ RECORDS = [
 def test_the_validation_part_chooses_and_the_test_part_has_no_say():
     found = chosen(RECORDS)
     assert [found["ce"][split]["top1"] for split in (0, 1)] == [50, 61]
-    assert list(found) == ["ce", "ce with sampler class", "gcl"]
-    assert label(RECORDS[5]) == "ce with sampler class"
+    assert list(found) == ["ce", "ce, balanced classes", "gcl"]
+    assert label(RECORDS[5]) == "ce, balanced classes"
 
 
 def test_the_table_has_means_and_intervals_and_gains_are_paired():
     table = chosen_table(RECORDS)
     half = scipy.stats.t.interval(0.95, 1, 55.5, scipy.stats.sem([50, 61]))[1] - 55.5
     assert f"| ce | 55.5 ± {half:.1f} | 56.5 ± {half:.1f} |" in table
-    assert "| ce with sampler class | 40.0 | 41.0 |" in table
+    assert "| ce, balanced classes | 40.0 | 41.0 |" in table
     half = scipy.stats.t.interval(0.95, 1, 3.5, scipy.stats.sem([5, 2]))[1] - 3.5
     assert f"few +3.5 ± {half:.1f}" in gain(RECORDS, "gcl", "ce")
 
