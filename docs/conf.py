@@ -26,6 +26,7 @@ include_patterns = [
     "CONTRIBUTING.md",
     "docs/*.md",
     "docs/api/*.rst",
+    "notebooks/lab/[0-9]*.ipynb",
     "notebooks/[0-9]*.ipynb",
     "results/*.md",
 ]

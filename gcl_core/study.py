@@ -12,7 +12,13 @@ import joblib
 import nbformat
 from tqdm.auto import tqdm
 
-from gcl_core.course.execution import accepted, execute_notebook, fingerprint, made_of
+from gcl_core.course.execution import (
+    accepted,
+    execute_notebook,
+    fingerprint,
+    made_of,
+    notebooks_in,
+)
 from gcl_core.files import atomic_write
 from gcl_core.grid.cells import Cell, cells_of
 from gcl_core.grid.steps import jobs_of
@@ -58,8 +64,8 @@ def study(root: Path, out: Path, runs: Path, *, workers: int | None = None) -> s
         for c, seconds in zip(cells, _training_seconds(cells, runs), strict=True)
     ]
     parameters = {"runs": str(runs), "figures": str(out / "figures")}
-    sources = sorted((root / "notebooks").glob("[0-9]*.ipynb"))
-    targets = [out / "notebooks" / source.name for source in sources]
+    sources = notebooks_in(root / "notebooks")
+    targets = [out / source.relative_to(root) for source in sources]
     # Side by side, as much of a notebook (its kernel's start, t-SNE, drawing) keeps one core busy.
     reading = [
         Part(

@@ -68,7 +68,8 @@ def assert_same_as_alone(file, runs, tmp_path):
     assert tree(runs) == tree(alone)
     assert equal(checkpoints(runs), checkpoints(alone))
     names = [{p.relative_to(place) for p in place.rglob("*")} for place in (runs, alone)]
-    assert names[0] == names[1]
+    # A grid trains a first stage as a run of its own, which leaves its network for predictions.
+    assert {name for name in names[0] ^ names[1] if name.name != "model.pt"} == set()
 
 
 @pytest.fixture

@@ -9,6 +9,8 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
+from gcl_core.course.execution import notebooks_in
+
 ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT / "docs"))
 
@@ -46,8 +48,8 @@ def site(tmp_path_factory):
 
 
 def test_every_page_is_there(site):
-    sources = (ROOT / "notebooks").glob("[0-9]*.ipynb")
-    notebooks = {f"notebooks/{file.stem}.html" for file in sources}
+    sources = notebooks_in(ROOT / "notebooks")
+    notebooks = {file.relative_to(ROOT).with_suffix(".html").as_posix() for file in sources}
     results = {f"results/{file.stem}.html" for file in (ROOT / "results").glob("*.md")}
     modules = {
         f"docs/api/{'.'.join(file.relative_to(ROOT).with_suffix('').parts)}.html"

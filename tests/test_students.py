@@ -9,6 +9,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 
 import gcl_core
 from gcl_core import cli
+from gcl_core.course.execution import notebooks_in
 from gcl_core.course.students import is_solution, student_copy, write_student_copies
 from gcl_core.errors import GCLError
 
@@ -86,12 +87,41 @@ def test_solutions_of_any_kind_are_left_out_and_all_else_stays():
     assert len(notebook.cells[3].outputs) == 1
 
 
+def test_an_answer_keeps_its_signature_its_docstring_and_its_check():
+    source = '''def f(x):
+    """What it is."""
+    y = x + 1
+    return y
+
+
+def g():
+    return 1
+
+
+check.f(f)  # at once'''
+    expected = '''def f(x):
+    """What it is."""
+    ...
+
+
+def g():
+    ...
+
+
+check.f(f)  # at once'''
+    cells = [new_code_cell(source, metadata={"tags": ["answer"]}), new_code_cell(source)]
+    copy = student_copy(new_notebook(cells=cells))
+    assert [cell.source for cell in copy.cells] == [expected, source]
+
+
 def test_the_command_writes_all_copies(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(ROOT)
     assert cli.main(["students", "--out", str(tmp_path / "course")]) == 0
-    written = sorted((tmp_path / "course").iterdir())
-    assert capsys.readouterr().out.split() == [str(file) for file in written]
-    assert [file.name for file in written] == [path.name for path in NOTEBOOKS]
+    written = [Path(line) for line in capsys.readouterr().out.splitlines()]
+    copied = [file.relative_to(tmp_path / "course") for file in written]
+    every = notebooks_in(ROOT / "notebooks")
+    assert copied == [file.relative_to(ROOT / "notebooks") for file in every]
+    assert len(every) == len(NOTEBOOKS) + 3
     assert not any(is_solution(c) for file in written for c in nbformat.read(file, 4).cells)
 
 

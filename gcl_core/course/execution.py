@@ -23,15 +23,20 @@ from gcl_core.results.agreement import RECORD_FILES
 PACKAGE = Path(__file__).parents[1]
 
 
+def notebooks_in(folder: Path) -> list[Path]:
+    """The notebooks of a course in their order: those of its lab first."""
+    return [*sorted(folder.glob("lab/[0-9]*.ipynb")), *sorted(folder.glob("[0-9]*.ipynb"))]
+
+
 def synchronise(folder: Path) -> None:
-    """Bring each notebook in step with its paired py:percent text, which is the one to edit.
+    """Bring each notebook of a course in step with its py:percent text, the one to edit.
 
     Raises:
         GCLError: a notebook that differs from its text and is newer, so that an edit would be lost;
             no notebook is changed then.
     """
     made = {}
-    for text in sorted(folder.glob("[0-9]*.py")):
+    for text in (*folder.glob("lab/[0-9]*.py"), *folder.glob("[0-9]*.py")):
         notebook, target = jupytext.read(text), text.with_suffix(".ipynb")
         if target.exists():
             present = nbformat.read(target, 4)

@@ -21,6 +21,8 @@
 #
 # Each step: **predict** first, **write** the missing lines, run the check, look. Stuck?
 # `log_odds = check.log_odds.right` takes the answer, and you go on.
+#
+# This takes 20 seconds on one core.
 
 # %% tags=["parameters"]
 dataset: str = "clothes"  # clothes, digits, or folder:PATH with small images of one size
@@ -55,12 +57,13 @@ found = {"ce": lab.recalls(logits, data.y_test)}
 # %% [markdown]
 # ## Step 6. A prior moves the boundary
 #
-# Two classes on a line, normal, deviation one: the common one around $-1$, the rare one around $+1$,
-# with a share of all images.
+# Two classes on a line, normal, deviation one: the common one around $-1$; the rare one around
+# $+1$, with a share of all images.
 #
 # **Predict**: where is a point as likely one as the other?
 #
-# **Write** the log-odds $\log\frac{p(x\mid\text{rare})\,\text{share}}{p(x\mid\text{common})(1-\text{share})}$.
+# **Write** the log-odds
+# $\log\frac{p(x \mid \text{rare})\,\text{share}}{p(x \mid \text{common})(1 - \text{share})}$.
 
 
 # %% tags=["answer"]
@@ -327,7 +330,7 @@ see(
 # %% [markdown]
 # ## Questions
 
-# %% [markdown] tags=["question"]
+# %% [markdown]
 # **Two classes are equally common. What does logit adjustment change?**
 
 # %% [markdown] tags=["solution"]
@@ -337,7 +340,7 @@ see(
 #
 # </details>
 
-# %% [markdown] tags=["question"]
+# %% [markdown]
 # **Why is $\log \pi$ taken away afterwards, but added in the loss?**
 
 # %% [markdown] tags=["solution"]
@@ -347,7 +350,7 @@ see(
 #
 # </details>
 
-# %% [markdown] tags=["question"]
+# %% [markdown]
 # **What does a larger $\tau$ cost?**
 
 # %% [markdown] tags=["solution"]
@@ -357,7 +360,7 @@ see(
 #
 # </details>
 
-# %% [markdown] tags=["question"]
+# %% [markdown]
 # **What would a cloud without the absolute value do on average?**
 
 # %% [markdown] tags=["solution"]
@@ -367,7 +370,7 @@ see(
 #
 # </details>
 
-# %% [markdown] tags=["question"]
+# %% [markdown]
 # **When is a softmax saturated for an image, and what follows?**
 
 # %% [markdown] tags=["solution"]

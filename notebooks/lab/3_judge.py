@@ -22,6 +22,8 @@
 #
 # Each step: **predict** first, **write** the missing lines, run the check, look. Stuck?
 # `tau_normalised = check.tau_normalised.right` takes the answer, and you go on.
+#
+# This takes 30 seconds on one core.
 
 # %% tags=["parameters"]
 dataset: str = "clothes"  # clothes, digits, or folder:PATH with small images of one size
@@ -186,7 +188,7 @@ see(
 #
 # **Predict**: which gain will stand out from the luck?
 #
-# **Write** the mean difference and the half length of its t interval at the level of 95 %.
+# **Write** the mean difference and the half length of its $95\,\%$ t interval.
 
 
 # %% tags=["answer"]
@@ -234,13 +236,13 @@ see(
 #
 # ## Step 16. Your own images
 #
-# Run this lab on a folder `PATH/train/CLASS/…`, `PATH/test/CLASS/…` with small images of one size:
-# set `dataset` to `folder:PATH`. Photographs go through a network that is trained already:
-# `python -m gcl_core train --help` has the settings, and the study's last notebook an example.
+# Set `dataset` to `folder:PATH` for small images of one size in `PATH/train/CLASS/…` and
+# `PATH/test/CLASS/…`. Photographs go through a network that is trained already: see
+# `python -m gcl_core train --help`.
 #
 # ## Questions
 
-# %% [markdown] tags=["question"]
+# %% [markdown]
 # **Why is a cosine classifier its own case of unit norms?**
 
 # %% [markdown] tags=["solution"]
@@ -250,7 +252,7 @@ see(
 #
 # </details>
 
-# %% [markdown] tags=["question"]
+# %% [markdown]
 # **A sampler shows a class with few images as often as all others. What can go wrong?**
 
 # %% [markdown] tags=["solution"]
@@ -260,7 +262,7 @@ see(
 #
 # </details>
 
-# %% [markdown] tags=["question"]
+# %% [markdown]
 # **Why are the features not trained with the balanced sampler as well?**
 
 # %% [markdown] tags=["solution"]
@@ -270,7 +272,7 @@ see(
 #
 # </details>
 
-# %% [markdown] tags=["question"]
+# %% [markdown]
 # **An interval holds zero. Is there no effect?**
 
 # %% [markdown] tags=["solution"]
@@ -280,7 +282,7 @@ see(
 #
 # </details>
 
-# %% [markdown] tags=["question"]
+# %% [markdown]
 # **Why pair by seed?**
 
 # %% [markdown] tags=["solution"]
