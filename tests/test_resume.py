@@ -110,7 +110,7 @@ def test_epochs_that_were_not_saved_are_trained_again(tmp_path, whole):
     killed = functools.partial(sabotage.checkpoints_apart, "1000", 2)
     assert forked(*train(tmp_path), sabotage=killed).status == -signal.SIGKILL
     assert not checkpoints(tmp_path)
-    others = functools.partial(sabotage.checkpoints_apart, "1000", 6)  # after the first file
+    others = functools.partial(sabotage.checkpoints_apart, "1000", 7)  # after the first file
     done = forked(*train(tmp_path), sabotage=others)
     assert done.status == 0
     assert "stage 1: epoch 1/3" in done.err

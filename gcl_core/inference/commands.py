@@ -85,9 +85,9 @@ def _predict(options: argparse.Namespace, rest: Any) -> int:
             "train with validation images for that (split SOURCE OUT --validation 0.1)"
         )
     else:
-        expected = options.prior or "the run's loss has it"
+        expected = options.prior or "as the run's loss assumes"
         log.info(
-            "probabilities are calibrated on %d validation images, for classes as frequent as: %s",
+            "probabilities are calibrated on %d validation images; class shares: %s",
             *(fitted.images, expected),
         )
     if unreadable:
