@@ -120,7 +120,7 @@ def _parser() -> argparse.ArgumentParser:
     train.more = _settings_help
     train.add_argument("--dataset", default="digits", help="a name, or KIND:PATH (digits)")
     train.add_argument("--method", default="gcl_crt", help="one of those below (gcl_crt)")
-    train.add_argument("--preset", help="one of those below (digits for digits, else official)")
+    train.add_argument("--preset", help="one of those below (that of the data set, or pretrained)")
     train.add_argument("--runs", type=Path, default=Path("runs"), help="folder of all runs (runs)")
     train.add_argument("--json", action="store_true", help="the result as the last line, in JSON")
     train.add_argument(
@@ -318,7 +318,8 @@ def _say_what_was_chosen(settings: "Settings", changes: Mapping[str, str]) -> No
         "photographs: %s, pre-trained, at %d px; trained: %s", settings.network, size, trained
     )
     logging.info(
-        "  more of it: --trains last_block, norms or all; another one: --network timm:NAME"
+        "  more of it: --trains last_block, norms or all; "
+        "another one: --network timm:NAME --weights default"
     )
     logging.info("  without: --network resnet32 --image-size 32 (from new weights, takes longer)")
 
@@ -440,7 +441,8 @@ def _split(options: argparse.Namespace, rest: Sequence[str]) -> None:
 
 def _report(options: argparse.Namespace, rest: Sequence[str]) -> None:
     from gcl_core.hardware import use_threads
-    from gcl_core.report.page import images_of, report
+    from gcl_core.inference.saved import images_of
+    from gcl_core.report.page import report
 
     model = gcl_core.load_run(options.folder)
     use_threads(None, model.settings["network"])

@@ -382,3 +382,12 @@ def test_what_does_not_go_together_is_refused_in_a_line(method, changes, message
     with pytest.raises(GCLError, match=message) as refused:
         resolve("digits", method, "official", network=TINY, **changes)
     assert "\n" not in str(refused.value)
+
+
+def test_what_a_file_lacks_does_not_change_the_name_of_a_run(tmp_path):
+    file = saved(tmp_path, change=lambda state: state.pop("layer4.0.conv2.weight"))
+    state = torch.get_rng_state()
+    name = weights_identity.__wrapped__(TINY, str(file))
+    assert torch.equal(state, torch.get_rng_state())
+    torch.manual_seed(7)
+    assert weights_identity.__wrapped__(TINY, str(file)) == name

@@ -17,11 +17,11 @@ from gcl_core.data.images import MemoryImages
 from gcl_core.errors import GCLError
 from gcl_core.files import atomic_json, load_json
 from gcl_core.inference.calibration import Calibration
-from gcl_core.inference.saved import SavedModel
+from gcl_core.inference.saved import SavedModel, images_of
 from gcl_core.methods.registry import METHODS, resolve
 from gcl_core.methods.settings import to_dict
 from gcl_core.networks.network import CosineClassifier, Network
-from gcl_core.report.page import images_of, method_of, report, thumbnail
+from gcl_core.report.page import method_of, report, thumbnail
 from toys import image_folder, load_source, seeded, toy_dataset
 
 VOID = {"meta", "img", "line", "rect", "circle"}

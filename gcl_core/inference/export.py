@@ -16,10 +16,9 @@ from torch import Tensor, nn
 
 from gcl_core.data.epoch import normaliser
 from gcl_core.data.image_files import cache_folder
-from gcl_core.data.load import DataSettings, load_dataset
 from gcl_core.errors import GCLError
 from gcl_core.files import atomic_write
-from gcl_core.inference.saved import SavedModel
+from gcl_core.inference.saved import SavedModel, images_of
 
 CHECKED = 64  # images that an exported file is checked on
 TOLERANCE = 1e-3  # of the largest output; what float32 in another order makes is below 1e-5
@@ -30,8 +29,8 @@ class Deployed(nn.Module):
     """Pictures of the run's shape to outputs and probabilities, normalisation included.
 
     Shape:
-        images: (N, channels, H, W) uint8; returns the classifier's outputs (N, C) and, for classes
-        as frequent as in training, `SavedModel.predict`'s probabilities (N, C), both float32.
+        images: (N, channels, H, W) uint8; returns the classifier's outputs (N, C) and, without a
+        prior, `SavedModel.predict`'s probabilities (N, C), both float32.
     """
 
     offset: Tensor
@@ -102,8 +101,7 @@ def check_images(model: SavedModel) -> tuple[Tensor, str]:
     )
     if not fetched:
         try:
-            data = DataSettings(**model.settings["data"] | {"dataset": model.source})
-            test = load_dataset(data).test
+            test = images_of(model).test
             chosen = torch.arange(0, len(test), max(1, len(test) // CHECKED))[:CHECKED]
             images = test.subset(chosen).images.pixels
             if images.shape[1:] == model.shape:

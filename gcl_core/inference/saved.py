@@ -21,6 +21,7 @@ from torch import Tensor
 from gcl_core.data.dataset import LongTailedDataset
 from gcl_core.data.epoch import normaliser
 from gcl_core.data.image_files import decode, pillow_warnings
+from gcl_core.data.load import DataSettings, load_dataset
 from gcl_core.errors import GCLError
 from gcl_core.files import atomic_save, load_json, load_tensors
 from gcl_core.hardware import channels_last, inference_batch
@@ -336,6 +337,20 @@ def load_run(path: str | Path) -> SavedModel:
             f"{file} is not one that this program wrote ({error}); move it away, and the same "
             "train command as before writes it anew"
         ) from error
+
+
+def images_of(model: SavedModel, source: str | None = None) -> LongTailedDataset:
+    """The images that a run was trained and tested on.
+
+    Args:
+        model: of the run.
+        source: where they are now, as `--dataset` takes it; None: where they were.
+
+    Raises:
+        GCLError: they are not there, or are unfit.
+    """
+    where = {"dataset": source or model.source}
+    return load_dataset(DataSettings(**(model.settings["data"] | where)))
 
 
 def _network(saved: Mapping[str, Any]) -> Network:

@@ -529,8 +529,8 @@ def resolve(
     if method not in METHODS:
         raise GCLError(f"method {method!r} is unknown; allowed: {', '.join(METHODS)}")
     kind, _ = kind_of(dataset)
-    preset = preset or default_preset(dataset, changes)
     changes = {**_network(dataset, changes), **changes}
+    preset = preset or default_preset(dataset, changes)
     changes = {**_pixels(kind, changes.get("network", kind.network)), **changes}
     if preset not in PRESETS:
         raise GCLError(f"preset {preset!r} is unknown; allowed: {', '.join(PRESETS)}")

@@ -15,9 +15,9 @@ from torch import Tensor
 import gcl_core
 from gcl_core.data.dataset import LongTailedDataset
 from gcl_core.data.imbalance import GROUPS
-from gcl_core.data.load import DataSettings, load_dataset
 from gcl_core.errors import GCLError
 from gcl_core.files import load_json
+from gcl_core.hardware import device_kind
 from gcl_core.inference.saved import SavedModel
 from gcl_core.methods.registry import METHODS
 from gcl_core.methods.settings import to_dict
@@ -56,20 +56,6 @@ class Mistake:
     nearest_class: str
     nearest_picture: Thumbnail
     cosine: float
-
-
-def images_of(model: SavedModel, source: str | None = None) -> LongTailedDataset:
-    """The images that a run was trained and tested on.
-
-    Args:
-        model: of the run.
-        source: where they are now, as `--dataset` takes it; None: where they were.
-
-    Raises:
-        GCLError: they are not there, or are unfit.
-    """
-    where = {"dataset": source or model.source}
-    return load_dataset(DataSettings(**(model.settings["data"] | where)))
 
 
 def report(model: SavedModel, dataset: LongTailedDataset) -> str:
@@ -138,7 +124,8 @@ def _template() -> jinja2.Template:
 def _features(model: SavedModel, dataset: LongTailedDataset) -> tuple[Tensor, Tensor]:
     """(N, D) of the training and of the test images, in the precision of training."""
     if dataset.has_pixels:
-        fabric = make_fabric("auto", model.settings["precision"])
+        device = device_kind("auto", model.settings["network"])
+        fabric = make_fabric(device, model.settings["precision"])
         dataset = features_of(dataset, model.network.backbone, fabric, "auto")
     return dataset.train.images.pixels.flatten(1), dataset.test.images.pixels.flatten(1)
 

@@ -16,6 +16,7 @@ from gcl_core.data.images import MemoryImages
 from gcl_core.errors import GCLError
 from gcl_core.files import atomic_save, load_tensors
 from gcl_core.hardware import channels_last
+from gcl_core.networks.pretrained import hash_weights
 from gcl_core.training.evaluation import frozen
 from gcl_core.training.progress import Progress
 
@@ -70,9 +71,7 @@ def _key(dataset: LongTailedDataset, backbone: nn.Module, fabric: Fabric) -> str
     digest.update(dataset.fingerprint.encode())
     if dataset.validation is not None:
         dataset.validation.images.hash_into(digest)
-    for name, tensor in backbone.state_dict().items():
-        digest.update(name.encode())
-        digest.update(tensor.cpu().contiguous().numpy().data)
+    hash_weights(digest, backbone)
     return digest.hexdigest()[:32]
 
 

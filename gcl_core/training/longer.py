@@ -2,7 +2,6 @@
 
 import dataclasses
 import logging
-from pathlib import Path
 from typing import Any
 
 from gcl_core.errors import GCLError
@@ -74,7 +73,7 @@ def _shorter(folder: RunFolder) -> RunFolder | None:
         epochs = int(identity["stage1"]["epochs"])
         if epochs < folder.identity["stage1"]["epochs"] and (best is None or epochs > best[0]):
             best = epochs, identity, found.get("about", {})
-    return None if best is None else RunFolder(Path(folder.path.parent), best[1], best[2])
+    return None if best is None else RunFolder(folder.path.parent, best[1], best[2])
 
 
 def _without_epochs(identity: dict[str, Any]) -> dict[str, Any]:

@@ -266,7 +266,7 @@ def _network(
     )
     if stage.head_start == "means":
         network.to(fabric.device)
-        inputs = _rebalance_inputs(network, dataset, streams, fabric)
+        inputs = _rebalance_inputs(frozen(network.backbone, fabric), dataset, streams, fabric)
         assert isinstance(network.head, CosineClassifier)
         with torch.no_grad():
             network.head.weight.copy_(F.normalize(inputs.class_means(inputs.features())))
@@ -281,8 +281,8 @@ def _rebalanced(
     """The network of stage 2, made from that of stage 1, and its backbone if that is frozen."""
     assert stage.rebalance is not None
     network.backbone.requires_grad_(True)  # stage 1 may have frozen a part of it
-    inputs = _rebalance_inputs(network, dataset, streams, fabric)
     backbone = frozen(network.backbone, fabric)
+    inputs = _rebalance_inputs(backbone, dataset, streams, fabric)
     rebalanced = stage.rebalance.network(network.cpu(), inputs)
     if stage.trains not in (None, "head"):
         rebalanced.backbone.requires_grad_(True)
@@ -301,9 +301,8 @@ def _validation_outputs(
 
 
 def _rebalance_inputs(
-    network: Network, dataset: LongTailedDataset, streams: Streams, fabric: Fabric
+    backbone: Inference, dataset: LongTailedDataset, streams: Streams, fabric: Fabric
 ) -> RebalanceInputs:
-    backbone = frozen(network.backbone, fabric)
     return RebalanceInputs(
         torch.tensor(dataset.class_counts),
         lambda: outputs_of(backbone, dataset.train, dataset, fabric.device).cpu(),
