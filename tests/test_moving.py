@@ -108,7 +108,7 @@ def test_the_cloud_moves_boundary_and_gradient_as_the_loss_has_them():
     circle, curves = made.panels
     (step,) = (own for own in paths(made, 0, "line") if (1.0, 0.3) in own)
     at_noise, gradient = cells(made, "at this noise")
-    plain, own_noise, over_cloud = paths(made, 1, "line")
+    _, own_noise, held, over_cloud = paths(made, 1, "line")
     angles = cloud.DIRECTIONS.tolist()
     for size, noise, scale in ((1.0, 1.0, 30.0), (0.7, 0.4, 5.0), (0.0, 0.5, 1.0)):
         x, y = points(circle, step[size, noise])[-1]
@@ -127,7 +127,9 @@ def test_the_cloud_moves_boundary_and_gradient_as_the_loss_has_them():
         mid = sum(gcl_gradients(angles, size, float(e), scale) for e in draws) / len(draws)
         drawn = [y for _, y in points(curves, over_cloud[size, scale])]
         assert drawn == pytest.approx(mid.tolist(), abs=2e-3)
-        assert points(curves, plain[scale,])[0][1] > points(curves, plain[scale,])[-1][1]
+        at_mean = gcl_gradients(angles, size, 0.26571, scale).tolist()  # E|eps|
+        drawn = [y for _, y in points(curves, held[size, scale])]
+        assert drawn == pytest.approx(at_mean, abs=3e-4)
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,6 @@
 """Pictures that move, on pages without a kernel: `{moving} NAME` in a page or a notebook's text."""
 
+from functools import cache
 from importlib import import_module
 from typing import Any
 
@@ -44,6 +45,7 @@ class Moving(Directive):
         return [nodes.raw("", html_of(name), format="html")]
 
 
+@cache
 def html_of(name: str) -> str:
     """A picture as HTML."""
     module, function = PICTURES[name]

@@ -1,5 +1,8 @@
 """Two classes on a circle: what the cloud of the tail does to boundary and gradient in training."""
 
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
 import torch
 from scipy import stats
 from torch import Tensor
@@ -7,7 +10,8 @@ from torch import Tensor
 from gcl_core.analysis.gaussian import cloud_moments
 from gcl_core.analysis.planar_network import Boundary
 from gcl_core.analysis.saturation import binary_gradient, expected_binary_gradient
-from gcl_core.figures.looks import GROUP_LOOKS, METHOD_LOOKS, Look
+from gcl_core.figures.cloud import CLOUD, FIXED, PLAIN
+from gcl_core.figures.looks import GROUP_LOOKS, Look
 from moving.drawing import (
     BLACK,
     Axis,
@@ -16,6 +20,7 @@ from moving.drawing import (
     Picture,
     Point,
     Slider,
+    Words,
     arc,
     arrow,
     towards,
@@ -31,7 +36,6 @@ ANCHOR = 60.0  # degrees of the tail's anchor above an axis, and of the head's b
 BETWEEN = Boundary(first=0, second=1, angle=0.0, half=ANCHOR)
 # Degrees; the closest where the gradient is steep.
 DIRECTIONS = torch.tensor([*range(-30, -8, 3), *range(-8, 24), *range(24, 61, 4)]).double()
-EDGE = torch.zeros(1, dtype=torch.float64)  # the direction of the classifier's boundary
 
 
 def boundary(size: float, noise: float) -> float:
@@ -39,18 +43,18 @@ def boundary(size: float, noise: float) -> float:
     return BETWEEN.moved(-MULTIPLIER * size * noise)
 
 
-def gradient(scale: float, shift: float, angles: Tensor = DIRECTIONS) -> Tensor:
-    """1 - p_y of a tail image in each direction, its cosine lowered by the shift."""
-    return -binary_gradient(_difference(scale, angles) - scale * shift)
+def gradient(scale: float, size: float, noise: float) -> Tensor:
+    """1 - p_y of a tail image with this |eps| in training, for each of `DIRECTIONS`."""
+    return -binary_gradient(_difference(scale) - scale * MULTIPLIER * size * noise)
 
 
-def mean_gradient(scale: float, size: float, angles: Tensor = DIRECTIONS) -> Tensor:
+def mean_gradient(scale: float, size: float) -> Tensor:
     """The mean of `gradient` over the cloud of this size."""
-    return -expected_binary_gradient(_difference(scale, angles), scale * MULTIPLIER * size)
+    return -expected_binary_gradient(_difference(scale), scale * MULTIPLIER * size)
 
 
-def _difference(scale: float, angles: Tensor) -> Tensor:
-    tail, head = (torch.deg2rad(angles - anchor).cos() for anchor in (ANCHOR, -ANCHOR))
+def _difference(scale: float) -> Tensor:
+    tail, head = (torch.deg2rad(DIRECTIONS - anchor).cos() for anchor in (ANCHOR, -ANCHOR))
     return scale * (tail - head)
 
 
@@ -61,13 +65,15 @@ def picture() -> Picture:
     scale = Slider("scale s", SCALES, 30.0)
     made = Picture(
         "The cloud moves the boundary that training sees.",
-        "Head and tail on the unit circle, k = 0.5. Solid: the classifier's boundary; dashed: that"
+        "Head and tail on the unit circle, k = 0.5. Solid: the classifier's boundary; dotted: that"
         " of a training step with this noise. Each shade holds a fifth of all steps.",
         size, noise, scale,
     )  # fmt: skip
     tail, head = GROUP_LOOKS["few"], GROUP_LOOKS["many"]
-    plain, step = Look("without cloud", BLACK.colour), Look("at this noise", BLACK.colour, "--")
-    cloud = Look("mean over the cloud", METHOD_LOOKS["gcl"].colour)
+    step = Look("at this noise", BLACK.colour, ":")
+    plain, fixed, cloud = (
+        replace(look, label=look.label.replace("\n", " ")) for look in (PLAIN, FIXED, CLOUD)
+    )
 
     circle = Panel.round(
         made,
@@ -96,31 +102,30 @@ def picture() -> Picture:
         made,
         "Gradient 1 − p of a tail image, by its direction",
         "Curves that fall from 1 to 0 as the image comes closer to its anchor: without cloud, at"
-        " this noise, and the mean over the cloud, which falls more slowly.",
+        " this noise, at the cloud's mean, and their mean over the cloud, which falls more slowly.",
         Axis(-30, 60, {a: f"{a}°" for a in range(-30, 61, 15)}, "direction of the image's feature"),
         Axis(0, 1, {0: "0", 0.5: "0.5", 1: "1"}),
         height=290,
     )
-    now = [size, noise, scale]
-    curves.draw("line", plain, [scale], lambda s: _curve(gradient(s, 0)))
-    curves.draw("line", step, now, lambda d, e, s: _curve(gradient(s, MULTIPLIER * d * e)))
-    curves.draw("line", cloud, [size, scale], lambda d, s: _curve(mean_gradient(s, d)))
 
-    at_mean, _ = cloud_moments(SIGMA)
-    made.header("", "boundary at", "gradient at 0°")
-    made.row(plain, "0.0°", Moved([scale], lambda s: f"{float(gradient(s, 0, EDGE)):.3f}"))
-    made.row(
-        step,
-        Moved([size, noise], lambda d, e: f"{boundary(d, e):.1f}°"),
-        Moved(now, lambda d, e, s: f"{float(gradient(s, MULTIPLIER * d * e, EDGE)):.3f}"),
-    )
-    made.row(
-        cloud,
-        Moved([size], lambda d: f"{boundary(d, at_mean):.1f}° (mean noise)"),
-        Moved([size, scale], lambda d, s: f"{float(mean_gradient(s, d, EDGE)):.3f}"),
-    )
+    def add_curve(
+        look: Look, by: Sequence[Slider], gradients: Callable[..., Tensor], angle: Words
+    ) -> None:
+        def curve(*now: float) -> list[Point]:
+            return list(zip(DIRECTIONS.tolist(), gradients(*now).tolist(), strict=True))
+
+        def at_zero(*now: float) -> str:
+            return f"{float(gradients(*now)[DIRECTIONS == 0]):.3f}"
+
+        curves.draw("line", look, by, curve)
+        made.row(look, angle, Moved(by, at_zero))
+
+    middle, _ = cloud_moments(SIGMA)
+    at_noise = Moved([size, noise], lambda d, e: f"{boundary(d, e):.1f}°")
+    at_mean = Moved([size], lambda d: f"{boundary(d, middle):.1f}°")
+    made.header("", "boundary", "gradient at 0°")
+    add_curve(plain, [scale], lambda s: gradient(s, 0, 0), "0.0°")
+    add_curve(step, [size, noise, scale], lambda d, e, s: gradient(s, d, e), at_noise)
+    add_curve(fixed, [size, scale], lambda d, s: gradient(s, d, middle), at_mean)
+    add_curve(cloud, [size, scale], lambda d, s: mean_gradient(s, d), "")
     return made
-
-
-def _curve(values: Tensor) -> list[Point]:
-    return list(zip(DIRECTIONS.tolist(), values.tolist(), strict=True))

@@ -17,7 +17,7 @@ from gcl_core.figures.dark import on_dark
 from gcl_core.figures.looks import GROUP_LOOKS, Look
 
 WIDTH = 360  # of every panel: as many units as a phone has pixels
-LETTER, LINE = 6.4, 15  # width of a letter, for labels to stay inside; height of a line of text
+LETTER, LINE = 7, 16  # width of a letter, for labels to stay inside; height of a line of text
 DASHES = {"-": (), "--": (3.7, 1.6), "-.": (6.4, 1.6, 1, 1.6), ":": (1, 1.65)}  # as matplotlib
 BLACK = Look("", "#000000")
 

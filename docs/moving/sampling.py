@@ -89,7 +89,7 @@ def picture() -> Picture:
             Moved(by, lambda *now: f"{repeats(name, *now)[-1]:.2f}"),
         )
 
-    made.header("", "head (% of draws)", "rarest (% of draws)", "an image of the rarest, times")
+    made.header("", "head (% of draws)", "rarest (% of draws)", "rarest (times an image)")
     for name in SAMPLER_LOOKS:
         add_sampler(name)
     return made
