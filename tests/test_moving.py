@@ -220,6 +220,17 @@ def test_the_samplers_show_what_they_draw(ratio):
     assert (head[now], rarest[now]) == (f"{100 * cben[0]:.2f}", f"{100 * cben[-1]:.2f}")
 
 
+@pytest.mark.parametrize("make", [tilt.digits, tilt.photographs, cloud.picture, sampling.picture])
+def test_no_line_leaves_its_panel(make):
+    made = make()
+    for i, panel in enumerate(made.panels):
+        for kind in ("line", "area", "dots"):
+            for path in itertools.chain(*(own.values() for own in paths(made, i, kind))):
+                x, y = zip(*re.findall(r"(-?[\d.]+) (-?[\d.]+)", path), strict=True)
+                assert panel.left <= min(map(float, x)) <= max(map(float, x)) <= panel.right
+                assert panel.top <= min(map(float, y)) <= max(map(float, y)) <= panel.bottom
+
+
 def test_a_part_knows_its_sliders_and_ends_no_script():
     one, two = Slider("<one>", [1, 2], 2), Slider("two", [10, 20, 30], 10)
     made = Picture("a < b", "", one, two)

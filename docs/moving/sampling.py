@@ -66,9 +66,9 @@ def picture() -> Picture:
         return Axis(-0.3, CLASSES - 0.7, {j: named(j) for j in range(0, CLASSES, 3)}, label)
 
     alt = "A line for each sampler, from the head class on the left to the rarest on the right."
-    powers = {float(power): f"{10.0**power:g}" for power in range(-2, 4)}
-    left = Panel(made, "Share of the draws (%)", alt, axis(), Axis.every(10, 0, 50))
-    right = Panel(made, "How often an epoch shows one image", alt, axis(), Axis(-2, 3, powers))
+    powers = {float(power): f"{10.0**power:g}" for power in range(-3, 4)}
+    left = Panel(made, "Share of the draws (%)", alt, axis(), Axis.every(10, 0, 60))
+    right = Panel(made, "How often an epoch shows one image", alt, axis(), Axis(-3, 3, powers))
 
     def add_sampler(name: str) -> None:
         look = replace(SAMPLER_LOOKS[name], label=LABELS.get(name, SAMPLER_LOOKS[name].label))
