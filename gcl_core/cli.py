@@ -149,6 +149,11 @@ def _parser() -> argparse.ArgumentParser:
     bench.add_argument("--json", action="store_true", help="the measurements as the last line")
     bench.add_argument("--out", type=Path, help="a file to keep the measurements in, as JSON")
     bench.add_argument("--rounds", type=_positive, default=7, help="interleaved rounds (7)")
+    bench.add_argument(
+        "--table2", action="store_true", help="instead, what the runs of the paper's Table 2 cost"
+    )
+    bench.add_argument("--steps", type=_positive, default=10, help="timed, of --table2 (10)")
+    bench.add_argument("--batch-size", type=_whole(2), help="of --table2 (the recipe's)")
     bench.add_argument("--accelerator", default="auto", choices=("auto", "cpu", "gpu"))
 
     compare = command(
@@ -186,7 +191,7 @@ def _parser() -> argparse.ArgumentParser:
     add_grid(grid, _positive)
 
     tables = command(
-        "tables", _tables, "write the tables of both pages and their figures from the run records"
+        "tables", _tables, "write the tables of all pages and their figures from the run records"
     )
     tables.add_argument("--check", action="store_true", help="only say whether they are in step")
     split = command("split", _split, "copy a folder of class folders into train/ and test/")
@@ -329,8 +334,16 @@ def _bench(options: argparse.Namespace, rest: Sequence[str]) -> None:
 
     if options.out:  # before minutes of measuring
         options.out.parent.mkdir(parents=True, exist_ok=True)
-    result = benchmark(options.rounds, accelerator=options.accelerator)
-    print(bench_table(result))
+    if options.table2:
+        from gcl_core.benchmark.cost import measure_costs
+        from gcl_core.results.protocol import cost_table
+
+        sizes = {"steps": options.steps, "batch_size": options.batch_size}
+        result = measure_costs(**sizes, accelerator=options.accelerator)
+        print(cost_table(result))
+    else:
+        result = benchmark(options.rounds, accelerator=options.accelerator)
+        print(bench_table(result))
     if options.out:
         atomic_json(options.out, result)
     if options.json:
@@ -399,10 +412,15 @@ def _students(options: argparse.Namespace, rest: Sequence[str]) -> None:
 def _tables(options: argparse.Namespace, rest: Sequence[str]) -> int:
     from gcl_core.results.chosen import draw_clothes
     from gcl_core.results.page import draw_table1, update_results
+    from gcl_core.results.protocol import update_recipes
     from gcl_core.results.tables import draw_records, update_readme
 
     root = project_root()
-    pages = {"README.md": update_readme, "results/README.md": update_results}
+    pages = {
+        "README.md": update_readme,
+        "results/README.md": update_results,
+        "docs/recipes.md": update_recipes,
+    }
     in_step = {page: update(root, check=options.check) for page, update in pages.items()}
     if not options.check:
         draw_records(root)
