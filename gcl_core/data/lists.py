@@ -5,6 +5,7 @@ publish them, or iNaturalist's JSON of annotations, images and categories. Label
 from 0. Paths are relative to the folder of the images.
 """
 
+import itertools
 import json
 import logging
 import os
@@ -271,8 +272,6 @@ def _dataset(
     """
     train = lists["train"]
     counts = class_counts_of(train.labels)
-    for own in lists.values():
-        own.require_labels_below(len(counts), str(train.file))
     empty = (counts == 0).nonzero().flatten().tolist()
     if empty or len(counts) < 2:
         missing = empty[0] if empty else 1
@@ -280,6 +279,8 @@ def _dataset(
             f"{train.file} has no image of class {missing}: labels number the classes from 0, and "
             "2 are needed"
         )
+    for own in lists.values():
+        own.require_labels_below(len(counts), str(train.file))
     root = folder
     if wanted.image_root:
         root = existing_folder(wanted.image_root, "--image-root PATH")
@@ -315,11 +316,11 @@ def class_names(train: ImageList, classes: int) -> tuple[str, ...]:
         folders: dict[int, set[str]] = {label: set() for label in range(classes)}
         for path, label in zip(train.paths, train.labels.tolist(), strict=True):
             folders[label].add(os.path.dirname(path))
-        every = [folder for own in folders.values() for folder in own]
-        above = os.path.commonpath(every) if all(every) else ""
-        names = [os.path.relpath(min(own), above or ".") for own in folders.values()]
-        if len(every) > classes:
-            names = []
+        parts = [Path(folder).parts for own in folders.values() for folder in own]
+        levels = zip(*parts, strict=False)
+        shared = sum(1 for _ in itertools.takewhile(lambda own: len(set(own)) == 1, levels))
+        above = max(0, min(shared, min(map(len, parts)) - 1))
+        names = ["/".join(own[above:]) for own in parts if len(parts) == classes]
     if len(set(names)) < classes:
         names = [str(label) for label in range(classes)]
     return tuple(shown(name) for name in names)
@@ -345,7 +346,8 @@ def _require_images(images: FileImages, own: ImageList, root: Path, wanted: "Dat
 
 def _better_root(root: Path, path: str) -> str:
     """Where an image of the list would be found, in a parent or child of the root, or below it."""
-    near = [*list(root.resolve().parents)[:3], *sorted(p for p in root.iterdir() if p.is_dir())]
+    root = root.resolve()
+    near = [*list(root.parents)[:3], *sorted(p for p in root.iterdir() if p.is_dir())]
     for folder in near:
         if (folder / path).exists():
             return f"they are in {folder}: --image-root {folder}"
