@@ -18,6 +18,7 @@ from gcl_core.data.imbalance import class_groups
 from gcl_core.data.lists import IMAGENET_MEAN, PUBLISHED, class_names, official_counts, read_list
 from gcl_core.data.load import DataSettings, load_dataset
 from gcl_core.errors import GCLError
+from gcl_core.inference import saved
 from processes import forked
 from toys import listed_images
 
@@ -210,6 +211,14 @@ def test_one_class_that_differs_is_named(monkeypatch, root, caplog):
     assert data.described.about["official_counts"] is True
 
 
+def test_a_saved_run_knows_where_its_images_are(root, monkeypatch):
+    monkeypatch.chdir(root)
+    assert saved._absolute("list:a.txt,../b.txt") == f"list:{root}/a.txt,{root.parent}/b.txt"
+    assert saved._absolute("imagenet_lt:.") == f"imagenet_lt:{root}"
+    settings = {"data": {"dataset": "list:a.txt,b.txt", "image_root": "train"}}
+    assert saved._with_absolute_root(settings)["data"]["image_root"] == str(root / "train")
+
+
 # What is wrong
 
 
@@ -258,6 +267,8 @@ def test_other_refusals(root, tmp_path):
             load(dataset)
     with pytest.raises(GCLError, match="no such folder: 'nowhere'; write --image-root PATH"):
         load(f"imagenet_lt:{root}", image_root="nowhere")
+    with pytest.raises(GCLError, match="image_root and strict are for lists of images, not for 'd"):
+        load_dataset(DataSettings("digits", strict=True))
     broken(root, "test", "val/n01440764/ILSVRC2012_val_00000012.JPEG 3\n")
     with pytest.raises(GCLError, match=r"_test\.txt: label 3 of .* out of range: .*train\.txt has"):
         load(f"imagenet_lt:{root}")
@@ -335,7 +346,7 @@ def test_killed_within_an_epoch_of_both_stages_it_ends_with_the_same_bits(tmp_pa
     last = train(killed, "--workers", 1)
     assert last.status == 0, last.err
     assert "stage 2: going on in epoch 2, after step 2" in last.err
-    assert "read from their files by 1 processes" in last.err
+    assert "read from their files by 1 worker process " in last.err
     assert tree(killed) == tree(whole)
     assert len(checkpoints(whole)) == 2 and equal(checkpoints(killed), checkpoints(whole))
     results = [json.loads(file.read_text()) for file in whole.glob("*/result.json")]

@@ -156,10 +156,10 @@ def test_too_little_shared_memory_is_said_before(files, two, monkeypatch):
     ("budget", "given", "device", "free", "decoder", "line"),
     [
         ("1", None, "cpu", 1e12, Threads, "kept in memory once read"),
-        ("1", 3, "cpu", 1e12, Processes, "read from their files by 3 processes"),
+        ("1", 3, "cpu", 1e12, Processes, "read from their files by 3 worker processes"),
         ("1", None, "cuda", 1e12, Threads, "kept in memory once read"),
         ("0", None, "cpu", 1e12, Threads, "read from their files by threads"),
-        ("0", None, "cuda", 1e12, Processes, "read from their files by 8 processes"),
+        ("0", None, "cuda", 1e12, Processes, "read from their files by 8 worker processes"),
         ("0", 0, "cuda", 1e12, Threads, "read from their files by threads"),
         ("0", None, "cuda", 1e5, Threads, "read from their files by threads"),
     ],

@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import multiprocessing
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -130,6 +131,10 @@ def load_dataset(settings: DataSettings) -> LongTailedDataset:
         GCLError: the data are missing or unfit, or have too few images for the counts asked for.
     """
     kind, path = kind_of(settings.dataset)
+    if not kind.listed and (settings.image_root or settings.strict):
+        raise GCLError(
+            f"image_root and strict are for lists of images, not for {settings.dataset!r}"
+        )
     whole = kind.read(path, settings)
     counts = _wanted_counts(settings, kind, whole)
     short = [j for j, n in enumerate(counts) if n > whole.class_counts[j]]
@@ -179,14 +184,16 @@ def decoded_by(
     size, budget = sum(own.decoded_bytes() for own in images), memory_budget()
     keep = not workers and size <= budget
     if workers is None:
-        on_gpu = device.type == "cuda" and not keep
-        workers = (os.cpu_count() or 1) // processes if on_gpu else 0
+        # A daemon, as a worker of Dask is, may not start processes.
+        on_gpu = device.type == "cuda" and not multiprocessing.current_process().daemon
+        workers = (os.cpu_count() or 1) // processes if on_gpu and not keep else 0
         problem = too_little_shared_memory(workers, TYPICAL_BATCH * prod(images[0].shape))
         if workers and problem:
             log.warning("threads decode: %s", problem)
             workers = 0
     decoder = Processes(workers, device.type == "cuda") if workers else Threads(keep)
-    how = f"read from their files by {f'{workers} processes' if workers else 'threads'}"
+    who = f"{workers} worker process{'es' * (workers > 1)}" if workers else "threads"
+    how = f"read from their files by {who}"
     log.info(
         "images: about %s decoded, %s (GCL_MEMORY_GB: %s may be kept)",
         *(_megabytes(size), "kept in memory once read" if keep else how, _megabytes(budget)),

@@ -298,6 +298,7 @@ class DatasetKind:
         seed_splits: whether the data seed draws the test part too.
         in_files: whether its images can be read from files whenever they are needed.
         pretrained: whether photographs get a pre-trained network unless another is asked for.
+        listed: whether its images are named by list files.
         has_files: whether its path is one of files, with commas between them.
     """
 
@@ -311,6 +312,7 @@ class DatasetKind:
     seed_splits: bool = False
     in_files: bool = False
     pretrained: bool = False
+    listed: bool = False
     has_files: bool = False
 
     def photographs(self, path: str) -> bool:
@@ -323,6 +325,7 @@ LISTED: dict[str, Any] = {
     "imbalance_ratio": None,
     "network": "timm:resnet50",  # the paper, Sec. 4.2
     "in_files": True,
+    "listed": True,
 }
 DATASETS = {
     "digits": DatasetKind(
