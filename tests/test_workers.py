@@ -106,9 +106,9 @@ def test_the_next_of_its_class_stands_in_for_an_image_that_breaks(files, two, pr
     )
     # It is cut where the missing one would have been.
     other = labelled(files, 3, two if processes else Threads())
-    first, drawn = torch.tensor([1]), ResizedCrop().draw(1, seeded(4))
-    (cut,) = other.batches([first], ResizedCrop(), [drawn])
-    (expected,) = labelled(files, 0).batches([torch.tensor([3])], ResizedCrop(), [drawn])
+    drawn = ResizedCrop().draw(2, seeded(4))
+    (cut,) = other.batches([torch.tensor([0, 1])], ResizedCrop(), [drawn])
+    (expected,) = labelled(files, 0).batches([torch.tensor([0, 3])], ResizedCrop(), [drawn])
     assert torch.equal(cut, expected)
     for allowed, end in ((0, ""), (2, "; skip_unreadable allows 2 such files")):
         with pytest.raises(GCLError, match=rf"^cannot read image .*{end}$") as caught:
