@@ -139,6 +139,12 @@ def _parser() -> argparse.ArgumentParser:
         choices=("auto", "eager", "captured"),
         help="captured: replayed from a CUDA graph, with the same bits (auto: on a GPU)",
     )
+    train.add_argument(
+        "--workers",
+        type=_whole(0),
+        help="processes that decode image files, 0: threads (on a GPU one for each core, else 0); "
+        "the result does not depend on them",
+    )
     progress = ("auto", "bar", "log", "none")
     train.add_argument("--progress", default="auto", choices=progress)
 
@@ -238,8 +244,8 @@ def _settings_help() -> str:
 def overrides(rest: Sequence[str]) -> dict[str, str]:
     """`--name value` and `--name=value` pairs as a mapping by flat setting name.
 
-    One without a value has an empty one, which no setting takes: its refusal says what it takes,
-    and that of a setting that there is not says which there are.
+    One without a value has an empty one, which is yes to a switch. No other setting takes it: its
+    refusal says what it takes, and that of a setting that there is not says which there are.
 
     Raises:
         GCLError: a word that is no option, or an option given twice.
@@ -296,6 +302,7 @@ def _train(options: argparse.Namespace, rest: Sequence[str]) -> None:
         progress=options.progress,
         dataset=dataset,
         step=options.step,
+        workers=options.workers,
     )
     result = finished.result
     keys = ("top1", "many", "medium", "few")
@@ -478,4 +485,4 @@ def _datasets(options: argparse.Namespace, rest: Sequence[str]) -> None:
         print(json.dumps(texts))
         return
     for name, text in texts.items():
-        print(f"{name:9} {text}")
+        print(f"{name:11} {text}")

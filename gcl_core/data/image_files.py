@@ -262,10 +262,26 @@ def decode(name: str | Image.Image, size: tuple[int, int]) -> np.ndarray:
     Raises:
         GCLError: it cannot be read, or has a side shorter than `SMALLEST_SIDE`.
     """
-    image = read_rgb(name, size)
+    return middle(read_rgb(name, size), size)
+
+
+def middle(image: Image.Image, size: tuple[int, int]) -> np.ndarray:
+    """(H, W, 3) uint8 of an RGB image in a size (width, height): filled, and its middle taken."""
     if image.size != size:
         image = ImageOps.fit(image, size, Image.Resampling.BILINEAR)
     return np.asarray(image)
+
+
+def existing_folder(path: str, option: str) -> Path:
+    """The folder that an option names.
+
+    Raises:
+        GCLError: it is not there.
+    """
+    root = Path(path).expanduser()
+    if not path or not root.is_dir():
+        raise GCLError(f"no such folder: {path!r}; write {option}")
+    return root
 
 
 def read_rgb(name: str | Image.Image, size: tuple[int, int]) -> Image.Image:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.distributed import DistBackendError
 
 from gcl_core.data.dataset import Described, LongTailedDataset
-from gcl_core.data.load import load_dataset
+from gcl_core.data.load import decoded_by, load_dataset
 from gcl_core.data.streams import Streams
 from gcl_core.errors import GCLError
 from gcl_core.files import load_json
@@ -91,6 +91,7 @@ def run(
     dataset: LongTailedDataset | None = None,
     keep: Collection[int] = (),
     step: str = "auto",
+    workers: int | None = None,
 ) -> Run:
     """Train, or continue, or reuse a run; stage 1 is shared by all runs that differ after it.
 
@@ -104,6 +105,7 @@ def run(
             a folder of its own, for what is finished is never trained again.
         step: "eager", "captured" (on a GPU, replayed from a CUDA graph: faster, with the same bits)
             or "auto"; see `gcl_core.training.step`.
+        workers: processes that decode image files; see `gcl_core.data.load.decoded_by`.
 
     Raises:
         GCLError: data, settings or files that the user has to mend; an epoch to keep that there is
@@ -122,7 +124,8 @@ def run(
     folders = run_folders(settings, dataset.described, runs, keep, device)
     stages = [stage for stage in (settings.stage1, settings.stage2) if stage is not None]
     prefix: Inference | None = None
-    with _all_or_none(fabric):
+    reading = decoded_by(dataset, workers, fabric.device, settings.devices)
+    with _all_or_none(fabric), reading:
         images, backbone = _inputs(settings, dataset, fabric, progress)
         for number, (stage, folder) in enumerate(zip(stages, folders, strict=True), 1):
             streams = Streams.seeded(settings.seed, number, fabric.global_rank, fabric.device)
