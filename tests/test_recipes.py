@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from gcl_core.benchmark import cost
+from gcl_core.data.lists import PUBLISHED
 from gcl_core.errors import GCLError
-from gcl_core.methods.recipes import COMMON, LARGE_DATA, RECIPES, Recipe, recipe_of
+from gcl_core.methods.recipes import COMMON, RECIPES, Recipe, recipe_of
 from gcl_core.methods.registry import METHODS, resolve
 from gcl_core.methods.settings import flat_settings
 from gcl_core.networks.models import build_network
@@ -16,7 +17,7 @@ from gcl_core.results.printed import LARGE, column_of, paper_rows, records_of
 from gcl_core.results.protocol import estimated_hours
 
 
-@pytest.mark.parametrize("kind", LARGE_DATA)
+@pytest.mark.parametrize("kind", PUBLISHED)
 @pytest.mark.parametrize("method", RECIPES["imagenet_lt"])
 def test_every_recipe_makes_settings_and_names_existing_ones(kind, method):
     settings = resolve(kind, method)
@@ -33,7 +34,9 @@ def test_every_recipe_makes_settings_and_names_existing_ones(kind, method):
 
 
 # From the published code for Places-LT: the epochs (from 0) of each rate.
-@pytest.mark.parametrize(("epoch", "rate"), [(0, 0.04), (4, 0.2), (59, 0.2), (60, 0.02), (80, 2e-3)])
+@pytest.mark.parametrize(
+    ("epoch", "rate"), [(0, 0.04), (4, 0.2), (59, 0.2), (60, 0.02), (80, 2e-3)]
+)
 def test_the_rates_of_places_are_those_of_the_published_code(epoch, rate):
     from gcl_core.methods.settings import learning_rate
 
@@ -104,8 +107,8 @@ def a_record(kind, counts, **changes):
 
 
 def test_a_run_on_the_official_counts_is_a_row_of_table_2():
-    data = LARGE_DATA["places_lt"]
-    counts = [data.train - data.classes + 1, *[1] * (data.classes - 1)]
+    data = PUBLISHED["places_lt"]
+    counts = [data.images["train"] - data.classes + 1, *[1] * (data.classes - 1)]
     own = a_record("places_lt", counts)
     others = [a_record("places_lt", counts[:-1]), a_record("places_lt", counts, lr=0.1)]
     (row,) = [row for row in paper_rows(2) if row.name == "GCL"]
@@ -114,7 +117,7 @@ def test_a_run_on_the_official_counts_is_a_row_of_table_2():
 
 
 def test_hours_are_passes_over_speed():
-    data = dataclasses.replace(LARGE_DATA["imagenet_lt"], train=2600, test=0)
+    data = dataclasses.replace(PUBLISHED["imagenet_lt"], images={"train": 2600, "test": 0})
     settings = resolve("imagenet_lt", "ce_crt", epochs=3600, stage2_epochs=3 * 3600)
     assert estimated_hours(settings, data) == pytest.approx(1 + 1)  # a third of the work, 3 times
     rates = [
@@ -135,3 +138,16 @@ def test_costs_of_a_small_network_are_measured_in_both_stages():
     assert all(stage["training"] > 0 and stage["evaluation"] > 0 for stage in first["stages"])
     assert [stage["training"] is None for stage in second["stages"]] == [False, True]
     assert first["hours"] > 0
+
+
+def test_the_middle_of_a_test_image_is_a_share_of_its_shorter_side():
+    """As torchvision's Resize(256) and CenterCrop(224) show it, up to resampling."""
+    from PIL import Image
+
+    from gcl_core.data.image_files import middle
+
+    across = Image.linear_gradient("L").rotate(90).resize((512, 256)).convert("RGB")
+    whole, part = (middle(across, (224, 224), share).astype(int) for share in (1.0, 0.875))
+    assert whole[0, 0, 0] == pytest.approx(255 * 128 / 512, abs=2)
+    assert part[0, 0, 0] == pytest.approx(255 * (256 - 112) / 512, abs=2)
+    assert part[:, -1].mean() == pytest.approx(255 * (256 + 112) / 512, abs=2)

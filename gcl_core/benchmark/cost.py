@@ -19,9 +19,10 @@ from torch import Tensor
 from gcl_core.data.augment import Augment, PadCrop
 from gcl_core.data.dataset import LongTailedDataset, Split
 from gcl_core.data.images import MemoryImages
+from gcl_core.data.lists import PUBLISHED
 from gcl_core.data.streams import Streams
 from gcl_core.hardware import channels_last, inference_batch, keep_freed_memory
-from gcl_core.methods.recipes import LARGE_DATA, RECIPES
+from gcl_core.methods.recipes import RECIPES
 from gcl_core.methods.registry import METHODS, resolve
 from gcl_core.methods.settings import Settings
 from gcl_core.training.runs import RunFolder, versions
@@ -152,7 +153,7 @@ def hours_of(settings: Settings, rates: Sequence[dict[str, Any]], train: int, te
 
 def measure_costs(
     *,
-    kinds: Sequence[str] = tuple(LARGE_DATA),
+    kinds: Sequence[str] = tuple(PUBLISHED),
     methods: Sequence[str] = tuple(RECIPES["imagenet_lt"]),
     steps: int = 10,
     batch_size: int | None = None,
@@ -169,7 +170,7 @@ def measure_costs(
     """
     cells = []
     for kind in kinds:
-        data = LARGE_DATA[kind]
+        data = PUBLISHED[kind]
         for method in methods:
             # How long a step takes does not depend on the weights that there are.
             own = {"weights": "none", **changes}
@@ -182,6 +183,6 @@ def measure_costs(
             if fabric.device.type == "cpu":
                 keep_freed_memory()
             rates = cost_of(settings, data.classes, steps, fabric)
-            hours = round(hours_of(settings, rates, data.train, data.test), 1)
+            hours = round(hours_of(settings, rates, data.images["train"], data.images["test"]), 1)
             cells.append({"dataset": kind, "method": method, "stages": rates, "hours": hours})
     return {"versions": versions(), "steps": steps, "batch_size": batch_size, "cells": cells}

@@ -193,7 +193,8 @@ class SavedModel:
         name = picture if isinstance(picture, Image.Image) else str(Path(picture).expanduser())
         channels, height, width = self.shape
         with pillow_warnings():
-            array = decode(name, (width, height))
+            share = self.settings["data"].get("test_crop", 1.0)
+            array = decode(name, (width, height), share)
         if channels == 1:
             return torch.from_numpy(np.array(Image.fromarray(array).convert("L")))[None]
         return torch.from_numpy(array.transpose(2, 0, 1).copy())

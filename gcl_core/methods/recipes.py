@@ -11,24 +11,6 @@ from typing import Any
 
 
 @dataclass(frozen=True)
-class LargeData:
-    """A data set of Table 2: the paper's name of it, its images and classes."""
-
-    name: str
-    train: int
-    test: int
-    classes: int
-
-
-LARGE_DATA = {
-    "imagenet_lt": LargeData("ImageNet-LT", 115_846, 50_000, 1000),
-    "inat2018": LargeData("iNaturalist 2018", 437_513, 24_426, 8142),
-    "places_lt": LargeData("Places-LT", 62_500, 36_500, 365),
-}
-IMAGENET_STATISTICS = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
-
-
-@dataclass(frozen=True)
 class Recipe:
     """How a method is trained on one data set.
 
@@ -49,14 +31,13 @@ class Recipe:
         return Recipe({**self.changes, **other.changes}, source, guess)
 
 
-PHOTOGRAPHS = {"augment": "resized_crop", "image_size": 224}
+PHOTOGRAPHS = {"augment": "resized_crop", "image_size": 224, "test_crop": 0.875}
 KANG = "Kang et al. 2020 (classifier-balancing): batch 512, rate 0.2, parts of 8 % and more"
 
 COMMON = {
     "imagenet_lt": Recipe(
         {
             **PHOTOGRAPHS,
-            **IMAGENET_STATISTICS,
             "network": "timm:resnet50",
             "epochs": 200,
             "batch_size": 512,
@@ -86,7 +67,6 @@ COMMON = {
     "places_lt": Recipe(
         {
             **PHOTOGRAPHS,
-            **IMAGENET_STATISTICS,
             "jitter": 0.0,
             "network": "timm:resnet152",
             "weights": "default",

@@ -14,7 +14,7 @@ from typing import Any
 
 from scipy.stats import kendalltau
 
-from gcl_core.methods.recipes import LARGE_DATA
+from gcl_core.data.lists import PUBLISHED
 from gcl_core.results.printed import (
     BEYOND,
     DATA,
@@ -30,7 +30,7 @@ from gcl_core.results.records import epochs_text, load_records
 Record = Mapping[str, Any]
 
 NOTHING = "not measured"
-RECORD_FILES = ("cifar*.json", *(f"{kind}*.json" for kind in LARGE_DATA))  # the paper's data
+RECORD_FILES = ("cifar*.json", *(f"{kind}*.json" for kind in PUBLISHED))  # the paper's data
 REFERENCES = {
     1: "CE loss",
     2: "CE loss",

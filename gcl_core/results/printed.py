@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gcl_core.data.imbalance import long_tailed_counts
-from gcl_core.methods.recipes import LARGE_DATA
+from gcl_core.data.lists import PUBLISHED
+from gcl_core.methods.recipes import COMMON
 from gcl_core.methods.registry import METHODS, resolve
 
 Column = tuple[str, float | None]
@@ -23,7 +24,7 @@ Column = tuple[str, float | None]
 CIFAR: tuple[Column, ...] = tuple(
     (name, ratio) for name in ("CIFAR-10-LT", "CIFAR-100-LT") for ratio in (200.0, 100.0, 50.0)
 )
-LARGE: tuple[Column, ...] = tuple((data.name, None) for data in LARGE_DATA.values())
+LARGE: tuple[Column, ...] = tuple((PUBLISHED[kind].title, None) for kind in COMMON)
 ABLATION: Column = ("CIFAR-10-LT", 100.0)  # Tables 3 to 5: their 82.68 is that of Table 1
 BEYOND = 6  # the cloud against hard margins of the same mean
 
@@ -177,7 +178,7 @@ DATA = {
     f"cifar100{OTHER}": ("CIFAR-100-LT", f"CIFAR-100{OTHER}"),
     "folder:cifar10-jpeg": ("CIFAR-10-LT", "CIFAR-10, JPEG re-encoded"),
 }
-DATA |= {kind: (data.name, data.name) for kind, data in LARGE_DATA.items()}
+DATA |= {kind: (data.title, data.title) for kind, data in PUBLISHED.items()}
 FULL_CLASSES = {"CIFAR-10-LT": (5000, 10), "CIFAR-100-LT": (500, 100)}  # images, classes
 
 OFF = (None, False, 0, "frozen")  # defaults that do nothing; "frozen": batch normalisation, stage 2
@@ -202,10 +203,10 @@ def column_of(record: Mapping[str, Any]) -> Column | None:
     """
     name, _ = DATA.get(record["dataset"], (None, ""))
     ratio, counts = record["imbalance_ratio"], record["identity"]["images"]["class_counts"]
-    if record["dataset"] in LARGE_DATA:
-        data = LARGE_DATA[record["dataset"]]
-        whole = ratio is None and (sum(counts), len(counts)) == (data.train, data.classes)
-        return (data.name, None) if whole else None
+    if record["dataset"] in PUBLISHED:
+        data = PUBLISHED[record["dataset"]]
+        whole = ratio is None and (sum(counts), len(counts)) == (data.images["train"], data.classes)
+        return (data.title, None) if whole else None
     if name is None or ratio is None:
         return None
     return (name, ratio) if counts == long_tailed_counts(*FULL_CLASSES[name], ratio) else None

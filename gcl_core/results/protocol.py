@@ -3,8 +3,9 @@
 from pathlib import Path
 from typing import Any
 
+from gcl_core.data.lists import PUBLISHED, Published
 from gcl_core.files import load_json
-from gcl_core.methods.recipes import COMMON, LARGE_DATA, RECIPES, LargeData
+from gcl_core.methods.recipes import COMMON, RECIPES
 from gcl_core.methods.registry import resolve
 from gcl_core.methods.settings import Settings, Stage
 from gcl_core.results.markdown import markdown_table
@@ -22,7 +23,7 @@ FORWARD = {"timm:resnet50": 1.0, "timm:resnet152": 2.8}
 EIGHT = 8  # devices of one machine
 
 
-def estimated_hours(settings: Settings, data: LargeData) -> float:
+def estimated_hours(settings: Settings, data: Published) -> float:
     """Hours of a run on one GPU, from passes through the network; decoding has to keep up."""
     forward = FORWARD[settings.network]
     passes = 0.0
@@ -30,8 +31,8 @@ def estimated_hours(settings: Settings, data: LargeData) -> float:
         trains = stage.rebalance is None or stage.rebalance.trains
         whole = _whole_network(stage)
         epochs = stage.epochs if trains else 0
-        passes += forward * epochs * data.train * (3 if whole else 1)
-        passes += forward * max(1, epochs) * data.test
+        passes += forward * epochs * data.images["train"] * (3 if whole else 1)
+        passes += forward * max(1, epochs) * data.images["test"]
     return passes / (3 * IMAGES_PER_SECOND) / 3600
 
 
@@ -43,8 +44,8 @@ def _whole_network(stage: Stage) -> bool:
 
 def recipes_block(kind: str) -> str:
     """One data set: what all methods share, and a line for each method."""
-    data, common = LARGE_DATA[kind], COMMON[kind]
-    printed = {row.method: row.values.get((data.name, None)) for row in paper_rows(2)}
+    data, common = PUBLISHED[kind], COMMON[kind]
+    printed = {row.method: row.values.get((data.title, None)) for row in paper_rows(2)}
     rows = []
     for method, recipe in RECIPES[kind].items():
         settings = resolve(kind, method)
@@ -90,7 +91,7 @@ def cost_table(found: dict[str, Any]) -> str:
         memory = max(stage["gb"] for stage in cell["stages"])
         hours = f"{cell['hours']:.1f}", f"{cell['hours'] / EIGHT:.1f}"
         texts = " + ".join(rates), " + ".join(looks), f"{memory:.1f}"
-        rows.append([LARGE_DATA[cell["dataset"]].name, cell["method"], *texts, *hours])
+        rows.append([PUBLISHED[cell["dataset"]].title, cell["method"], *texts, *hours])
     headings = ["data", "method", "training, images/s", "evaluation, images/s", "GB", "hours"]
     return markdown_table([*headings, f"on {EIGHT}, at best"], rows)
 
