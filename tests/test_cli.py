@@ -5,14 +5,12 @@ import json
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 
 import pytest
 import torch
 
-from bits import checkpoints, equal, tree
 from gcl_core import cli, hardware
 from gcl_core.benchmark.plain import plain_accuracy
 from gcl_core.data import split_image_folder
@@ -531,18 +529,3 @@ def test_two_processes_train_one_network(tmp_path):
     assert "Traceback" not in done.err
     assert not list(tmp_path.rglob("*.tmp"))
     assert len(list(tmp_path.rglob("result.json"))) == 2
-
-
-def test_two_processes_go_on_each_with_its_own_draws(tmp_path):
-    options = ("--devices", 2, "--accelerator", "cpu", "--threads", 1, "--method", "gcl")
-    options = (*options, "--epochs", 8, *SMALL[4:])
-    whole, broken = tmp_path / "whole", tmp_path / "broken"
-    assert python("train", *options, "--runs", whole).status == 0
-    killed = python("train", *options, "--runs", broken, kill_at="stage 1: epoch 1/8")
-    assert killed.status == -signal.SIGKILL
-    again = python("train", *options, "--runs", broken)
-    assert again.status == 0
-    assert "stage 1: epoch 1/8" not in again.err
-    assert "stage 1: epoch 8/8" in again.err
-    assert tree(broken) == tree(whole)
-    assert equal(checkpoints(broken), checkpoints(whole))

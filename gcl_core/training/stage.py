@@ -22,6 +22,7 @@ from gcl_core.methods.reweight import ClassWeights, Reweighted
 from gcl_core.methods.sampling import InstanceBalanced
 from gcl_core.methods.settings import Stage, learning_rate
 from gcl_core.networks.network import Network
+from gcl_core.processes import same_buffers, summed
 from gcl_core.training.evaluation import Inference, Tally, frozen
 from gcl_core.training.progress import Progress
 from gcl_core.training.runs import RunFolder
@@ -115,8 +116,7 @@ class StageRun:
         batches = self._features(split) if self.prefix is None else self._kept_features[id(split)]
         for features, labels in batches:
             tally.add(head(features), labels)
-        if self.fabric.world_size > 1:
-            torch.distributed.all_reduce(tally.cells)
+        tally.cells = summed(tally.cells)
         return tally.accuracies(self.dataset.groups)
 
 
@@ -142,8 +142,7 @@ def train_stage(part: StageRun, progress: str = "none", keep: Collection[int] = 
     module, title = part.trained, f"stage {part.number}"
     writes = fabric.is_global_zero
     between_saves = _checkpoint_seconds()
-    with folder.opened() if writes else contextlib.nullcontext():
-        fabric.barrier()
+    with _opened(folder, fabric):
         saved, finished = folder.load_checkpoint(), folder.result is not None
         fabric.barrier()  # every process has read before any writes
         if saved is not None:
@@ -188,6 +187,7 @@ def train_stage(part: StageRun, progress: str = "none", keep: Collection[int] = 
                     group["lr"] = learning_rate(stage, epoch) * group["lr_factor"]
                 batches, criterion = part.epoch(epoch)
                 loss = train_epoch(step, criterion, batches, bar)
+                same_buffers(module)
                 if not math.isfinite(loss):
                     raise GCLError(
                         f"{title}, epoch {epoch + 1}: the training loss is {loss}; "
@@ -220,6 +220,19 @@ def train_stage(part: StageRun, progress: str = "none", keep: Collection[int] = 
             names = {"class_names": list(part.dataset.class_names)}
             folder.finish(accuracy | names | {"epochs": epochs} | _best(history))
         fabric.barrier()
+
+
+@contextlib.contextmanager
+def _opened(folder: RunFolder, fabric: Fabric) -> Iterator[None]:
+    """The folder, opened by rank 0; while it waits for another run, the others hear of it."""
+    if fabric.is_global_zero:
+        with folder.opened(waiting=lambda: fabric.broadcast(False)):
+            fabric.broadcast(True)
+            yield
+    else:
+        while not fabric.broadcast(False):
+            pass
+        yield
 
 
 def _checkpoint_seconds() -> float:
@@ -259,9 +272,9 @@ def train_epoch(step: Step, criterion: nn.Module, batches: Batches, bar: Progres
         total += step(criterion, batch) * len(batch.target)
         images += len(batch.target)
         bar.step()
-    if fabric.world_size > 1:  # of all processes; each has as many images
-        torch.distributed.all_reduce(total)
-    return float(total) / (images * fabric.world_size)
+    if fabric.world_size > 1:
+        total, images = summed(torch.stack((total.double(), torch.tensor(images).to(total))))
+    return float(total) / float(images)
 
 
 def _one_row(accuracy: dict[str, Any]) -> dict[str, Any]:

@@ -3,9 +3,8 @@
 import contextlib
 import copy
 import logging
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +15,8 @@ from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from lightning_fabric.strategies.ddp import DDPStrategy
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
-from torch.distributed import DistBackendError
 
+from gcl_core import processes
 from gcl_core.data.dataset import Described, LongTailedDataset
 from gcl_core.data.load import load_dataset
 from gcl_core.data.streams import Streams
@@ -113,7 +112,6 @@ def run(
     dataset = load_dataset(settings.data) if dataset is None else dataset
     device = device_kind(accelerator, settings.network)
     fabric = make_fabric(device, settings.precision, settings.devices)
-    kind = step_kind(step, fabric)
     if fabric.device.type == "cpu":
         keep_freed_memory()
     for epoch in keep:
@@ -122,7 +120,9 @@ def run(
     folders = run_folders(settings, dataset.described, runs, keep, device)
     stages = [stage for stage in (settings.stage1, settings.stage2) if stage is not None]
     prefix: Inference | None = None
-    with _all_or_none(fabric):
+    with processes.together(settings.devices):
+        fabric.launch()
+        kind = step_kind(step, fabric)
         images, backbone = _inputs(settings, dataset, fabric, progress)
         for number, (stage, folder) in enumerate(zip(stages, folders, strict=True), 1):
             streams = Streams.seeded(settings.seed, number, fabric.global_rank, fabric.device)
@@ -146,7 +146,7 @@ def run(
 
 
 def make_fabric(accelerator: str, precision: str, devices: int = 1) -> Fabric:
-    """Device, precision ("float32" or "bfloat16") and processes, started.
+    """Device, precision ("float32" or "bfloat16") and processes, which are not launched yet.
 
     Raises:
         GCLError: there is no such device, or not as many.
@@ -169,32 +169,13 @@ def make_fabric(accelerator: str, precision: str, devices: int = 1) -> Fabric:
         raise GCLError(
             f"accelerator {accelerator!r} with devices {devices} is not here: {error}"
         ) from error
-    fabric.launch()
     return fabric
 
 
 def _side_by_side() -> DDPStrategy:
     # Without a look for unused weights, DDP adds gradients in other groups after the first step
-    # than before: from three processes on, a continued run would end with other bits. The others
-    # wait while rank 0 waits for a folder that another run has locked; half an hour is the default.
-    return DDPStrategy(find_unused_parameters=True, timeout=timedelta(days=7))
-
-
-@contextlib.contextmanager
-def _all_or_none(fabric: Fabric) -> Iterator[None]:
-    """Ends all processes of a run when one of them has ended: none waits for another for ever."""
-    try:
-        yield
-    except BaseException as error:
-        for process in getattr(fabric.strategy.launcher, "procs", ()):
-            process.kill()
-        # Gloo, the conversation of processes on a CPU, has no error of its own.
-        if isinstance(error, DistBackendError) or "/gloo/" in str(error):
-            raise GCLError(
-                "another process of this run has ended; "
-                "the same command continues after the last saved epoch"
-            ) from error
-        raise
+    # than before: from three processes on, a continued run would end with other bits.
+    return DDPStrategy(find_unused_parameters=True, timeout=processes.PATIENCE)
 
 
 def run_folders(
