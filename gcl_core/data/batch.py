@@ -1,7 +1,7 @@
 """What one training step sees."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
@@ -51,7 +51,7 @@ class Batch:
         inputs = self.inputs.clone() if one else tuple(each.clone() for each in self.inputs)
         mixed = {"partner": self.partner, "share": self.share}
         rest = {name: each.clone() for name, each in mixed.items() if each is not None}
-        return Batch(inputs, self.target.clone(), **rest)
+        return replace(self, inputs=inputs, target=self.target.clone(), **rest)
 
 
 class Batches(Protocol):

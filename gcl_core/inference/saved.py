@@ -367,7 +367,7 @@ def _network(saved: Mapping[str, Any]) -> Network:
         backbone: Any = network.backbone
         features = torch.zeros(classes, backbone.out_features)
         counts, labels = torch.tensor(saved["class_counts"]), torch.arange(classes)
-        inputs = RebalanceInputs(counts, lambda: features, labels, generator)
+        inputs = RebalanceInputs(counts, lambda: [(features, labels)], generator)
         network = rebalance.network(network, inputs)
     network.load_state_dict(saved["weights"])
     return channels_last(network.requires_grad_(False).eval())

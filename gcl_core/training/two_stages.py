@@ -3,7 +3,7 @@
 import contextlib
 import copy
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from gcl_core import processes
 from gcl_core.data.dataset import Described, LongTailedDataset
+from gcl_core.data.epoch import clean_batches
 from gcl_core.data.load import load_dataset
 from gcl_core.data.streams import Streams
 from gcl_core.errors import GCLError
@@ -250,7 +251,7 @@ def _network(
         inputs = _rebalance_inputs(frozen(network.backbone, fabric), dataset, streams, fabric)
         assert isinstance(network.head, CosineClassifier)
         with torch.no_grad():
-            network.head.weight.copy_(F.normalize(inputs.class_means(inputs.features())))
+            network.head.weight.copy_(F.normalize(inputs.class_means()))
     slow_down(network, stage.layer_decay)
     freeze(network, stage.trains)
     return network
@@ -284,9 +285,9 @@ def _validation_outputs(
 def _rebalance_inputs(
     backbone: Inference, dataset: LongTailedDataset, streams: Streams, fabric: Fabric
 ) -> RebalanceInputs:
-    return RebalanceInputs(
-        torch.tensor(dataset.class_counts),
-        lambda: outputs_of(backbone, dataset.train, dataset, fabric.device).cpu(),
-        dataset.train.labels,
-        streams.weights,
-    )
+    def features() -> Iterator[tuple[Tensor, Tensor]]:
+        ranks = fabric.global_rank, fabric.world_size
+        for images, labels in clean_batches(dataset.train, dataset, fabric.device, *ranks):
+            yield backbone(images).cpu(), labels
+
+    return RebalanceInputs(torch.tensor(dataset.class_counts), features, streams.weights)
