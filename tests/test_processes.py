@@ -1,5 +1,6 @@
 """Runs of several processes: equal to one where mathematics says so; together to the end."""
 
+import copy
 import functools
 import itertools
 import signal
@@ -8,14 +9,19 @@ import time
 import filelock
 import pytest
 import torch
+from torch import nn
 
 import sabotage
 from bits import checkpoints, equal, tree
+from gcl_core import GCLError
 from gcl_core.inference.saved import images_of, load_run
 from gcl_core.methods.registry import resolve
-from gcl_core.training.two_stages import run
+from gcl_core.networks.models import build_network
+from gcl_core.networks.pretrained import synchronise
+from gcl_core.training.evaluation import frozen
+from gcl_core.training.two_stages import make_fabric, run
 from processes import Forked, in_each, wait_until
-from toys import toy_features
+from toys import seeded, toy_features
 
 SMALL = {"epochs": 2, "stage2_epochs": 1, "imbalance_ratio": 10, "n_max": 30, "batch_size": 32}
 
@@ -104,6 +110,32 @@ def test_continued_they_end_with_the_same_bits(tmp_path, whole, number):
 def test_a_batch_smaller_than_the_processes_is_refused(tmp_path):
     refusal = started(train(tmp_path, 3, batch_size=2)).finish().refusal
     assert refusal.startswith("gcl: a batch of 2 images has none for some of 3 processes; take")
+
+
+@pytest.mark.parametrize("name", ["resnet32", "timm:test_efficientnet"])
+def test_synchronised_norms_change_nothing_but_the_statistics(name):
+    """In one process PyTorch computes the ordinary ones; more than that needs GPUs."""
+    network = build_network(name, 3, "linear", 3, seeded())
+    plain, images = copy.deepcopy(network), torch.randn(4, 3, 32, 32, generator=seeded())
+    synchronise(network)
+    assert {type(norm) for norm in norms_of(network)}.isdisjoint(type(n) for n in norms_of(plain))
+    assert network.state_dict().keys() == plain.state_dict().keys()
+    for mode in (nn.Module.eval, nn.Module.train):
+        torch.testing.assert_close(mode(network)(images), mode(plain)(images))
+    folded = frozen(network.backbone, make_fabric("cpu", "float32"))(images)
+    torch.testing.assert_close(folded, network.eval().backbone(images), rtol=1e-4, atol=1e-4)
+
+
+def norms_of(network):
+    return [part for part in network.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
+
+
+def test_synchronised_norms_are_refused_where_they_cannot_be(tmp_path):
+    with pytest.raises(GCLError, match="^sync_norm is for several processes, and devices is 1"):
+        resolve("digits", "ce", sync_norm=True)
+    settings = resolve("digits", "ce", "smoke", sync_norm=True, devices=2)
+    with pytest.raises(GCLError, match="^sync_norm needs GPUs, as PyTorch has none for a CPU"):
+        run(settings, tmp_path, accelerator="cpu")
 
 
 # The end of one is the end of all

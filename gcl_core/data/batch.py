@@ -50,7 +50,9 @@ class Batch:
         one = isinstance(self.inputs, Tensor)
         inputs = self.inputs.clone() if one else tuple(each.clone() for each in self.inputs)
         mixed = {"partner": self.partner, "share": self.share}
-        rest = {name: each.clone() for name, each in mixed.items() if each is not None}
+        rest: dict[str, Any] = {
+            name: each.clone() for name, each in mixed.items() if each is not None
+        }
         return replace(self, inputs=inputs, target=self.target.clone(), **rest)
 
 

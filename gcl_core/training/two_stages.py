@@ -29,7 +29,7 @@ from gcl_core.methods.rebalance import RebalanceInputs
 from gcl_core.methods.settings import Settings, Stage, to_dict
 from gcl_core.networks.models import build_backbone, build_network
 from gcl_core.networks.network import CosineClassifier, Network
-from gcl_core.networks.pretrained import freeze, slow_down, weights_identity
+from gcl_core.networks.pretrained import freeze, slow_down, synchronise, weights_identity
 from gcl_core.training.evaluation import Inference, frozen, outputs_of
 from gcl_core.training.features import features_of
 from gcl_core.training.runs import RunFolder
@@ -112,6 +112,8 @@ def run(
     """
     dataset = load_dataset(settings.data) if dataset is None else dataset
     device = device_kind(accelerator, settings.network)
+    if settings.sync_norm and device == "cpu":
+        raise GCLError("sync_norm needs GPUs, as PyTorch has none for a CPU; leave it out")
     fabric = make_fabric(device, settings.precision, settings.devices)
     if fabric.device.type == "cpu":
         keep_freed_memory()
@@ -131,6 +133,8 @@ def run(
                 network = _network(settings, images, streams, fabric)
             else:
                 network, prefix = _rebalanced(network, stage, images, streams, fabric)
+            if settings.sync_norm:
+                synchronise(network)
             channels_last(network.to(fabric.device))
             rest = (prefix, streams, folder, fabric, kind)
             part = StageRun(number, stage, images, network, *rest)
