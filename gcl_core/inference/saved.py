@@ -242,14 +242,14 @@ def save_model(
     settings: Settings,
     dataset: LongTailedDataset,
     network: Network,
-    validation: Callable[[], Tensor],
+    validation: Callable[[], tuple[Tensor, Tensor]],
 ) -> None:
     """Write what `load_run` reads into the folder of a run's last stage, unless it is there.
 
     A finished folder that can only be read stays as it is.
 
     Args:
-        validation: gives the outputs of the validation images, on which the probabilities are
+        validation: gives outputs and labels of validation images, on which the probabilities are
             calibrated; it is asked only if there are any.
 
     Raises:
@@ -276,8 +276,7 @@ def save_model(
         "calibration": None,
     }
     if dataset.validation is not None:
-        counts, labels = torch.tensor(dataset.class_counts), dataset.validation.labels
-        fitted = fit_calibration(validation(), labels, counts, scale)
+        fitted = fit_calibration(*validation(), torch.tensor(dataset.class_counts), scale)
         value["calibration"] = asdict(fitted)
     try:
         with filelock.FileLock(folder / ".lock"):

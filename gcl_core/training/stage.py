@@ -28,6 +28,8 @@ from gcl_core.training.progress import Progress
 from gcl_core.training.runs import RunFolder
 from gcl_core.training.step import EAGER, Step, make_step
 
+KEPT = 2**26  # numbers: 256 MB of features that are computed once instead of in every epoch
+
 
 @dataclass(frozen=True)
 class StageRun:
@@ -100,9 +102,11 @@ class StageRun:
 
     @cached_property
     def _kept_features(self) -> dict[int, list[tuple[Tensor, Tensor]]]:
-        """Of a frozen prefix, by the identity of the part."""
-        parts = (self.dataset.test, self.dataset.validation)
-        return {id(part): list(self._features(part)) for part in parts if part is not None}
+        """Of a frozen prefix, by the identity of the part; those of a large one are not kept."""
+        backbone: Any = self.network.backbone
+        parts = [part for part in (self.dataset.test, self.dataset.validation) if part is not None]
+        small = [part for part in parts if len(part) * backbone.out_features <= KEPT]
+        return {id(part): list(self._features(part)) for part in small}
 
     @torch.no_grad()
     def evaluate(self, split: Split | None = None) -> dict[str, Any]:
@@ -113,8 +117,8 @@ class StageRun:
         split = split or self.dataset.test
         tally = Tally(self.dataset.num_classes, self.fabric.device)
         head = self.network.head.eval()
-        batches = self._features(split) if self.prefix is None else self._kept_features[id(split)]
-        for features, labels in batches:
+        kept = self._kept_features if self.prefix is not None else {}
+        for features, labels in kept.get(id(split)) or self._features(split):
             tally.add(head(features), labels)
         tally.cells = summed(tally.cells)
         return tally.accuracies(self.dataset.groups)

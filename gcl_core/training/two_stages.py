@@ -36,6 +36,8 @@ from gcl_core.training.runs import RunFolder
 from gcl_core.training.stage import StageRun, train_stage
 from gcl_core.training.step import step_kind
 
+CALIBRATED = 2**22  # outputs of validation images at most; two numbers are fitted on them
+
 
 @dataclass(frozen=True)
 class Run:
@@ -281,9 +283,12 @@ def _rebalanced(
 @torch.no_grad()
 def _validation_outputs(
     network: Network, images: LongTailedDataset, device: torch.device
-) -> Tensor:
+) -> tuple[Tensor, Tensor]:
+    """Outputs (N, C) and labels (N,) of the validation images, or of every n-th where too large."""
     assert images.validation is not None
-    return outputs_of(network.eval(), images.validation, images, device).cpu()
+    every = max(1, -(-len(images.validation) * images.num_classes // CALIBRATED))
+    some = images.validation.subset(torch.arange(0, len(images.validation), every))
+    return outputs_of(network.eval(), some, images, device).cpu(), some.labels
 
 
 def _rebalance_inputs(
