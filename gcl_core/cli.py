@@ -36,6 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=level, format="%(message)s", stream=sys.stderr)
     # Read when PyTorch is loaded: threads that wait for each other leave their cores to others.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # nor are its warnings for the user
     parser = _parser()
     try:
         options, rest = parser.parse_known_args(arguments)
