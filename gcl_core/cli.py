@@ -186,7 +186,7 @@ def _parser() -> argparse.ArgumentParser:
     add_grid(grid, _positive)
 
     tables = command(
-        "tables", _tables, "write the tables of both pages and their figures from the run records"
+        "tables", _tables, "write the tables of all pages and their figures from the run records"
     )
     tables.add_argument("--check", action="store_true", help="only say whether they are in step")
     split = command("split", _split, "copy a folder of class folders into train/ and test/")
@@ -378,15 +378,13 @@ def _study(options: argparse.Namespace, rest: Sequence[str]) -> None:
 
 def _notebooks(options: argparse.Namespace, rest: Sequence[str]) -> None:
     from gcl_core.course.execution import synchronise
-    from gcl_core.results.page import update_results
-    from gcl_core.results.tables import update_readme
+    from gcl_core.results.page import update_pages
     from gcl_core.study import study
 
     root = project_root()
     synchronise(root / "notebooks")
     print(study(root, root, options.runs, workers=options.workers))
-    update_readme(root)
-    update_results(root)
+    update_pages(root)
 
 
 def _students(options: argparse.Namespace, rest: Sequence[str]) -> None:
@@ -398,12 +396,11 @@ def _students(options: argparse.Namespace, rest: Sequence[str]) -> None:
 
 def _tables(options: argparse.Namespace, rest: Sequence[str]) -> int:
     from gcl_core.results.chosen import draw_clothes
-    from gcl_core.results.page import draw_table1, update_results
-    from gcl_core.results.tables import draw_records, update_readme
+    from gcl_core.results.page import draw_table1, update_pages
+    from gcl_core.results.tables import draw_records
 
     root = project_root()
-    pages = {"README.md": update_readme, "results/README.md": update_results}
-    in_step = {page: update(root, check=options.check) for page, update in pages.items()}
+    in_step = update_pages(root, check=options.check)
     if not options.check:
         draw_records(root)
         draw_clothes(root)
