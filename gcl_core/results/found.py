@@ -59,12 +59,13 @@ def found_lines(records: Records) -> list[str]:
     lines = [
         f"At ratio {most:g} cross-entropy recognises {ce['many']} % of the test images of frequent "
         f"classes, {ce['few']} % of rare ones.",
-        f"GCL with cRT, points over that: rare classes {gain['few']}.",
-        f"Frequent classes {gain['many']}, all images {gain['top1']}.",
+        f"GCL with cRT, in points over that, on rare classes: {gain['few']}.",
+        f"On frequent classes: {gain['many']}.",
+        f"On all images: {gain['top1']}.",
     ]
     if "ce_mixup_crt" in runs:
         gains = (f"{_gain(records, each, 'ce_mixup_crt')} at ratio {each:g}" for each in ratios)
-        lines.append(f"Over cross-entropy with mixup and cRT, all images: {'; '.join(gains)}.")
+        lines.append(f"Over cross-entropy with mixup and cRT, on all images: {'; '.join(gains)}.")
     return lines
 
 
@@ -77,7 +78,7 @@ def _gain(records: Records, ratio: float, base: str, key: str = "top1") -> str:
     pairs = [(by_seed[0][seed], by_seed[1][seed]) for seed in shared]
     values = [value for value in differences(pairs, key) if value is not None]
     middle, half = interval(values)
-    luck = "" if abs(middle) > half else " (may be luck: the interval has zero in it)"
+    luck = " (may be luck: the interval has zero in it)" if abs(middle) <= half else ""
     return with_interval(values, "+") + luck
 
 
