@@ -1,5 +1,7 @@
 """The pages' code runs, their tables are those of the records, and what they name exists."""
 
+import doctest
+import pkgutil
 import re
 from pathlib import Path
 
@@ -7,6 +9,7 @@ import pytest
 import torch
 from torch.utils.data import TensorDataset
 
+import gcl_core
 from gcl_core.errors import GCLError
 from gcl_core.grid.cells import cells_of
 from gcl_core.grid.steps import jobs_of
@@ -63,6 +66,17 @@ def test_the_two_stages_run_and_learn_and_the_second_leaves_the_features():
     assert right(given) > 0.9
     assert torch.equal(given["backbone"].weight, features)
     assert not torch.equal(given["classifier"].weight, anchors)
+
+
+def test_the_example_of_the_reference_runs_and_it_lists_what_a_user_imports(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    page = ROOT / "docs" / "api.md"
+    found = doctest.testfile(str(page), module_relative=False)
+    assert found.failed == 0
+    assert found.attempted > 10
+    listed = re.findall(r"(?:   |`)(gcl_core\.[\w.]+)", page.read_text())
+    public = {name: getattr(gcl_core, name) for name in gcl_core.__all__}
+    assert {id(pkgutil.resolve_name(name)) for name in listed} == set(map(id, public.values()))
 
 
 def test_the_readme_is_short_and_has_one_table():
