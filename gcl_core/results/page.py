@@ -25,7 +25,8 @@ from gcl_core.results.agreement import (
 from gcl_core.results.chosen import FILE, clothes_block
 from gcl_core.results.found import found_table
 from gcl_core.results.markdown import markdown_table
-from gcl_core.results.printed import ABLATION, BEYOND, CIFAR, Column, paper_rows, records_of
+from gcl_core.results.printed import ABLATION, BEYOND, CIFAR, LARGE, Column, paper_rows, records_of
+from gcl_core.results.protocol import protocol_blocks
 from gcl_core.results.records import load_records
 from gcl_core.results.tables import (
     cifar_records,
@@ -37,6 +38,7 @@ from gcl_core.results.tables import (
 
 COLUMNS: dict[int, tuple[Column, ...]] = {
     1: tuple(column for column in CIFAR if column[0] == "CIFAR-10-LT"),
+    2: LARGE,
     **dict.fromkeys((3, 4, 5, BEYOND), (ABLATION,)),
 }
 WITHOUT_LOOK = "#8A8A8A"
@@ -121,12 +123,17 @@ def column_block(
     parts = []
     for protocol, runs in (found or {NOTHING: []}).items():
         parts += [
-            f"**{column[0]}, ratio {column[1]:g}.** Ours: {protocol}.",
+            f"**{_column_name(column)}.** Ours: {protocol}.",
             rows_table(table, column, runs) if rows else "",
             gaps_table(table, column, runs),
             order_sentence(table, column, runs) if printed else "",
         ]
     return "\n\n".join(filter(None, parts))
+
+
+def _column_name(column: Column) -> str:
+    name, ratio = column
+    return name if ratio is None else f"{name}, ratio {ratio:g}"
 
 
 def table_block(table: int, records: Sequence[Record]) -> str:
@@ -145,6 +152,7 @@ def page_blocks(results: Path) -> dict[str, dict[str, str]]:
         "README.md": {"found": found_table(results)},
         "results/README.md": {f"table{table}": table_block(table, measured) for table in COLUMNS},
         "results/study.md": ours,
+        "docs/recipes.md": protocol_blocks(results),
     }
     if (bench := results / "bench.json").exists():
         pages["docs/speed.md"] = {"bench": f"```text\n{bench_table(load_json(bench))}\n```"}
