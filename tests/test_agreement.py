@@ -65,13 +65,13 @@ def test_without_two_shared_seeds_the_means_are_compared():
 def test_a_single_seed_borrows_its_error():
     one, other = Measured({0: 80.0, 1: 84.0}), Measured({0: 70.0})
     assert agreement.gap(one, other, 9.0) == Gap(9.0, 12.0, source="one seed")
-    found = agreement.gap(one, other, 9.0, spread=(2.0, 5))
+    found = agreement.gap(one, other, 9.0, spread=2.0, freedom=5)
     assert found.error == pytest.approx(2 * math.sqrt(1 / 2 + 1))
     assert (found.source, found.freedom, found.spread) == ("one seed, borrowed", 5, 2)
 
 
 def test_nothing_measured_is_no_gap():
-    assert agreement.gap(Measured(), Measured({0: 70.0}), 9.0, (1.0, 2)) == Gap(9.0)
+    assert agreement.gap(Measured(), Measured({0: 70.0}), 9.0, 1.0) == Gap(9.0)
 
 
 def test_the_borrowed_spread_is_pooled_over_settings_with_two_seeds():
@@ -81,7 +81,8 @@ def test_the_borrowed_spread_is_pooled_over_settings_with_two_seeds():
         record_of("ldam_drw", top1=10.0),
         record_of("ce", ratio=50.0, top1=90.0),
     ]
-    assert agreement.run_spread(records) == (pytest.approx(math.sqrt((2 + 2 * 9) / 3)), 3)
+    assert agreement.run_spread(records) == pytest.approx(math.sqrt((2 + 2 * 9) / 3))
+    assert agreement.run_freedom(records) == 3
     assert agreement.run_spread(records[4:]) is None
 
 

@@ -176,28 +176,38 @@ def measure(row: PaperRow, column: Column, records: Iterable[Record]) -> Measure
     return Measured({r["seed"]: r["top1"] for r in found}, best, " / ".join(epochs))
 
 
-def run_spread(records: Iterable[Record]) -> tuple[float, int] | None:
+def run_spread(records: Iterable[Record]) -> float | None:
     """Standard deviation of a single run's top-1, pooled over all settings that have two seeds.
 
-    With its degrees of freedom; None where no setting has two. Settings may be any, those of no
-    table among them, at any ratio.
+    None where none has. Settings may be any, those of no table among them, at any ratio.
     """
+    several = _repeated(records)
+    if not several:
+        return None
+    squares = sum((len(values) - 1) * variance(values) for values in several)
+    return math.sqrt(squares / run_freedom(records))
+
+
+def run_freedom(records: Iterable[Record]) -> int:
+    """Degrees of freedom of `run_spread`."""
+    return sum(len(values) - 1 for values in _repeated(records))
+
+
+def _repeated(records: Iterable[Record]) -> list[list[float]]:
+    """Top-1 of each setting that has two seeds or more."""
     groups: dict[str, dict[int, float]] = {}
     for record in records:
         identity = {key: part for key, part in record["identity"].items() if key != "seed"}
         groups.setdefault(json.dumps(identity, sort_keys=True), {})[record["seed"]] = record["top1"]
-    several = [list(seeds.values()) for seeds in groups.values() if len(seeds) > 1]
-    if not several:
-        return None
-    freedom = sum(len(values) - 1 for values in several)
-    return math.sqrt(sum((len(v) - 1) * variance(v) for v in several) / freedom), freedom
+    return [list(seeds.values()) for seeds in groups.values() if len(seeds) > 1]
 
 
 def gap(
     one: Measured,
     other: Measured,
     paper: float | None,
-    spread: tuple[float, int] | None = None,
+    spread: float | None = None,
+    freedom: int = 1,
 ) -> Gap:
     """The difference of two rows and its error bar.
 
@@ -209,28 +219,29 @@ def gap(
         paper: the paper's difference.
         spread: see `run_spread`; the error bar of rows with a single seed is made from it, and
             that of the paper's.
+        freedom: see `run_freedom`.
     """
     if not (one.top1 and other.top1):
         return Gap(paper)
-    single, pooled = spread or (0.0, 0)
+    single = spread or 0.0
     shared = sorted(one.top1.keys() & other.top1.keys())
     if len(shared) > 1:
         pairs = [one.top1[seed] - other.top1[seed] for seed in shared]
-        error, freedom = stdev(pairs) / math.sqrt(len(pairs)), len(pairs) - 1
-        return Gap(paper, mean(pairs), error, freedom, f"{len(pairs)} seeds, paired", single)
+        error, source = stdev(pairs) / math.sqrt(len(pairs)), f"{len(pairs)} seeds, paired"
+        return Gap(paper, mean(pairs), error, len(pairs) - 1, source, single)
     sides = [list(side.top1.values()) for side in (one, other)]
     ours = mean(sides[0]) - mean(sides[1])
     if all(len(side) > 1 for side in sides):
         parts = [variance(side) / len(side) for side in sides]
         # Welch and Satterthwaite's
         weights = sum(v**2 / (len(side) - 1) for v, side in zip(parts, sides, strict=True))
-        freedom = sum(parts) ** 2 / weights if weights else len(sides[0]) + len(sides[1]) - 2
+        own = sum(parts) ** 2 / weights if weights else sum(map(len, sides)) - 2
         source = f"{len(sides[0])} and {len(sides[1])} seeds"
-        return Gap(paper, ours, math.sqrt(sum(parts)), freedom, source, single)
+        return Gap(paper, ours, math.sqrt(sum(parts)), own, source, single)
     if spread is None:
         return Gap(paper, ours, source="one seed")
     error = single * math.sqrt(sum(1 / len(side) for side in sides))
-    return Gap(paper, ours, error, pooled, "one seed, borrowed", single)
+    return Gap(paper, ours, error, freedom, "one seed, borrowed", single)
 
 
 def order(rows: Sequence[PaperRow], column: Column, records: Sequence[Record]) -> tuple[float, int]:
@@ -257,11 +268,11 @@ def gaps(table: int, column: Column, records: Sequence[Record]) -> dict[tuple[st
     rows = {row.name: row for row in paper_rows(table)}
     reference = REFERENCES[table]
     pairs = [(name, reference) for name in rows if name != reference]
-    spread = run_spread(records)
+    luck = run_spread(records), run_freedom(records)
     runs = {name: measure(row, column, records) for name, row in rows.items()}
     result = {}
     for one, other in (*pairs, *MORE_GAPS.get(table, ())):
         numbers = [rows[name].values.get(column) for name in (one, other)]
         paper = None if None in numbers else numbers[0] - numbers[1]  # type: ignore[operator]
-        result[one, other] = gap(runs[one], runs[other], paper, spread)
+        result[one, other] = gap(runs[one], runs[other], paper, *luck)
     return result
