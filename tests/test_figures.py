@@ -143,10 +143,17 @@ def test_the_style_stays_inside_its_block():
     assert dict(mpl.rcParams) == before
 
 
-def test_mean_and_spread_over_seeds():
-    series = over_seeds(Look("a", "#000000"), [[1, 10], [3, 10], [5, 10]])
-    assert series.values == [3, 10]
-    assert series.spread == [2, 0]
+def test_a_band_over_seeds_reaches_from_the_lowest_to_the_highest():
+    data, rows = toy_dataset(counts=(9, 3)), [[1, 98], [2, 100], [6, 100]]
+    series = over_seeds(Look("a", "#000000"), rows)
+    assert series.values == pytest.approx([3, 298 / 3])
+    for figure in (
+        figures.values_by_class(data, {"A": [series]}),
+        figures.sweeps([0, 1], "τ", {"A": [series]}),
+    ):
+        (band,) = figure.axes[0].collections[:1]
+        _, low, _, high = band.get_datalim(figure.axes[0].transData).extents
+        assert (low, high) == pytest.approx((1, 100))
     assert over_seeds(Look("a", "#000000"), [[1, 2]]).spread is None
 
 
@@ -295,10 +302,10 @@ def test_a_group_without_classes_is_not_drawn():
 
 
 def test_labels_at_line_ends_keep_apart():
-    lines = [series(f"line {i}", [0.0, 50 + i / 100]) for i in range(4)]
+    lines = [series(f"line {i}", [100.0, 50 + i / 100]) for i in range(3)]
     figure = figures.values_by_class(toy_dataset(counts=(9, 3)), {"A": lines})
     places = sorted(t.xy[1] for t in figure.axes[0].texts if t.get_text().startswith("line"))
-    assert len(places) == 4
+    assert len(places) == 3
     assert min(np.diff(places)) > 0.09
     assert places[-1] <= 1.0 + 1e-9
 
@@ -318,6 +325,15 @@ def test_labels_that_crowd_are_moved_as_little_as_possible():
     places = sorted(text.xy[1] for text in axes.texts)
     assert places[1] == pytest.approx(53 / 106)  # the middle one stays
     assert np.diff(places) == pytest.approx([0.075, 0.075])
+
+
+def test_lines_that_meet_at_the_end_have_a_legend_instead_of_labels():
+    lines = [series(f"line {i}", [10.0 * i, 0.0]) for i in range(4)]
+    axes = figures.sweeps([0, 1], "τ", {"A": lines}).axes[0]
+    assert not axes.texts
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == [
+        f"line {i}" for i in range(4)
+    ]
 
 
 def test_lines_of_one_colour_have_a_piece_of_the_line_before_each_label():
