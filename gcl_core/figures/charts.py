@@ -415,7 +415,8 @@ def paper_dots(panels: Mapping[str, Sequence[PaperDot]]) -> Figure:
             [mpl.lines.Line2D([], [], color="black", ls="", **key) for key in keys.values()],
             list(keys),
             loc="outside lower center",
-            ncols=len(keys),
+            ncols=len(keys) if sum(map(len, keys)) < 70 else 2,  # else it is wider than the figure
+            fontsize=11,
             frameon=False,
         )
         return figure
