@@ -47,8 +47,9 @@ workers: int = 0  # runs at a time; 0: one for each core
 # %% tags=["hide-input"]
 from gcl_core.course.notebook import checked_parameters, numbers_in, project_path
 
-least = {"seeds": 1, "plane_seeds": 1, "points": 10, "workers": 0}
-p = checked_parameters(globals(), minimum=least)
+p = checked_parameters(
+    globals(), minimum={"seeds": 1, "plane_seeds": 1, "points": 10, "workers": 0}
+)
 perplexities = numbers_in("perplexities", p.perplexities, low=1)
 folder = project_path(p.figures)
 
@@ -134,8 +135,10 @@ header = ["few-shot classes", "answers (%)", "minus fair", "room (%)", "minus fa
 table(header, rows, f"Fair: {fair:.0f} %. {protocol(trained['ce'])}. {JUDGED}.")
 
 # %% [markdown]
-# **What to notice.** This is the squeezed region, measured. It is a statement about the *classifier
-# and* the features. Is the room already lost in the features?
+# **What to notice.** This is the squeezed region, measured. Answers count right and wrong ones
+# alike: a class that is seldom answered cannot be found. Room asks about places where no image is:
+# there a boundary can be anywhere without one training image being wrong. Both are statements about
+# the classifier *and* the features. Is the room already lost in the features?
 #
 # ## The features alone
 #
