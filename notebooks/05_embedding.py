@@ -491,7 +491,8 @@ table(["overlap (%)", *data.groups], rows)
 
 # %% tags=["solution", "hide-cell"]
 made = standing(plane_runs(5, scale=30.0), 2)
-table(header, [compared(made, title) for title in made], "Scale 30, five seeds.")
+caption = f"Scale 30, {min(5, len(sets))} seeds."
+table(header, [compared(made, title) for title in made], caption)
 
 # %% [markdown]
 # 3. With $k = 4$, where would a full cloud put the boundary of the nines, and where the margin of
@@ -510,7 +511,8 @@ table(header, [compared(made, title) for title in made], "Scale 30, five seeds."
 # %% tags=["solution", "hide-cell"]
 made = standing(plane_runs(5, k=4.0), 0)
 header[0] = f"threes ({counts[0]} images)"
-table(header, [compared(made, title) for title in made], "k = 4, five seeds.")
+caption = f"k = 4, {min(5, len(sets))} seeds."
+table(header, [compared(made, title) for title in made], caption)
 
 # %% [markdown]
 # ## Summary
