@@ -3,8 +3,8 @@
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from statistics import mean, stdev
 
+from gcl_core.analysis.intervals import interval
 from gcl_core.benchmark.speed import bench_table
 from gcl_core.figures.charts import PaperDot, paper_dots
 from gcl_core.figures.looks import METHOD_LOOKS
@@ -81,19 +81,19 @@ def gaps_table(table: int, column: Column, records: Sequence[Record]) -> str:
     for (one, other), each in gaps(table, column, records).items():
         if each.ours is None:
             continue
-        error = "-" if each.error is None else f"{each.error:.2f}"
+        half = "-" if each.half is None else f"± {each.half:.2f}"
         lines.append(
             [
                 f"{one} − ({other})" if "+" in other else f"{one} − {other}",
                 "-" if each.paper is None else signed(each.paper),
                 signed(each.ours),
-                f"{error} ({each.source})" if each.source else error,
+                f"{half} ({each.source})" if each.source else half,
                 each.verdict,
             ]
         )
     if not lines:
         return ""
-    return markdown_table(["gap", "paper", "ours", "standard error", "verdict"], lines)
+    return markdown_table(["gap", "paper", "ours", "95 % interval", "verdict"], lines)
 
 
 def signed(points: float) -> str:
@@ -194,9 +194,10 @@ def table1_dots(column: Column, records: Sequence[Record]) -> dict[str, list[Pap
             values = list(measure(row, column, runs).top1.values())
             each = gaps_of[name][pair]
             if values:
-                top1[name] = mean(values), stdev(values) if len(values) > 1 else None
+                middle, half = interval(values)
+                top1[name] = middle, None if math.isnan(half) else half
             if values and each.ours is not None:
-                gap_to[name] = each.ours, each.error
+                gap_to[name] = each.ours, each.half
         accuracies.append(PaperDot(*shown, row.values.get(column), top1))
         differences.append(PaperDot(*shown, quoted[pair].paper, gap_to))
     return {"Top-1 (%)": accuracies, f"Gap to {REFERENCES[1]} (points)": differences}
