@@ -285,7 +285,7 @@ def test_a_group_without_classes_is_not_drawn():
 
 
 def test_labels_at_line_ends_keep_apart():
-    lines = [series(f"line {i}", [100.0, 50 + i / 100]) for i in range(3)]
+    lines = [series(f"line {i}", [100.0 * (i % 2), 50 + i / 100]) for i in range(3)]
     figure = figures.values_by_class(toy_dataset(counts=(9, 3)), {"A": lines})
     places = sorted(t.xy[1] for t in figure.axes[0].texts if t.get_text().startswith("line"))
     assert len(places) == 3
