@@ -270,7 +270,8 @@ def test_short_names_tell_protocols_apart():
 def test_gaps_that_are_not_measured_are_left_out():
     made = [record_of("ce", top1=60.0), record_of("bbn", top1=65.0)]
     assert gaps_table(1, ABLATION, made).splitlines()[2:] == [
-        "| BBN − CE loss | +9.12 | +5.00 | - (one seed) | same sign; one run each cannot tell more |"
+        "| BBN − CE loss | +9.12 | +5.00 | - (one seed) "
+        "| same sign; one run each cannot tell more |"
     ]
     assert gaps_table(1, ABLATION, []) == ""
 

@@ -17,7 +17,7 @@ from gcl_core.figures import charts as figures
 from gcl_core.figures import dark, saving
 from gcl_core.figures.drawing import Classes, as_label
 from gcl_core.figures.folder import folder_overview
-from gcl_core.figures.looks import GROUP_COLOURS, METHOD_LOOKS, SAMPLER_LOOKS, Look, style
+from gcl_core.figures.looks import GROUP_COLOURS, METHOD_LOOKS, SAMPLER_LOOKS, Look, shades, style
 from gcl_core.figures.photographs import photographs
 from gcl_core.figures.series import Series, curve, over_seeds
 from gcl_core.figures.tail import count_bars, destination_bars
@@ -184,7 +184,7 @@ def figures_by_class(data, lines, confusion):
         "values_by_class": figures.values_by_class(data, {"A": lines, "B": lines}, percent=True),
         "confusion_maps": figures.confusion_maps(data, {"A": confusion}),
         "embedding_maps": figures.embedding_maps(data, maps),
-        "headline": figures.headline(data, lines, maps),
+        "headline": figures.headline(data, lines, lines),
         "destination_bars": destination_bars(data, {"A": where, "B": where}),
         "folder_overview": folder_overview(data),
         "photographs": photographs(data, lines),
@@ -205,6 +205,9 @@ def every_figure():
         ),
         "sweeps": figures.sweeps([0, 1, 2], "τ", {"A": lines, "B": lines}),
         "dots": figures.dots({"T": {"a": [1.0, 2.0], "b": [3.0, 4.0]}, "U": {"c": [1.5]}}, "x"),
+        "paired_gains": figures.paired_gains(
+            {"T": {"a": [1.0, 2.0], "b": [3.0]}}, "x", {"T": {"a": 0.5}}
+        ),
         "paper_dots": figures.paper_dots({"A": DOTS, "B": DOTS}),
         "sampling_shares": figures.sampling_shares(
             [9, 3, 1], {"a": [50.0, 30.0, 20.0]}, [0.1, 1.0], {"a": [1.0, float("nan")]}
@@ -275,6 +278,20 @@ def test_recorded_curves_are_the_mean_of_a_methods_records():
         [record("ce", [2], [3.0, 5.0]), record("ce", [2], [5, 9])]
     ).axes
     assert [line.get_ydata().tolist() for line in top1.lines] == [[4.0, 7.0]]
+
+
+def test_a_single_run_is_smoothed_within_its_stage():
+    rows = [{"train_loss": "1", "top1": top1, "few": ""} for top1 in ("0", "10") * 20]
+    made = {"method": "ce", "epochs": [40], "history": [rows]}
+    values = figures.record_curves([made]).axes[1].lines[0].get_ydata()
+    assert len(values) == 40
+    assert values[:3].tolist() == pytest.approx([5, 10 / 3, 20 / 3])
+
+
+def test_shades_go_from_dark_to_pale():
+    assert shades("#CC79A7", 1) == ["#cc79a7"]
+    dark, middle, pale = (sum(mpl.colors.to_rgb(shade)) for shade in shades("#CC79A7", 3))
+    assert dark + 0.5 < middle < pale - 0.2
 
 
 def test_a_group_without_classes_is_not_drawn():
@@ -367,6 +384,15 @@ def test_dots_have_one_colour_or_each_its_own():
         (axes,) = figures.dots(groups, "x", colour).axes
         dots = [line for line in axes.lines if line.get_marker() == "o"]
         assert [line.get_color() for line in dots] == expected
+
+
+def test_gains_have_t_intervals_and_the_quoted_number_is_hollow():
+    gains = {"T": {"a": [1.0, 3.0], "b": [5.0]}}
+    (axes,) = figures.paired_gains(gains, "x", {"T": {"b": 4.0}}).axes
+    lengths = [(bar.get_paths()[0].vertices[:, 0]).tolist() for bar in axes.collections]
+    assert lengths == [pytest.approx([2 - 12.706, 2 + 12.706], abs=1e-3), [5, 5]]
+    hollow = [line for line in axes.lines if line.get_markerfacecolor() == "white"]
+    assert [line.get_xdata()[0] for line in hollow] == [4.0]
 
 
 def test_the_papers_dots_are_hollow_and_only_measured_ones_filled():

@@ -301,7 +301,7 @@ def test_tables_say_their_protocol_and_pair_by_seed(tmp_path):
     text = tools.ablation_table("x", trained, reference="CBEN + cRT").data
     row = next(line for line in text.splitlines() if line.startswith("| w/o RT |"))
     assert row.count("|") == 6
-    assert row.endswith("| 2.0 ± 0.0 | -3.0 ± 0.0 |")
+    assert row.endswith("| **+2.0 ± 0.0** | **−3.0 ± 0.0** |")
     records = [record_of("gcl", "short", seed=s, top1=x) for s, x in enumerate((70.0, 72.0))]
     made = tools.ablation_table("x", trained, paper=5, records=records, reference="CBEN + cRT").data
     assert "| w/o RT | *80.52* | **71.00 ± 1.41** (2) |" in made
@@ -315,6 +315,25 @@ def test_tables_say_their_protocol_and_pair_by_seed(tmp_path):
         "Recorded: CIFAR-10, JPEG re-encoded; 60 epochs in stage 1; preset official; bfloat16"
         in made
     )
+
+
+def test_a_difference_is_bold_only_if_its_t_interval_leaves_zero_out():
+    assert tools.judged([1.0, 2.0, None, 3.0]) == "+2.0 ± 2.5"  # two standard errors are 1.2
+    assert tools.judged([-2.0, -2.1, -1.9]) == "**−2.0 ± 0.2**"
+    assert tools.judged([2.0]) == "+2.0"
+    assert tools.judged([None]) == "-"
+
+
+def test_the_power_of_a_table_is_that_of_its_rows():
+    one, other, third = (
+        [SimpleNamespace(result={"top1": x}) for x in values]
+        for values in ((1.0, 2.0, 3.0), (0.0, 2.0, 4.0), (1.0, 5.0, 3.0))
+    )
+    low, high = sorted(tools.detectable(values) for values in ([1, 0, -1], [0, -3, 0]))
+    assert tools.power("top-1", [(one, other), (one, third), (one, one)], "top1") == (
+        f"top-1 {low:.1f} to {high:.1f}"
+    )
+    assert tools.power("top-1", [(one[:1], other[:1])], "top1") == "top-1 unknown"
 
 
 def test_the_rows_of_a_table_are_variants_to_run():

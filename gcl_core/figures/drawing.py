@@ -16,7 +16,7 @@ from torch import Tensor
 from gcl_core.data.dataset import LongTailedDataset
 from gcl_core.data.imbalance import by_size
 from gcl_core.errors import shown
-from gcl_core.figures.looks import GROUP_COLOURS
+from gcl_core.figures.looks import GROUP_COLOURS, shades
 from gcl_core.figures.series import Series
 
 ALL_NAMED = 20  # classes at most that all have their name at an axis
@@ -172,14 +172,15 @@ def class_axis(
 
 
 def draw_map(axes: Axes, dataset: LongTailedDataset, positions: Tensor, labels: Tensor) -> None:
-    """Points of a map: the class's index as glyph for up to 10 classes, a dot for more."""
+    """Points of a map: for up to 10 classes the class's index, in its own shade of its group."""
     points, classes = positions.numpy(), labels.numpy()
+    few = dataset.num_classes <= 10
     for group, members in dataset.groups.items():
-        for j in members:
+        own = shades(GROUP_COLOURS[group], len(members) if few else 1)
+        for place, j in enumerate(members):
             x, y = points[classes == j].T
-            marker = f"${j}$" if dataset.num_classes <= 10 else "."
-            size = 34 if dataset.num_classes <= 10 else 12
-            axes.scatter(x, y, size, GROUP_COLOURS[group], marker=marker, lw=0.3)
+            look = {"marker": f"${j}$", "s": 38} if few else {"marker": ".", "s": 12}
+            axes.scatter(x, y, color=own[place % len(own)], lw=0.3, **look)
     axes.set(xticks=[], yticks=[], xlabel="", ylabel="")
     axes.grid(visible=False)
     for spine in axes.spines.values():
