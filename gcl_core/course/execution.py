@@ -38,6 +38,9 @@ def synchronise(folder: Path) -> None:
     made = {}
     for text in (*folder.glob("lab/[0-9]*.py"), *folder.glob("[0-9]*.py")):
         notebook, target = jupytext.read(text), text.with_suffix(".ipynb")
+        for cell in notebook.cells:
+            if "hide-input" in cell.metadata.get("tags", []):  # folded on the pages, and in Jupyter
+                cell.metadata["jupyter"] = {"source_hidden": True}
         if target.exists():
             present = nbformat.read(target, 4)
             # Alone neither says enough: a checkout gives files any times, and an edit of the text

@@ -98,7 +98,9 @@ def draw_lines(axes: Axes, x: Sequence[float], lines: Sequence[Series], **more: 
         axes.plot(x, values, color=look.colour, ls=look.line, label=look.label, **more)
         if series.spread is not None:
             below, above = np.broadcast_to(series.spread, (2, len(values)))
-            axes.fill_between(x, values - below, values + above, color=look.colour, alpha=0.13, lw=0)
+            axes.fill_between(
+                x, values - below, values + above, color=look.colour, alpha=0.13, lw=0
+            )
 
 
 def label_ends(axes: Axes, x: Sequence[float], lines: Sequence[Series], gap: float = 0.075) -> None:
