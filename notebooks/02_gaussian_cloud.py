@@ -224,7 +224,7 @@ for size in (0.05, 0.2, 1.0):
     growth_at = gaussian.norm_growth(size, 64, p.sigma)
     gap = (exact - linear).square().mean().sqrt()
     rows.append([f"{size:g}", *(f"{float(c):.3f}" for c in (growth_at, gap, linear.std()))])
-header = ["$\\delta / |f|$", "length", "error of the cosine", "its cloud (Eq. 7)"]
+header = ["$\\delta / \\lVert f \\rVert$", "length", "error of the cosine", "its cloud (Eq. 7)"]
 table(header, rows, "D = 64; root mean squares, and the standard deviation of the cloud itself.")
 
 # %% [markdown]
@@ -246,9 +246,8 @@ table(header, rows, "D = 64; root mean squares, and the standard deviation of th
 # their name; **the cosine**, $\cos(\tfrac{\pi}{2} n_j/n_{\max})$, **is the least certain**.
 
 # %%
-trained = run_variants(p, {"gcl": ("gcl", {"mixup_alpha": 0, "sigma": p.sigma})}, watched=True)[
-    "gcl"
-]
+variant = ("gcl", {"mixup_alpha": 0, "sigma": p.sigma})
+trained = run_variants(p, {"gcl": variant}, watched=True)["gcl"]  # the runs of notebook 1
 data = trained[0].dataset
 strategies = {
     Look("log. diff. (Eq. 9)", METHOD_LOOKS["gcl"].colour): {},
@@ -342,9 +341,10 @@ header = ["published code", "shift of the rarest", "τ eff", "largest loss diffe
 table(header, rows, f"E|ε| = {mean:.5f}, standard deviation {deviation:.5f}.")
 
 # %% [markdown]
-# **What to notice.** The losses agree to rounding. In stage 1 $\tau_{\mathrm{eff}}$ is near the
-# $\tau = 1$ that aims at the mean of the class accuracies. That is not by design: GCL's largest
-# margin does not depend on $\rho$, so that $\tau_{\mathrm{eff}}$ falls as the tail grows.
+# **What to notice.** The losses agree to rounding. At $\sigma = 1/3$ the $\tau_{\mathrm{eff}}$ of
+# stage 1 is near 1, with which logit adjustment aims at the mean of the class accuracies. That is
+# not by design: GCL's largest margin does not depend on $\rho$, so that $\tau_{\mathrm{eff}}$ falls
+# as the tail grows.
 #
 # ## What the randomness adds
 #
