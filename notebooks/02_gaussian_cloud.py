@@ -110,7 +110,7 @@ counts, s, k = [500, 100, 20], 30.0, 0.5
 cosine = 2 * torch.rand(4, 3, generator=generator) - 1
 eps = (p.sigma * torch.randn(4, 3, generator=generator)).clamp(-1, 1)
 
-clouded = s * (cosine - k * cloud_sizes(counts) * eps.abs())
+clouded = s * (cosine - k * cloud_sizes(counts).float() * eps.abs())
 
 theirs = GCLLoss(counts, scale=s, noise_multiplier=k).logits(cosine, eps)
 print("gcl_core has the same:", torch.allclose(clouded, theirs, atol=1e-5))
