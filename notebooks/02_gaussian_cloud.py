@@ -152,11 +152,12 @@ show(
     folder,
     {"sigma": p.sigma, "draws": p.draws},
 )
-smallest = min(value for test in true for value in (test.mean, test.variance, test.shape))
+found = [value for test in true for value in (test.mean, test.variance, test.shape)]
 Markdown(
-    f"Of {3 * len(true)} p-values of the stated Gaussian (mean, variance, shape; both covariances)"
-    f" the smallest is {smallest:.2f}. With the variance of the other covariance stated, that of"
-    f" the variance is at most {max(wrong):.1g}: the test can say no."
+    f"The stated Gaussian: the smallest of {len(found)} p-values (mean, variance, shape; both"
+    f" covariances) is {min(found):.2g}, or {min(1.0, len(found) * min(found)):.2g} corrected for"
+    f" their number. The variance of the *other* covariance: {max(wrong):.1g} at most, so that the"
+    " test can say no."
 )
 
 # %% [markdown]
