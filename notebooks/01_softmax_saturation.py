@@ -205,10 +205,9 @@ header = ["mean gradient (%)", *data.groups]
 table(header, rows, f"Clean: images as they are, no clouds. {protocol(trained['ce'])}.")
 
 # %% [markdown]
-# Read the first row of each pair along the groups: where the gradient of the *many*-shot classes is
-# the smallest, it is the head that saturates, not the tail. Then compare the clean rows: where the
-# cloud's tail is below that of the network without one, training has pushed it further out, as a
-# margin would.
+# Read the first row of each pair: where the *many*-shot classes have the smallest gradient, it is
+# the head that saturates. Then the clean rows: where the tail's is below that without a cloud,
+# training has pushed it further out, as a margin would.
 
 # %%
 rows = []
@@ -263,8 +262,9 @@ show(
 )
 
 # %% [markdown]
-# **What to notice.** Follow the order in which the groups fall. If the few-shot classes fall last,
-# early saturation is not what keeps the tail from being learnt.
+# **What to notice.** Where the few-shot classes fall last, early saturation is not what keeps the
+# tail from being learnt. And a network trained on blends hardly ever predicts one exactly: the
+# published recipe never lets its head fall silent.
 #
 # ## Who does the pushing
 #
@@ -297,9 +297,9 @@ rows = [
 table(["share at the end (%)", *data.groups], rows, protocol(trained["ce"]))
 
 # %% [markdown]
-# Saturation filters out the head if its share falls below its share of the images. The last row
-# shows what a wrong measurement does: a network trained on blends is unsure of single images, which
-# it is never trained on.
+# Saturation filters out the head if its share falls below its share of the images. With mixup it
+# does not, whether one measures blends or, in the last row, the single images that this network is
+# never trained on.
 #
 # ## Are the tail's weights pushed away? (Sec. 3.3)
 #
@@ -337,11 +337,10 @@ for name, runs in through.items():
 table(["penalty for one unit of lift", *data.groups], rows, "Of the first three seeds at most.")
 
 # %% [markdown]
-# Before training every class gets $p_j = 1/C$ from every image: the paper is right, by the ratio of
-# the counts. But with a bias the gradient of that bias *is* penalty minus lift. CE has one, and
-# training ends where the two are equal, for every class: the network has then learned the prior
-# (notebook 0). The tail is not pushed on and on; it has been pushed to where its few images can
-# hold it.
+# Before training CE gives all classes nearly alike to every image, and the counts make the penalty:
+# the paper is right. But the gradient of a bias *is* penalty minus lift. In a few epochs the
+# network has learned the prior (notebook 0), and from there on the two keep near balance, for every
+# class. The tail is not pushed on and on.
 #
 # ## Exercises
 
@@ -397,10 +396,9 @@ table(["active (%), seed 0", *data.groups], rows)
 # %% [markdown]
 # ## Summary
 #
-# The softmax lets go of an image a few units beyond the boundary. In trained networks one has to
-# ask on which images, and for whom: the tables above have the answer by group, on what is trained
-# on. The cloud is a wide random margin, which training fills. The penalty of Sec. 3.3 is what
-# training starts with, not what it ends with.
+# The softmax lets go of an image a few units beyond the boundary. In training it lets go of the
+# head first, and with mixup of nobody. The cloud is a wide random margin, which training fills. The
+# penalty of Sec. 3.3 is what training starts with, not what it ends with.
 #
 # ## References
 #
