@@ -47,7 +47,6 @@ folder = project_path(p.figures)
 
 # %% tags=["hide-input"]
 import torch
-from IPython.display import Markdown
 
 from gcl_core.course.notebook import (
     JUDGED,
@@ -145,10 +144,6 @@ pairs = [(trained[m], trained[base]) for m, base, _ in steps]
 found = ", ".join(power(name, pairs, key) for name, key in (("top-1", "top1"), ("few", "few")))
 header = ["points", "top-1", "many", "medium", "few"]
 table(header, rows, f"{JUDGED}. Found four times in five: {found}.")
-
-# %%
-told = {key: [row[0] for row in rows if row[1 + keys.index(key)].startswith("**")] for key in keys}
-Markdown(" ".join(f"Told from zero in {key}: {', '.join(told[key]) or 'nothing'}." for key in keys))
 
 # %% [markdown]
 # The last row is the paper's claim (Table 1: 82.68 against 79.15 on CIFAR-10-LT). Six rows of four

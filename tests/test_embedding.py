@@ -103,10 +103,8 @@ def test_nearest_anchor_is_the_nearest():
 
 
 def test_answers_are_counted_as_if_the_images_were_balanced():
-    labels = torch.tensor([0, 0, 0, 0, 2])
-    answers = torch.tensor([0, 0, 0, 1, 0])
-    shares = embedding.answer_shares(answers, labels, 3)  # class 1 has no image
-    assert shares.tolist() == [0.875, 0.125, 0]
+    confusion = torch.tensor([[3, 1, 0], [0, 0, 0], [1, 0, 0]])  # class 1 has no image
+    assert embedding.answer_shares(confusion).tolist() == [0.875, 0.125, 0]
 
 
 def test_room_between_images_is_that_of_all_pairs_of_classes_alike(trained):

@@ -20,6 +20,7 @@ from test_paper import record_of
 ROOT = Path(gcl_core.__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))
 SMALL = {"preset": "smoke", "seeds": 2, "workers": 1}
+LESS = {"more_seeds": 2, "plane_seeds": 2, "points": 100}  # of notebooks that have them
 each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 
 
@@ -147,7 +148,9 @@ def assert_clean(notebook):
 def execute(path, tmp_path, **parameters):
     target = tmp_path / path.name
     given = {"runs": str(tmp_path / "runs"), "figures": str(tmp_path / "figures"), **parameters}
-    if "runs" not in papermill.inspect_notebook(path):  # it trains nothing
+    known = papermill.inspect_notebook(path)
+    given |= {name: few for name, few in LESS.items() if name in known}
+    if "runs" not in known:  # it trains nothing
         given = {"figures": given["figures"]}
     papermill.execute_notebook(path, target, given, kernel_name="python3", progress_bar=False)
     return nbformat.read(target, 4)

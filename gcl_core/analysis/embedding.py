@@ -52,18 +52,17 @@ def weight_norms(run: Run) -> Tensor:
     return norms * head.scales.detach().abs() if isinstance(head, ScaledHead) else norms
 
 
-def answer_shares(answers: Tensor, labels: Tensor, num_classes: int) -> Tensor:
+def answer_shares(confusion: Tensor) -> Tensor:
     """Share of balanced images that are taken for each class: (C,) float64, sum 1.
 
-    mean over the classes i of P(answer j | class i), so that the images need not be balanced.
+    mean over the true classes i of P(answer j | i), so that the images need not be balanced.
 
     Shape:
-        answers, labels: (N,) int64, the class that is answered and the right one.
+        confusion: (C, C) images by true (row) and answered (column) class.
     """
-    images = torch.bincount(labels * num_classes + answers, minlength=num_classes**2)
-    rates = images.reshape(num_classes, num_classes).double()
-    there = rates.sum(1) > 0
-    return (rates[there] / rates[there].sum(1, keepdim=True)).mean(0)
+    images = confusion.double()
+    there = images[images.sum(1) > 0]
+    return (there / there.sum(1, keepdim=True)).mean(0)
 
 
 @torch.no_grad()

@@ -241,7 +241,7 @@ def embedding_maps(
         every = np.atleast_1d(figure.subplots(rows, columns)).flatten()
         for axes, (title, (positions, labels)) in zip(every, maps.items(), strict=False):
             draw_map(axes, dataset, positions, labels)
-            axes.set_title(title)
+            axes.set_title(title, size=min(14, 4.2 * size))  # narrow maps stand close together
         for axes in every[len(maps) :]:
             axes.set_axis_off()
         group_key(figure, dataset)
@@ -415,7 +415,8 @@ def paper_dots(panels: Mapping[str, Sequence[PaperDot]]) -> Figure:
             [mpl.lines.Line2D([], [], color="black", ls="", **key) for key in keys.values()],
             list(keys),
             loc="outside lower center",
-            ncols=len(keys),
+            ncols=len(keys) if sum(map(len, keys)) < 70 else 2,  # else it is wider than the figure
+            fontsize=11,
             frameon=False,
         )
         return figure
