@@ -121,8 +121,8 @@ explore(
 #
 # ## Who pays
 #
-# The network is trained with cross-entropy, which does nothing for the tail. The test set has as
-# many images of every class. *Top-1* is the accuracy on all of it.
+# The network is trained with cross-entropy, which does nothing for the tail. The test set has
+# equally many images of every class; *top-1* is the accuracy on all of it.
 
 # %%
 keys = ["top1", "many", "medium", "few"]
