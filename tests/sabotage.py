@@ -49,9 +49,15 @@ def wait_at_write(number: int, flag: str) -> None:
 
 def checkpoints_apart(seconds: str, number: int = 0) -> None:
     """Another interval between checkpoints, and, if there is a number, `die_at_write` before it."""
-    os.environ["GCL_CHECKPOINT_SECONDS"] = seconds
+    os.environ["GCL_CHECKPOINT_SECONDS"] = os.environ["GCL_CHECKPOINT_STEP_SECONDS"] = seconds
     if number:
         die_at_write(number, "before")
+
+
+def die_after_a_step(number: int) -> None:
+    """A checkpoint after every step, and SIGKILL after the `number`-th file."""
+    os.environ["GCL_CHECKPOINT_STEP_SECONDS"] = "0"
+    die_at_write(number, "after")
 
 
 def full_disk_at_write(number: int) -> None:

@@ -174,7 +174,7 @@ def fingerprint(source: Path, parameters: Mapping[str, Any]) -> str:
     digest = hashlib.sha256(json.dumps([cells, dict(parameters)], sort_keys=True).encode())
     results = source.parent.parent / "results"
     reads = "records" in _parameters(source)
-    records = results.glob(RECORD_FILES) if reads else ()
+    records = [file for each in RECORD_FILES for file in results.glob(each)] if reads else []
     for file in (*sorted(PACKAGE.rglob("*.py")), *sorted(records)):
         digest.update(file.read_bytes())
     return digest.hexdigest()[:16]

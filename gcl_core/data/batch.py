@@ -54,6 +54,9 @@ class Batches(Protocol):
 
     def __iter__(self) -> Iterator[Batch]: ...
     def __len__(self) -> int: ...
+    def without_first(self, steps: int) -> "Batches":
+        """The same epoch after so many steps; they are drawn, but no image of them is read."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,11 @@ class Paired:
 
     def __len__(self) -> int:
         return len(self.first)
+
+    def without_first(self, steps: int) -> "Paired":
+        """See `Batches`."""
+        first, second = (each.without_first(steps) for each in (self.first, self.second))
+        return Paired(first, second, self.share)
 
     def __iter__(self) -> Iterator[Batch]:
         for first, second in zip(self.first, self.second, strict=True):

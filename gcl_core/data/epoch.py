@@ -68,7 +68,7 @@ class TrainingImages:
         ranks: int = 1,
     ) -> None:
         self.sampler, self.batch_size, self.streams = sampler, batch_size, streams
-        self.views = 1
+        self.views, self.skipped = 1, 0
         self.mixup_alpha, self.rank, self.ranks = mixup_alpha, rank, ranks
         self.device, self.augment = device, dataset.augment
         self.normalise = normaliser(dataset, device)
@@ -88,8 +88,14 @@ class TrainingImages:
         other.views = views
         return other
 
+    def without_first(self, steps: int) -> "TrainingImages":
+        """See `gcl_core.data.batch.Batches`."""
+        other = copy.copy(self)
+        other.skipped = self.skipped + steps
+        return other
+
     def __len__(self) -> int:
-        return -(-len(self.sampler) // self.batch_size)
+        return -(-len(self.sampler) // self.batch_size) - self.skipped
 
     def __iter__(self) -> Iterator[Batch]:
         order = self.sampler.draw()
@@ -101,8 +107,11 @@ class TrainingImages:
         draws = self.augment.draw(len(drawn), generator)
         steps = drawn.split(sizes)
         cuts = list(zip(*(each.split(sizes) for each in draws), strict=True))
-        images = self.images.batches(steps, self.augment, cuts)
-        for indices, pixels, share in zip(steps, images, shares, strict=True):
+        done = self.skipped
+        for indices in steps[:done] if self.mixup_alpha else ():
+            torch.randperm(len(indices), device=device, generator=generator)
+        images = self.images.batches(steps[done:], self.augment, cuts[done:])
+        for indices, pixels, share in zip(steps[done:], images, shares[done:], strict=True):
             inputs, target = self.normalise(pixels), self.labels[indices]
             if not self.mixup_alpha:
                 yield Batch(inputs, target)
@@ -151,12 +160,22 @@ class FrozenFeatures:
     def __init__(self, batches: TrainingImages, backbone: Callable[[Tensor], Tensor]) -> None:
         self.batches, self.backbone = batches, backbone
         room = inference_batch(batches.device, batches.images.shape)
-        self.together = max(1, room // batches.batch_size)
+        self.together, self.skipped = max(1, room // batches.batch_size), 0
 
     def __len__(self) -> int:
-        return len(self.batches)
+        return len(self.batches) - self.skipped
+
+    def without_first(self, steps: int) -> "FrozenFeatures":
+        """See `gcl_core.data.batch.Batches`; batches go through the backbone in the same groups."""
+        other = copy.copy(self)
+        other.skipped = (self.skipped + steps) % self.together
+        other.batches = self.batches.without_first(self.skipped + steps - other.skipped)
+        return other
 
     def __iter__(self) -> Iterator[Batch]:
+        return itertools.islice(self._all(), self.skipped, None)
+
+    def _all(self) -> Iterator[Batch]:
         batches = iter(self.batches)
         while group := list(itertools.islice(batches, self.together)):
             images = torch.cat([batch.inputs for batch in group])

@@ -22,6 +22,7 @@ from gcl_core.data.dataset import LongTailedDataset
 from gcl_core.data.epoch import normaliser
 from gcl_core.data.image_files import decode, pillow_warnings
 from gcl_core.data.load import DataSettings, load_dataset
+from gcl_core.data.sources import kind_of
 from gcl_core.errors import GCLError
 from gcl_core.files import atomic_save, load_json, load_tensors
 from gcl_core.hardware import channels_last, inference_batch
@@ -192,7 +193,8 @@ class SavedModel:
         name = picture if isinstance(picture, Image.Image) else str(Path(picture).expanduser())
         channels, height, width = self.shape
         with pillow_warnings():
-            array = decode(name, (width, height))
+            share = self.settings["data"].get("test_crop", 1.0)
+            array = decode(name, (width, height), share)
         if channels == 1:
             return torch.from_numpy(np.array(Image.fromarray(array).convert("L")))[None]
         return torch.from_numpy(array.transpose(2, 0, 1).copy())
@@ -272,7 +274,7 @@ def save_model(
         "std": dataset.std,
         "scale": scale,
         "source": _absolute(settings.data.dataset),
-        "settings": to_dict(settings),
+        "settings": _with_absolute_root(to_dict(settings)),
         "calibration": None,
     }
     if dataset.validation is not None:
@@ -291,8 +293,18 @@ def save_model(
 
 
 def _absolute(dataset: str) -> str:
-    kind, _, path = dataset.partition(":")
-    return f"{kind}:{Path(path).expanduser().resolve()}" if path else kind
+    kind, path = kind_of(dataset)
+    files = path.split(",") if kind.has_files else [path]
+    places = ",".join(str(Path(each).expanduser().resolve()) for each in files if each)
+    return ":".join(filter(None, (dataset.partition(":")[0], places)))
+
+
+def _with_absolute_root(settings: dict[str, Any]) -> dict[str, Any]:
+    data = settings["data"]
+    if data.get("image_root"):
+        root = str(Path(data["image_root"]).expanduser().resolve())
+        settings["data"] = data | {"image_root": root}
+    return settings
 
 
 def load_run(path: str | Path) -> SavedModel:

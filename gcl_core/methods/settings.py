@@ -31,7 +31,7 @@ KINDS: dict[str, Mapping[str, type]] = {
     "sampler": SAMPLINGS,
     "rebalance": REBALANCERS,
 }
-TRAINS = ("all", "last_block", "norms", "head")
+TRAINS = ("all", "last_block", "new_block", "norms", "head")
 OPTIONAL = ("class_weights",)  # kinds that any stage can be given, or relieved of by "none"
 
 
@@ -85,9 +85,10 @@ class Stage(Config):
     )
     trains: str | None = value(
         None,
-        "what is trained: all, last_block (the paper for Places-LT), norms (normalisation layers "
-        "and biases), each with the classifier, or the head, which is the classifier alone; none: "
-        "all in stage 1, in stage 2 what the re-balancing changes",
+        "what is trained: all, last_block, new_block (the last block from new weights; published "
+        "code for Places-LT), norms (normalisation layers and biases), each with the classifier, "
+        "or the head, which is the classifier alone; none: all in stage 1, in stage 2 what the "
+        "re-balancing changes",
         allowed=TRAINS,
         late=True,
     )
@@ -203,6 +204,8 @@ class Settings(Config):
             rebalance = second.rebalance
             if second.head_start != "random":
                 raise GCLError("head_start is for stage 1: stage 2 goes on from its classifier")
+            if second.trains == "new_block":
+                raise GCLError("trains 'new_block' is for stage 1: stage 2 goes on from its block")
         if self.head == "bilateral" and self.network.startswith(PREFIX):
             allowed = ", ".join(BACKBONES)
             raise GCLError(f"head 'bilateral' doubles the last block of {allowed} only")

@@ -15,6 +15,7 @@ from typing import Any
 from scipy.stats import kendalltau
 
 from gcl_core.analysis.intervals import t_factor
+from gcl_core.data.lists import PUBLISHED
 from gcl_core.results.printed import (
     BEYOND,
     DATA,
@@ -30,14 +31,24 @@ from gcl_core.results.records import epochs_text, load_records
 Record = Mapping[str, Any]
 
 NOTHING = "not measured"
-RECORD_FILES = "cifar*.json"  # those of data that the paper has
-REFERENCES = {1: "CE loss", 3: "log. diff.", 4: "CBEN + cRT", 5: "w/o RT", BEYOND: "cloud"}
+RECORD_FILES = ("cifar*.json", *(f"{kind}*.json" for kind in PUBLISHED))  # the paper's data
+REFERENCES = {
+    1: "CE loss",
+    2: "CE loss",
+    3: "log. diff.",
+    4: "CBEN + cRT",
+    5: "w/o RT",
+    BEYOND: "cloud",
+}
 # Besides each row against the table's reference: what stage 2 adds, and what GCL adds to rivals.
 MORE_GAPS = {
-    1: (
-        ("CE loss + mixup + cRT", "CE loss + mixup"),
-        ("GCL", "CE loss + mixup + cRT"),
-        ("GCL", "MisLAS"),
+    **dict.fromkeys(
+        (1, 2),
+        (
+            ("CE loss + mixup + cRT", "CE loss + mixup"),
+            ("GCL", "CE loss + mixup + cRT"),
+            ("GCL", "MisLAS"),
+        ),
     ),
     5: (("CBEN + cRT", "CBEN + LWS"), ("CBEN + cRT", "CBEN + τ-nor.")),
     BEYOND: (("margin + stage 2", "cloud + stage 2"),),
@@ -133,7 +144,7 @@ class Gap:
 
 def load_measured(results: Path) -> list[dict[str, Any]]:
     """All run records of data that the paper has, from a folder of record files."""
-    files = sorted(results.glob(RECORD_FILES))
+    files = sorted(file for pattern in RECORD_FILES for file in results.glob(pattern))
     return [record for file in files for record in load_records(file)]
 
 

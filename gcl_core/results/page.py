@@ -21,11 +21,12 @@ from gcl_core.results.agreement import (
     short_names,
 )
 from gcl_core.results.markdown import markdown_table
-from gcl_core.results.printed import ABLATION, BEYOND, CIFAR, Column, paper_rows, records_of
+from gcl_core.results.printed import ABLATION, BEYOND, CIFAR, LARGE, Column, paper_rows, records_of
 from gcl_core.results.tables import mean_and_spread, update_page
 
 COLUMNS: dict[int, tuple[Column, ...]] = {
     1: tuple(column for column in CIFAR if column[0] == "CIFAR-10-LT"),
+    2: LARGE,
     **dict.fromkeys((3, 4, 5, BEYOND), (ABLATION,)),
 }
 WITHOUT_LOOK = "#8A8A8A"
@@ -110,12 +111,17 @@ def column_block(
     parts = []
     for protocol, runs in (found or {NOTHING: []}).items():
         parts += [
-            f"**{column[0]}, ratio {column[1]:g}.** Ours: {protocol}.",
+            f"**{_column_name(column)}.** Ours: {protocol}.",
             rows_table(table, column, runs) if rows else "",
             gaps_table(table, column, runs),
             order_sentence(table, column, runs) if printed else "",
         ]
     return "\n\n".join(filter(None, parts))
+
+
+def _column_name(column: Column) -> str:
+    name, ratio = column
+    return name if ratio is None else f"{name}, ratio {ratio:g}"
 
 
 def table_block(table: int, records: Sequence[Record]) -> str:

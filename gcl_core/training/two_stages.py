@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.distributed import DistBackendError
 
 from gcl_core.data.dataset import Described, LongTailedDataset
-from gcl_core.data.load import load_dataset
+from gcl_core.data.load import decoded_by, load_dataset
 from gcl_core.data.streams import Streams
 from gcl_core.errors import GCLError
 from gcl_core.files import load_json
@@ -29,7 +29,7 @@ from gcl_core.methods.rebalance import RebalanceInputs
 from gcl_core.methods.settings import Settings, Stage, to_dict
 from gcl_core.networks.models import build_backbone, build_network
 from gcl_core.networks.network import CosineClassifier, Network
-from gcl_core.networks.pretrained import freeze, slow_down, weights_identity
+from gcl_core.networks.pretrained import freeze, renew_last_block, slow_down, weights_identity
 from gcl_core.training.evaluation import Inference, frozen, outputs_of
 from gcl_core.training.features import features_of
 from gcl_core.training.runs import RunFolder
@@ -91,6 +91,7 @@ def run(
     dataset: LongTailedDataset | None = None,
     keep: Collection[int] = (),
     step: str = "auto",
+    workers: int | None = None,
 ) -> Run:
     """Train, or continue, or reuse a run; stage 1 is shared by all runs that differ after it.
 
@@ -104,6 +105,7 @@ def run(
             a folder of its own, for what is finished is never trained again.
         step: "eager", "captured" (on a GPU, replayed from a CUDA graph: faster, with the same bits)
             or "auto"; see `gcl_core.training.step`.
+        workers: processes that decode image files; see `gcl_core.data.load.decoded_by`.
 
     Raises:
         GCLError: data, settings or files that the user has to mend; an epoch to keep that there is
@@ -122,14 +124,15 @@ def run(
     folders = run_folders(settings, dataset.described, runs, keep, device)
     stages = [stage for stage in (settings.stage1, settings.stage2) if stage is not None]
     prefix: Inference | None = None
-    with _all_or_none(fabric):
+    reading = decoded_by(dataset, workers, fabric.device, settings.devices)
+    with _all_or_none(fabric), reading:
         images, backbone = _inputs(settings, dataset, fabric, progress)
         for number, (stage, folder) in enumerate(zip(stages, folders, strict=True), 1):
             streams = Streams.seeded(settings.seed, number, fabric.global_rank, fabric.device)
             if number == 1:
-                network = _network(settings, images, streams, fabric)
+                network = first_network(settings, images, streams, fabric)
             else:
-                network, prefix = _rebalanced(network, stage, images, streams, fabric)
+                network, prefix = second_network(network, stage, images, streams, fabric)
             channels_last(network.to(fabric.device))
             rest = (prefix, streams, folder, fabric, kind)
             part = StageRun(number, stage, images, network, *rest)
@@ -253,7 +256,7 @@ def _inputs(
     return features_of(dataset, backbone, fabric, progress), backbone
 
 
-def _network(
+def first_network(
     settings: Settings, dataset: LongTailedDataset, streams: Streams, fabric: Fabric
 ) -> Network:
     """The network of stage 1: new weights but for those that are given."""
@@ -270,12 +273,14 @@ def _network(
         assert isinstance(network.head, CosineClassifier)
         with torch.no_grad():
             network.head.weight.copy_(F.normalize(inputs.class_means(inputs.features())))
+    if stage.trains == "new_block":
+        renew_last_block(network, streams.weights)
     slow_down(network, stage.layer_decay)
     freeze(network, stage.trains)
     return network
 
 
-def _rebalanced(
+def second_network(
     network: Network, stage: Stage, dataset: LongTailedDataset, streams: Streams, fabric: Fabric
 ) -> tuple[Network, Inference | None]:
     """The network of stage 2, made from that of stage 1, and its backbone if that is frozen."""
