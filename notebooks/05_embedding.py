@@ -371,6 +371,7 @@ show(
             for name in ("CE", "GCL")
             for epoch in chosen
         },
+        size=2.2,
     ),
     "05_plane_by_epoch",
     "The same embeddings at three epochs, CE above and GCL below.",

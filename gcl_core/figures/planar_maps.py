@@ -67,13 +67,15 @@ def planes(
         for axes in every[len(panels) :]:
             axes.set_axis_off()
         for axes, (title, trained) in zip(every, panels.items(), strict=False):
-            _plane(axes, data, trained, colours)
+            _plane(axes, data, trained, colours, dot=2 * size**2)
             axes.set_title(title)
         _key(figure, data, colours)
         return figure
 
 
-def _plane(axes: Axes, data: FewDigits, trained: Trained, colours: Sequence[str]) -> None:
+def _plane(
+    axes: Axes, data: FewDigits, trained: Trained, colours: Sequence[str], dot: float
+) -> None:
     plane = trained.plane
     for boundary in boundaries(plane.anchors):
         _boundary(axes, boundary.angle, "-")
@@ -89,9 +91,9 @@ def _plane(axes: Axes, data: FewDigits, trained: Trained, colours: Sequence[str]
             rim = Wedge((0, 0), RIM, start, start + boundary.half, width=0.1, color=colours[j])
             rim.set_linewidth(0)
             axes.add_patch(rim)
-    crosses = {"marker": "x", "s": 16, "lw": 1, "alpha": 0.6}
+    crosses = {"marker": "x", "s": 0.7 * dot, "lw": 1, "alpha": 0.6}
     _points(axes, plane.test, data.test_labels, colours, TEST, **crosses)
-    dots = {"marker": "o", "s": 24, "ec": "white", "lw": 0.6, "zorder": 3}
+    dots = {"marker": "o", "s": dot, "ec": "white", "lw": 0.6, "zorder": 3}
     _points(axes, plane.train, data.train_labels, colours, TRAIN, **dots)
     accuracies = class_accuracies(plane.test, data.test_labels, plane.anchors).tolist()
     for j, angle in enumerate(np.radians(directions(plane.anchors).numpy())):
@@ -154,4 +156,6 @@ def _key(figure: Figure, data: FewDigits, colours: Sequence[str]) -> None:
     labels = [f"{name}: {count} images" for name, count in classes]
     labels += ["training (outer ring)", "test (inner)"]
     compact = {"handletextpad": 0.1, "columnspacing": 1.0, "fontsize": 12}
-    figure.legend(handles, labels, loc="outside lower center", ncols=5, frameon=False, **compact)
+    columns = 5 if figure.get_figwidth() > 9 else 3
+    place = "outside lower center"
+    figure.legend(handles, labels, loc=place, ncols=columns, frameon=False, **compact)
