@@ -76,8 +76,6 @@ def test_the_first_code_cell_is_the_only_parameters_cell(path):
     cells = code_cells(nbformat.read(path, 4))
     assert [is_parameters(cell) for cell in cells] == [True] + [False] * (len(cells) - 1)
     assert re.search(r"checked_parameters\(\s*globals\(\)", cells[1].source)
-    folded = [cell for cell in cells if "hide-input" in cell.metadata.get("tags", [])]
-    assert all(cell.metadata.jupyter.source_hidden for cell in folded)
 
 
 @each_notebook

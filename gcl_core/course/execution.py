@@ -38,9 +38,6 @@ def synchronise(folder: Path) -> None:
     made = {}
     for text in (*folder.glob("lab/[0-9]*.py"), *folder.glob("[0-9]*.py")):
         notebook, target = jupytext.read(text), text.with_suffix(".ipynb")
-        for cell in notebook.cells:
-            if "hide-input" in cell.metadata.get("tags", []):  # folded on the pages, and in Jupyter
-                cell.metadata["jupyter"] = {"source_hidden": True}
         if target.exists():
             present = nbformat.read(target, 4)
             # Alone neither says enough: a checkout gives files any times, and an edit of the text
@@ -51,7 +48,13 @@ def synchronise(folder: Path) -> None:
                     f"{target} is newer than {text.name} and differs from it; to keep the edit run "
                     f"`jupytext --to py:percent {target}`, to drop it `touch {text}`"
                 )
+            tags = [cell.metadata.get("tags", []) for cell in notebook.cells]
             notebook = combine_inputs_with_outputs(notebook, present)
+            for cell, own in zip(notebook.cells, tags, strict=True):  # not those of the present one
+                cell.metadata["tags"] = own
+        for cell in notebook.cells:
+            if "hide-input" in cell.metadata.get("tags", []):  # folded on the pages, and in Jupyter
+                cell.metadata["jupyter"] = {"source_hidden": True}
         made[target] = notebook
     for target, notebook in made.items():
         atomic_write(target, nbformat.writes(notebook).encode())
