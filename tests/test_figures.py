@@ -20,9 +20,8 @@ from gcl_core.figures.folder import folder_overview
 from gcl_core.figures.looks import GROUP_COLOURS, METHOD_LOOKS, SAMPLER_LOOKS, Look, shades, style
 from gcl_core.figures.photographs import photographs
 from gcl_core.figures.series import Series, curve, over_seeds
-from gcl_core.figures.tail import count_bars, destination_bars
+from gcl_core.figures.tail import count_bars
 from gcl_core.methods.registry import METHODS, resolve
-from gcl_core.training.evaluation import destinations
 from gcl_core.training.two_stages import run
 from toys import toy_dataset
 
@@ -179,13 +178,11 @@ def figures_by_class(data, lines, confusion):
     generator = torch.Generator().manual_seed(0)
     positions = torch.randn(len(data.test.labels), 2, generator=generator), data.test.labels
     maps = {"CE": positions, "GCL": positions}
-    where = destinations(torch.tensor(confusion), data.groups)
     return {
         "values_by_class": figures.values_by_class(data, {"A": lines, "B": lines}, percent=True),
         "confusion_maps": figures.confusion_maps(data, {"A": confusion}),
         "embedding_maps": figures.embedding_maps(data, maps),
         "headline": figures.headline(data, lines, lines),
-        "destination_bars": destination_bars(data, {"A": where, "B": where}),
         "folder_overview": folder_overview(data),
         "photographs": photographs(data, lines),
     }
@@ -302,7 +299,7 @@ def test_a_group_without_classes_is_not_drawn():
 
 
 def test_labels_at_line_ends_keep_apart():
-    lines = [series(f"line {i}", [100.0, 50 + i / 100]) for i in range(3)]
+    lines = [series(f"line {i}", [100.0 * (i % 2), 50 + i / 100]) for i in range(3)]
     figure = figures.values_by_class(toy_dataset(counts=(9, 3)), {"A": lines})
     places = sorted(t.xy[1] for t in figure.axes[0].texts if t.get_text().startswith("line"))
     assert len(places) == 3

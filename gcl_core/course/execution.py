@@ -51,7 +51,13 @@ def synchronise(folder: Path) -> None:
                     f"{target} is newer than {text.name} and differs from it; to keep the edit run "
                     f"`jupytext --to py:percent {target}`, to drop it `touch {text}`"
                 )
+            tags = [cell.metadata.get("tags", []) for cell in notebook.cells]
             notebook = combine_inputs_with_outputs(notebook, present)
+            for cell, own in zip(notebook.cells, tags, strict=True):  # not those of the present one
+                cell.metadata["tags"] = own
+        for cell in notebook.cells:
+            if "hide-input" in cell.metadata.get("tags", []):  # folded on the pages, and in Jupyter
+                cell.metadata["jupyter"] = {"source_hidden": True}
         if name and text.parent != folder:
             path = target.resolve().relative_to(folder.resolve().parent)
             notebook = with_launch(notebook, name, path.as_posix())

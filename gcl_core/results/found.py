@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from gcl_core.results.chosen import FILE, chosen, interval, with_interval
+from gcl_core.analysis.intervals import interval, with_interval
+from gcl_core.results.chosen import FILE, chosen
 from gcl_core.results.markdown import markdown_table
 from gcl_core.results.records import load_records
 from gcl_core.results.tables import cifar_records, differences
