@@ -73,12 +73,12 @@ class Classes:
 
     def arranged(self, lines: Sequence[Series]) -> list[Series]:
         """Lines with a value for each class of the data set, in this order."""
+
+        def in_order(values: Any) -> Any:
+            return None if values is None else np.asarray(values)[..., self.order].tolist()
+
         return [
-            replace(
-                line,
-                values=[line.values[j] for j in self.order],
-                spread=None if line.spread is None else np.asarray(line.spread)[..., self.order],
-            )
+            replace(line, values=in_order(line.values), spread=in_order(line.spread))
             for line in lines
         ]
 
