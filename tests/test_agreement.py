@@ -9,22 +9,18 @@ import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gcl_core.errors import GCLError
 from gcl_core.results import agreement
 from gcl_core.results.agreement import Gap, Measured, Protocol
 from gcl_core.results.page import (
     column_block,
     gaps_table,
-    page_blocks,
     rows_table,
     signed,
     table1_dots,
     table_block,
-    update_results,
 )
 from gcl_core.results.printed import ABLATION, BEYOND, OTHER, ROWS, PaperRow, paper_rows
 from test_paper import record_of
-from test_readme import ROOT
 
 TABLES = (1, 3, 4, 5)
 
@@ -327,31 +323,3 @@ def test_dots_hold_the_papers_numbers_and_only_measured_ones_of_ours():
 
 
 # The page.
-
-
-def test_the_page_is_that_of_the_records():
-    assert update_results(ROOT, check=True), "run make tables"
-
-
-def test_a_page_that_drifts_is_seen_and_mended(tmp_path):
-    (tmp_path / "results").mkdir()
-    for file in (ROOT / "results").iterdir():
-        (tmp_path / "results" / file.name).write_bytes(file.read_bytes())
-    page = tmp_path / "results" / "README.md"
-    right = page.read_text()
-    block = page_blocks(tmp_path / "results")["table3"]
-    assert block in right
-    page.write_text(right.replace(block, block.replace("82.68", "99.99")))
-    assert not update_results(tmp_path, check=True)
-    assert not update_results(tmp_path)
-    assert page.read_text() == right
-    page.write_text(right.replace("<!-- table4 -->", ""))
-    with pytest.raises(GCLError, match="<!-- table4 --> is missing"):
-        update_results(tmp_path)
-
-
-def test_links_of_the_page_lead_somewhere():
-    text = (ROOT / "results" / "README.md").read_text()
-    for file in ("table1.png", "table1-dark.png"):
-        assert (ROOT / "figures" / file).exists()
-        assert f'"../figures/{file}"' in text

@@ -15,6 +15,8 @@ from gcl_core.networks.models import build_network
 from gcl_core.networks.pretrained import freeze, renew_last_block
 from gcl_core.results.printed import LARGE, column_of, paper_rows, records_of
 from gcl_core.results.protocol import estimated_hours
+from gcl_core.training.two_stages import run
+from toys import listed_images
 
 
 @pytest.mark.parametrize("kind", PUBLISHED)
@@ -151,3 +153,23 @@ def test_the_middle_of_a_test_image_is_a_share_of_its_shorter_side():
     assert whole[0, 0, 0] == pytest.approx(255 * 128 / 512, abs=2)
     assert part[0, 0, 0] == pytest.approx(255 * (256 - 112) / 512, abs=2)
     assert part[:, -1].mean() == pytest.approx(255 * (256 + 112) / 512, abs=2)
+
+
+@pytest.mark.parametrize(
+    ("kind", "method"),
+    [
+        *(("imagenet_lt", method) for method in RECIPES["imagenet_lt"]),
+        ("places_lt", "gcl_crt"),
+        ("inat2018", "mislas"),
+    ],
+)
+def test_every_recipe_is_run_from_list_files_to_a_result(kind, method, tmp_path):
+    root = listed_images(tmp_path / "data", kind=kind)
+    small = {"network": "timm:test_resnet", "weights": "none", "image_size": 32, "batch_size": 4}
+    if METHODS[method].stage2 is not None:
+        small |= {"stage2_batch_size": 4}
+    settings = resolve(f"{kind}:{root}", method, "smoke", accelerator="cpu", **small)
+    done = run(settings, tmp_path / "runs", accelerator="cpu", progress="none")
+    assert 0 <= done.result["top1"] <= 100
+    assert done.dataset.augment.area == 0.08
+    assert done.dataset.test.images.share == 0.875

@@ -20,8 +20,11 @@ SPLITS = ("train", "test")
 
 
 @torch.no_grad()
-def features_of(run: Run, split: str = "test") -> tuple[Tensor, Tensor]:
+def features_of(run: Run, split: str = "test", limit: int | None = None) -> tuple[Tensor, Tensor]:
     """Unit features f / |f| of a run's images, without augmentation, and their labels.
+
+    Args:
+        limit: of about so many of them, see `thinned`; None: of all.
 
     Shape:
         returns (N, D) float32 and (N,) int64, in the order of the data set.
@@ -32,6 +35,8 @@ def features_of(run: Run, split: str = "test") -> tuple[Tensor, Tensor]:
     if split not in SPLITS:
         raise GCLError(f"split {split!r} is unknown; allowed: {', '.join(SPLITS)}")
     part = run.dataset.train if split == "train" else run.dataset.test
+    if limit is not None:
+        part = part.subset(thinned(part.labels, limit))
     features = outputs_of(run.network.features, part, run.dataset, torch.device("cpu"))
     return F.normalize(features), part.labels
 
@@ -126,9 +131,8 @@ def map_of(
 
     The perplexity is lowered to (n - 1) / 3 where there are few images, as its inventors advise.
     """
-    features, labels = features_of(run, split)
-    kept = thinned(labels, points)
-    return tsne(features[kept], perplexity=min(perplexity, (len(kept) - 1) / 3)), labels[kept]
+    features, labels = features_of(run, split, points)
+    return tsne(features, perplexity=min(perplexity, (len(labels) - 1) / 3)), labels
 
 
 def room(positions: Tensor, labels: Tensor, num_classes: int) -> Tensor:

@@ -2,7 +2,7 @@
 
 A run sees the training images `epochs` times in each stage, and the test images after every epoch.
 Images a second are timed here, on the device that is there, and hours are worked out from them.
-Decoding is not in them: it runs beside the training (`docs/large-data.md`).
+Decoding is not in them: it runs beside the training (`docs/lists.md`).
 """
 
 import itertools

@@ -177,12 +177,20 @@ class Settings(Config):
         allowed=PRECISIONS,
     )
     devices: int = value(1, "processes, each with its share of every batch", low=1, high=1024)
+    sync_norm: bool = value(
+        False,
+        "batch normalisation by statistics of all processes, on GPUs; no: each has its own, and "
+        "rank 0's are kept (PyTorch's default)",
+        late=True,
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_network(self.network)
         if self.weights != "none" and not self.network.startswith(PREFIX):
             raise GCLError(f"weights are for networks of timm, not for {self.network!r}")
+        if self.sync_norm and self.devices == 1:
+            raise GCLError("sync_norm is for several processes, and devices is 1; leave it out")
         self._fits(self.stage1.objective, "objective", "", self.head)
         if self.stage2 is not None:
             head, rebalance = self.head, self.stage2.rebalance

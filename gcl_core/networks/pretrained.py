@@ -319,6 +319,14 @@ def _timm_backbone(network: Network, what: str) -> TimmBackbone:
     return network.backbone
 
 
+def synchronise(network: nn.Module) -> None:
+    """Let batch normalisation have its statistics of all processes; nothing else changes."""
+    convert: Any = nn.SyncBatchNorm.convert_sync_batchnorm
+    if any(isinstance(part, TimmBackbone) for part in network.modules()):
+        convert = _timm().layers.convert_sync_batchnorm  # it knows those with an activation in them
+    convert(network)
+
+
 def freeze(network: Network, trains: str | None) -> None:
     """Let only a part of a network be trained; what is frozen stays in evaluation mode.
 

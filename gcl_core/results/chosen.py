@@ -80,7 +80,7 @@ def gain(records: Sequence[Record], method: str, base: str) -> str:
 
 
 def clothes_block(records: Sequence[Record]) -> str:
-    """The README's table of photographs, and what GCL gains over CE, and over its cloud's mean."""
+    """The table of photographs, and what GCL gains over CE, and over its cloud's mean."""
     gains = [gain(records, "gcl", base) for base in ("ce", NAMES[SAME_MEAN])]
     return "\n\n".join([chosen_table(records), *gains])
 

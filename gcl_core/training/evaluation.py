@@ -17,6 +17,7 @@ from gcl_core.hardware import channels_last
 from gcl_core.networks.pretrained import TimmBackbone
 
 Inference = Callable[[Tensor], Tensor]
+NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm)
 MOST_CONFUSED = 100  # classes; 8,142 of them would make 66 million cells
 
 
@@ -44,7 +45,7 @@ def _folded(module: nn.Module) -> nn.Module:
     inside = {id(part) for each in theirs for part in each.modules()}
     for parent in [part for part in module.modules() if id(part) not in inside]:
         for (name, conv), (other, norm) in itertools.pairwise(list(parent.named_children())):
-            if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+            if isinstance(conv, nn.Conv2d) and isinstance(norm, NORMS):
                 setattr(parent, name, fuse_conv_bn_eval(conv, norm))
                 setattr(parent, other, nn.Identity())
     return module
