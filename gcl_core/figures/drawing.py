@@ -181,8 +181,8 @@ def draw_map(axes: Axes, dataset: LongTailedDataset, positions: Tensor, labels: 
         own = shades(GROUP_COLOURS[group], len(members) if few else 1)
         for place, j in enumerate(members):
             x, y = points[classes == j].T
-            look = {"marker": f"${j}$", "s": 38} if few else {"marker": ".", "s": 12}
-            axes.scatter(x, y, color=own[place % len(own)], lw=0.3, **look)
+            marker, size = (f"${j}$", 38) if few else (".", 12)
+            axes.scatter(x, y, size, marker=marker, color=own[place % len(own)], lw=0.3)
     axes.set(xticks=[], yticks=[], xlabel="", ylabel="")
     axes.grid(visible=False)
     for spine in axes.spines.values():
