@@ -9,7 +9,10 @@ import io
 import shutil
 import sys
 import tarfile
+from collections.abc import Collection
 from pathlib import Path
+
+import filelock
 
 from gcl_core.errors import GCLError
 from gcl_core.files import atomic_folder
@@ -28,10 +31,21 @@ def main(grid: Path, runs: Path, out: Path, accelerator: str) -> None:
         GCLError: a damaged file of a run.
         OSError: it cannot be written.
     """
-    jobs = jobs_of(cells_of(grid, accelerator=accelerator), runs, accelerator)
-    save_records(out / "records.json", records_of(jobs, history=True))
-    left = [step for job in jobs for step in job.steps if not step.folder.is_finished]
-    starts = {step.after.folder.path.name for step in left if step.after}
+    runs.mkdir(exist_ok=True)
+    with filelock.FileLock(runs / ".gathering"):  # one at a time
+        jobs = jobs_of(cells_of(grid, accelerator=accelerator), runs, accelerator)
+        save_records(out / "records.json", records_of(jobs, history=True))
+        left = [step for job in jobs for step in job.steps if not step.folder.is_finished]
+        starts = {step.after.folder.path.name for step in left if step.after}
+        whole = packed(runs, starts)
+        shutil.rmtree(out / "runs", ignore_errors=True)
+        with atomic_folder(out / "runs") as folder:
+            for number, start in enumerate(range(0, len(whole), PIECE)):
+                (folder / f"{number:02d}").write_bytes(whole[start : start + PIECE])
+
+
+def packed(runs: Path, starts: Collection[str]) -> bytes:
+    """A tar.gz of what is needed of the runs; `starts` are folders whose weights are."""
 
     def is_taken(file: Path) -> bool:
         if file.name == "checkpoint.pt":
@@ -39,15 +53,11 @@ def main(grid: Path, runs: Path, out: Path, accelerator: str) -> None:
             return run.name in starts or not (run / "result.json").exists()
         return file.is_file() and file.name != "model.pt" and not file.name.startswith(".")
 
-    packed = io.BytesIO()
-    with tarfile.open(fileobj=packed, mode="w:gz", compresslevel=1) as archive:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz", compresslevel=1) as archive:
         for file in sorted(filter(is_taken, runs.rglob("*"))):
             archive.add(file, file.relative_to(runs))
-    shutil.rmtree(out / "runs", ignore_errors=True)
-    with atomic_folder(out / "runs") as folder:
-        whole = packed.getbuffer()
-        for number, start in enumerate(range(0, len(whole), PIECE)):
-            (folder / f"{number:02d}").write_bytes(whole[start : start + PIECE])
+    return buffer.getvalue()
 
 
 if __name__ == "__main__":

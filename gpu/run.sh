@@ -41,12 +41,16 @@ if [ "$task" = check ]; then
     [ "$status" != 124 ] || fail "the time is over; what was known by then is in $out/check.json"
     exit "$status"
 fi
-if [ ! -d runs ] && [ -e "$out/runs/00" ]; then # of an earlier session, on another machine
-    unpack runs "$out"/runs/??
+if [ ! -d runs ] && [ -e out/runs/00 ]; then # of an earlier session, on another machine
+    unpack runs out/runs/??
 fi
 share=--per-gpu
 [ "$accelerator" = gpu ] || share=--workers
+gather() { "$python" carry.py grid.yaml runs "$out" "$accelerator"; }
+while sleep 120; do gather || :; done >/dev/null 2>&1 & # in case that the machine ends too early
+gathering=$!
 "$python" -m gcl_core grid run grid.yaml --retry-failed --runs runs --accelerator "$accelerator" \
     --minutes "$minutes" "$share" "$per_gpu" || status=$?
-"$python" carry.py grid.yaml runs "$out" "$accelerator"
+kill "$gathering"
+gather
 exit "$status"
