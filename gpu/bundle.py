@@ -69,7 +69,7 @@ def bundle(out: Path, dataset: str, grid: Path) -> int:
         content = folder / "content"
         _images(content / "images", dict.fromkeys(cell.settings.data for cell in cells))
         _packages(content / "site")
-        with tarfile.open(folder / "content.tar.xz", "w:xz", preset=1) as archive:
+        with tarfile.open(folder / "content.tar.xz", "w:xz") as archive:
             archive.add(content, ".")
         shutil.rmtree(content)
         (folder / "grid.yaml").write_text(text)
