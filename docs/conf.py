@@ -25,6 +25,7 @@ include_patterns = [
     "CHANGELOG.md",
     "CONTRIBUTING.md",
     "docs/*.md",
+    "gpu/*.md",
     "docs/api/*.rst",
     "notebooks/lab/[0-9]*.ipynb",
     "notebooks/[0-9]*.ipynb",

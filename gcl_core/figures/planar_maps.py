@@ -3,7 +3,6 @@
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -156,7 +155,15 @@ def _key(figure: Figure, data: FewDigits, colours: Sequence[str]) -> None:
     classes = zip(data.class_names, data.class_counts, strict=True)
     labels = [f"{name}: {count} images" for name, count in classes]
     labels += ["training (outer ring)", "test (inner)"]
-    compact: dict[str, Any] = {"handletextpad": 0.1, "columnspacing": 1.0, "fontsize": 12}
     columns = 5 if figure.get_figwidth() > 9 else 3
     place = "outside lower center"
-    figure.legend(handles, labels, loc=place, ncols=columns, frameon=False, **compact)
+    figure.legend(
+        handles,
+        labels,
+        loc=place,
+        ncols=columns,
+        frameon=False,
+        handletextpad=0.1,
+        columnspacing=1.0,
+        fontsize=12,
+    )
