@@ -7,6 +7,7 @@ from PIL import Image
 from gcl_core.data.augment import PadCrop
 from gcl_core.data.dataset import LongTailedDataset, Split
 from gcl_core.data.images import MemoryImages
+from gcl_core.data.lists import PUBLISHED
 from gcl_core.data.load import DataSettings
 from gcl_core.data.sources import kind_of
 
@@ -70,8 +71,8 @@ def load_source(dataset, *, data_seed=0, image_size=None):
     return kind.read(path, DataSettings(data_seed=data_seed, image_size=image_size))
 
 
-def listed_images(root, counts=(6, 3, 2), test=2, val=0, size=(12, 9)):
-    """Random images in ImageNet-LT's layout and list files: `counts` for training by class."""
+def listed_images(root, counts=(6, 3, 2), test=2, val=0, size=(12, 9), kind="imagenet_lt"):
+    """Random images in ImageNet-LT's layout, in a kind's list files: `counts` for training."""
     random = np.random.default_rng(0)
 
     def image(path):
@@ -92,5 +93,5 @@ def listed_images(root, counts=(6, 3, 2), test=2, val=0, size=(12, 9)):
                 lines.append(f"{folder}/{wnid}/{file}.JPEG {label}\n")
                 image(lines[-1].split()[0])
         if lines:
-            (root / f"ImageNet_LT_{part}.txt").write_text("".join(lines))
+            (root / PUBLISHED[kind].lists[part][0]).write_text("".join(lines))
     return root

@@ -72,6 +72,7 @@ class FileImages:
             these paths and by the content of a few: nobody reads all of a large data set first.
         labels: (N,) the classes within which an image may stand in for another.
         reading: who decodes, and how many files may be unreadable.
+        share: of the shorter side that the middle has.
     """
 
     files: Sequence[str]
@@ -80,6 +81,7 @@ class FileImages:
     root: str = ""
     labels: Tensor | None = None
     reading: Reading = field(default_factory=Reading)
+    share: float = 1.0
 
     def __len__(self) -> int:
         return len(self.files)
@@ -138,7 +140,8 @@ class FileImages:
 
         def task(step: int) -> Task:
             files = [self.path(index) for index in indices[step].tolist()]
-            return Task(files, self.size, augment, cuts[step].tolist() if augment else [])
+            own = cuts[step].tolist() if augment else []
+            return Task(files, self.size, augment, own, self.share)
 
         decoded = self.reading.decoder.map(task(step) for step in range(len(steps)))
         for step, (pixels, problems) in enumerate(decoded):
@@ -180,7 +183,8 @@ class FileImages:
 
         With a root: size, every path, and the content of a few files.
         """
-        digest.update(str(self.size).encode())
+        shown = (*self.size, self.share) if self.share < 1 else self.size
+        digest.update(str(shown).encode())
         files = [self.path(index) for index in (self.sampled if self.root else range(len(self)))]
         if self.root:
             digest.update("\n".join(self.files).encode())

@@ -256,19 +256,23 @@ def pillow_warnings() -> Iterator[None]:
         yield
 
 
-def decode(name: str | Image.Image, size: tuple[int, int]) -> np.ndarray:
-    """(H, W, 3) uint8 of an image in a size (width, height): filled, and its middle taken.
+def decode(name: str | Image.Image, size: tuple[int, int], share: float = 1.0) -> np.ndarray:
+    """(H, W, 3) uint8 of an image in a size (width, height): see `middle`.
 
     Raises:
         GCLError: it cannot be read, or has a side shorter than `SMALLEST_SIDE`.
     """
-    return middle(read_rgb(name, size), size)
+    return middle(read_rgb(name, size), size, share)
 
 
-def middle(image: Image.Image, size: tuple[int, int]) -> np.ndarray:
-    """(H, W, 3) uint8 of an RGB image in a size (width, height): filled, and its middle taken."""
-    if image.size != size:
-        image = ImageOps.fit(image, size, Image.Resampling.BILINEAR)
+def middle(image: Image.Image, size: tuple[int, int], share: float = 1.0) -> np.ndarray:
+    """(H, W, 3) uint8 of an RGB image in a size (width, height): filled, and its middle taken.
+
+    Args:
+        share: of the shorter side that the middle has.
+    """
+    if image.size != size or share < 1:
+        image = ImageOps.fit(image, size, Image.Resampling.BILINEAR, bleed=(1 - share) / 2)
     return np.asarray(image)
 
 

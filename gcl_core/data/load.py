@@ -12,7 +12,7 @@ import torch
 
 from gcl_core.config import Config, value
 from gcl_core.data.augment import Augment, PadCrop, ResizedCrop
-from gcl_core.data.dataset import LongTailedDataset
+from gcl_core.data.dataset import LongTailedDataset, Split
 from gcl_core.data.file_images import FileImages
 from gcl_core.data.imbalance import PROFILES, long_tailed_counts
 from gcl_core.data.sources import DatasetKind, kind_of
@@ -75,6 +75,14 @@ class DataSettings(Config):
         "of resized_crop: brightness, contrast and saturation vary by this share; 0.4: the same",
         low=0,
         below=1,
+    )
+    test_crop: float = value(
+        1.0,
+        "of images read from files: share of the shorter side that is tested on; 0.875: 224 of 256 "
+        "pixels, as published code for photographs",
+        above=0,
+        high=1,
+        late=True,
     )
     mean: tuple[float, ...] | None = value(
         None, "of each channel, for normalisation; none: the network's or as measured", low=0
@@ -149,6 +157,8 @@ def load_dataset(settings: DataSettings) -> LongTailedDataset:
         raise GCLError(
             f"{settings.dataset!r} has features, not pixels: leave crop_padding and flip out"
         )
+    if settings.test_crop < 1:
+        whole = _with_test_crop(whole, settings.test_crop)
     return replace(
         whole,
         train=whole.train.subset(kind.subset(whole.train.labels, counts, settings.data_seed)),
@@ -210,6 +220,19 @@ def decoded_by(
 
 def _megabytes(size: int) -> str:
     return f"{-(-size // 2**20):,} MB"
+
+
+def _with_test_crop(dataset: LongTailedDataset, share: float) -> LongTailedDataset:
+    """The same images, in files, of which the middle has a share of the shorter side."""
+
+    def cropped(part: Split) -> Split:
+        if not isinstance(part.images, FileImages):
+            raise GCLError("test_crop is for photographs in files: give augment resized_crop")
+        return Split(replace(part.images, share=share), part.labels)
+
+    validation = dataset.validation and cropped(dataset.validation)
+    train, test = cropped(dataset.train), cropped(dataset.test)
+    return replace(dataset, train=train, test=test, validation=validation)
 
 
 def _augment(settings: DataSettings, own: Augment) -> Augment:

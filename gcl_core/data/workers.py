@@ -33,12 +33,14 @@ class Task:
         size: width and height of what is made of each.
         augment: what is cut; None: the middle.
         draws: eight numbers for each image, for `augment`.
+        share: of the shorter side that the middle has.
     """
 
     files: list[str]
     size: tuple[int, int]
     augment: ResizedCrop | None = None
     draws: list[list[float]] = field(default_factory=list)
+    share: float = 1.0
 
     @property
     def bytes(self) -> int:
@@ -61,7 +63,7 @@ class Task:
             if kept is not None:
                 kept[file] = whole
         if self.augment is None:
-            return middle(whole, self.size)
+            return middle(whole, self.size, self.share)
         return np.asarray(self.augment.cut(whole, self.size, self.draws[number]))
 
     def batch(self, images: Iterable[np.ndarray | str]) -> "Decoded":

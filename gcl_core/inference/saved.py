@@ -193,7 +193,8 @@ class SavedModel:
         name = picture if isinstance(picture, Image.Image) else str(Path(picture).expanduser())
         channels, height, width = self.shape
         with pillow_warnings():
-            array = decode(name, (width, height))
+            share = self.settings["data"].get("test_crop", 1.0)
+            array = decode(name, (width, height), share)
         if channels == 1:
             return torch.from_numpy(np.array(Image.fromarray(array).convert("L")))[None]
         return torch.from_numpy(array.transpose(2, 0, 1).copy())
@@ -243,14 +244,14 @@ def save_model(
     settings: Settings,
     dataset: LongTailedDataset,
     network: Network,
-    validation: Callable[[], Tensor],
+    validation: Callable[[], tuple[Tensor, Tensor]],
 ) -> None:
     """Write what `load_run` reads into the folder of a run's last stage, unless it is there.
 
     A finished folder that can only be read stays as it is.
 
     Args:
-        validation: gives the outputs of the validation images, on which the probabilities are
+        validation: gives outputs and labels of validation images, on which the probabilities are
             calibrated; it is asked only if there are any.
 
     Raises:
@@ -277,8 +278,7 @@ def save_model(
         "calibration": None,
     }
     if dataset.validation is not None:
-        counts, labels = torch.tensor(dataset.class_counts), dataset.validation.labels
-        fitted = fit_calibration(validation(), labels, counts, scale)
+        fitted = fit_calibration(*validation(), torch.tensor(dataset.class_counts), scale)
         value["calibration"] = asdict(fitted)
     try:
         with filelock.FileLock(folder / ".lock"):
@@ -378,7 +378,7 @@ def _network(saved: Mapping[str, Any]) -> Network:
         backbone: Any = network.backbone
         features = torch.zeros(classes, backbone.out_features)
         counts, labels = torch.tensor(saved["class_counts"]), torch.arange(classes)
-        inputs = RebalanceInputs(counts, lambda: features, labels, generator)
+        inputs = RebalanceInputs(counts, lambda: [(features, labels)], generator)
         network = rebalance.network(network, inputs)
     network.load_state_dict(saved["weights"])
     return channels_last(network.requires_grad_(False).eval())

@@ -23,6 +23,7 @@ from gcl_core.methods.reweight import ClassWeights, Reweighted
 from gcl_core.methods.sampling import InstanceBalanced
 from gcl_core.methods.settings import Stage, learning_rate
 from gcl_core.networks.network import Network
+from gcl_core.processes import same_buffers, summed
 from gcl_core.training.evaluation import Inference, Tally, frozen
 from gcl_core.training.progress import Progress
 from gcl_core.training.runs import RunFolder
@@ -30,6 +31,7 @@ from gcl_core.training.step import EAGER, Step, make_step
 
 log = logging.getLogger(__name__)
 BETWEEN_LOOKS = 16  # steps after which several processes look together at the time
+KEPT = 2**26  # numbers: 256 MB of features that are computed once instead of in every epoch
 
 
 @dataclass(frozen=True)
@@ -103,9 +105,11 @@ class StageRun:
 
     @cached_property
     def _kept_features(self) -> dict[int, list[tuple[Tensor, Tensor]]]:
-        """Of a frozen prefix, by the identity of the part."""
-        parts = (self.dataset.test, self.dataset.validation)
-        return {id(part): list(self._features(part)) for part in parts if part is not None}
+        """Of a frozen prefix, by the identity of the part; those of a large one are not kept."""
+        backbone: Any = self.network.backbone
+        parts = [part for part in (self.dataset.test, self.dataset.validation) if part is not None]
+        small = [part for part in parts if len(part) * backbone.out_features <= KEPT]
+        return {id(part): list(self._features(part)) for part in small}
 
     @torch.no_grad()
     def evaluate(self, split: Split | None = None) -> dict[str, Any]:
@@ -116,11 +120,10 @@ class StageRun:
         split = split or self.dataset.test
         tally = Tally(self.dataset.num_classes, self.fabric.device)
         head = self.network.head.eval()
-        batches = self._features(split) if self.prefix is None else self._kept_features[id(split)]
-        for features, labels in batches:
+        kept = self._kept_features if self.prefix is not None else {}
+        for features, labels in kept.get(id(split)) or self._features(split):
             tally.add(head(features), labels)
-        if self.fabric.world_size > 1:
-            torch.distributed.all_reduce(tally.cells)
+        tally.cells = summed(tally.cells)
         return tally.accuracies(self.dataset.groups)
 
 
@@ -149,8 +152,7 @@ def train_stage(part: StageRun, progress: str = "none", keep: Collection[int] = 
     writes = fabric.is_global_zero
     between_saves = _seconds("GCL_CHECKPOINT_SECONDS", 1)
     between_step_saves = _seconds("GCL_CHECKPOINT_STEP_SECONDS", 600)
-    with folder.opened() if writes else contextlib.nullcontext():
-        fabric.barrier()
+    with _opened(folder, fabric):
         saved, finished = folder.load_checkpoint(), folder.result is not None
         fabric.barrier()  # every process has read before any writes
         if saved is not None:
@@ -225,6 +227,7 @@ def train_stage(part: StageRun, progress: str = "none", keep: Collection[int] = 
                         save(begun | noise, done=_of_all_ranks(fabric, done.state()))
 
                 loss = train_epoch(step, criterion, batches, bar, done, after_step)
+                same_buffers(module)
                 done = Done.none(fabric.device)
                 if not math.isfinite(loss):
                     raise GCLError(
@@ -252,6 +255,19 @@ def train_stage(part: StageRun, progress: str = "none", keep: Collection[int] = 
             more = names | ({"unreadable": refused} if refused else {})
             folder.finish(accuracy | more | {"epochs": epochs} | _best(history))
         fabric.barrier()
+
+
+@contextlib.contextmanager
+def _opened(folder: RunFolder, fabric: Fabric) -> Iterator[None]:
+    """The folder, opened by rank 0; while it waits for another run, the others hear of it."""
+    if fabric.is_global_zero:
+        with folder.opened(waiting=lambda: fabric.broadcast(False)):
+            fabric.broadcast(True)
+            yield
+    else:
+        while not fabric.broadcast(False):
+            pass
+        yield
 
 
 @dataclass
@@ -334,9 +350,10 @@ def train_epoch(
         done.steps += 1
         bar.step()
         after_step(done)
-    if fabric.world_size > 1:  # of all processes; each has as many images
-        torch.distributed.all_reduce(done.total)
-    return float(done.total) / (done.images * fabric.world_size)
+    total, images = done.total, torch.tensor(done.images)
+    if fabric.world_size > 1:
+        total, images = summed(torch.stack((total.double(), images.to(total))))
+    return float(total) / float(images)
 
 
 def _one_row(accuracy: dict[str, Any]) -> dict[str, Any]:
