@@ -399,15 +399,13 @@ def _study(options: argparse.Namespace, rest: Sequence[str]) -> None:
 
 def _notebooks(options: argparse.Namespace, rest: Sequence[str]) -> None:
     from gcl_core.course.execution import synchronise
-    from gcl_core.results.page import update_results
-    from gcl_core.results.tables import update_readme
+    from gcl_core.results.page import update_pages
     from gcl_core.study import study
 
     root = project_root()
     synchronise(root / "notebooks")
     print(study(root, root, options.runs, workers=options.workers))
-    update_readme(root)
-    update_results(root)
+    update_pages(root)
 
 
 def _students(options: argparse.Namespace, rest: Sequence[str]) -> None:
@@ -419,17 +417,11 @@ def _students(options: argparse.Namespace, rest: Sequence[str]) -> None:
 
 def _tables(options: argparse.Namespace, rest: Sequence[str]) -> int:
     from gcl_core.results.chosen import draw_clothes
-    from gcl_core.results.page import draw_table1, update_results
-    from gcl_core.results.protocol import update_recipes
-    from gcl_core.results.tables import draw_records, update_readme
+    from gcl_core.results.page import draw_table1, update_pages
+    from gcl_core.results.tables import draw_records
 
     root = project_root()
-    pages = {
-        "README.md": update_readme,
-        "results/README.md": update_results,
-        "docs/recipes.md": update_recipes,
-    }
-    in_step = {page: update(root, check=options.check) for page, update in pages.items()}
+    in_step = update_pages(root, check=options.check)
     if not options.check:
         draw_records(root)
         draw_clothes(root)

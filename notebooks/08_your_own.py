@@ -587,7 +587,7 @@ table(header, rows, f"{protocol(final)}; $s$ and $k$ of stage 1. Last column: se
 # **More machines.** `grid run own.yaml --scheduler tcp://FIRST:8786` gives the same cells to a Dask
 # cluster of any size: start `dask scheduler` on one machine and `dask worker` on all, with the
 # folder of runs and the images under the same path. On SLURM, dask-jobqueue makes such a cluster in
-# four lines; both are in the section *Grids* of the [README](../README.md).
+# four lines; both are in [Grids](../docs/grids.md).
 #
 # ## Exercises
 #

@@ -19,6 +19,7 @@ from gcl_core.errors import GCLError
 from gcl_core.methods import registry
 from gcl_core.methods.registry import METHODS
 from gcl_core.methods.settings import flat_settings
+from gcl_core.results.page import page_blocks
 from gcl_core.results.records import load_records
 from gcl_core.training import two_stages
 from processes import forked, python
@@ -173,9 +174,11 @@ def test_compare_is_of_both_loops(tmp_path, capsys):
 def test_tables_are_checked_and_renewed(tmp_path, monkeypatch, capsys):
     (tmp_path / "gcl_core").mkdir()
     (tmp_path / "gcl_core" / "__init__.py").touch()  # what makes a folder the project's
-    pages = {page: (ROOT / page).read_text() for page in ("README.md", "results/README.md")}
+    pages = {page: (ROOT / page).read_text() for page in page_blocks(ROOT / "results")}
     shutil.copytree(ROOT / "results", tmp_path / "results")
-    (tmp_path / "README.md").write_text(pages["README.md"])
+    (tmp_path / "docs").mkdir()
+    for page, text in pages.items():
+        (tmp_path / page).write_text(text)
     monkeypatch.chdir(tmp_path)
     assert main("tables", "--check") == 0
     drifted = pages["results/README.md"].replace("| 82.68 |", "| 82.86 |", 1)

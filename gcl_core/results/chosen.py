@@ -1,13 +1,11 @@
 """Methods whose settings are chosen on a validation part, and what the test part then says."""
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean
 from typing import Any
 
-import scipy.stats
-
+from gcl_core.analysis.intervals import with_interval
 from gcl_core.data.load import load_dataset
 from gcl_core.figures.looks import METHOD_LOOKS
 from gcl_core.figures.photographs import photographs
@@ -60,20 +58,6 @@ def accuracy(record: Record, name: str) -> float:
     return float(record[name])
 
 
-def interval(values: Sequence[float]) -> tuple[float, float]:
-    """Mean, and half the width of its 95 % t interval: (mean, t_{n-1, 0.975} s / sqrt(n))."""
-    n = len(values)
-    if n < 2:
-        return values[0], math.nan
-    return mean(values), float(scipy.stats.t.ppf(0.975, n - 1)) * stdev(values) / math.sqrt(n)
-
-
-def with_interval(values: Sequence[float], sign: str = "") -> str:
-    """`78.1 ± 0.9`: mean and half of the 95 % t interval."""
-    middle, half = interval(values)
-    return f"{middle:{sign}.1f}" + ("" if math.isnan(half) else f" ± {half:.1f}")
-
-
 def chosen_table(records: Sequence[Record]) -> str:
     """A row for each method, means over the splits with 95 % t intervals."""
     rows = []
@@ -96,7 +80,7 @@ def gain(records: Sequence[Record], method: str, base: str) -> str:
 
 
 def clothes_block(records: Sequence[Record]) -> str:
-    """The README's table of photographs, and what GCL gains over CE, and over its cloud's mean."""
+    """The table of photographs, and what GCL gains over CE, and over its cloud's mean."""
     gains = [gain(records, "gcl", base) for base in ("ce", NAMES[SAME_MEAN])]
     return "\n\n".join([chosen_table(records), *gains])
 

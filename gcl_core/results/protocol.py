@@ -11,7 +11,6 @@ from gcl_core.methods.settings import Settings, Stage
 from gcl_core.results.markdown import markdown_table
 from gcl_core.results.printed import paper_rows
 from gcl_core.results.records import epochs_text
-from gcl_core.results.tables import update_page
 
 COST = "cost.json"  # of `gcl bench --table2 --out`, on a GPU
 # Training a ResNet-50 at 224 px in mixed precision with timm's benchmark script on one A100
@@ -99,17 +98,3 @@ def cost_table(found: dict[str, Any]) -> str:
 def protocol_blocks(results: Path) -> dict[str, str]:
     """What the page's marked places have to hold."""
     return {kind: recipes_block(kind) for kind in RECIPES} | {"cost": cost_block(results)}
-
-
-def update_recipes(root: Path, *, check: bool = False) -> bool:
-    """Bring `docs/recipes.md` in step; returns whether it already was.
-
-    Args:
-        root: folder of docs/ and results/.
-        check: only look, do not write.
-
-    Raises:
-        GCLError: the page lacks a place for a table.
-    """
-    blocks = protocol_blocks(root / "results")
-    return update_page(root / "docs" / "recipes.md", blocks, check=check)

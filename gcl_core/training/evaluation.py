@@ -126,20 +126,3 @@ def weighted_accuracy(
     if bool((share < 0).any()) or not bool(share.sum() > 0):
         raise GCLError("weights must be >= 0 and not all zero")
     return float((share * accuracy).sum() / share.sum())
-
-
-def destinations(confusion: Tensor, groups: Mapping[str, list[int]]) -> dict[str, Tensor]:
-    """Where the test images of each class go, in percent: "right", and wrong by group.
-
-    Args:
-        confusion: (C, C) images by true (row) and predicted (column) class.
-        groups: classes by group.
-
-    Returns:
-        (C,) float64 by "right" and by group of the predicted class; for each class they add up to
-        100, or are NaN where it has no test images.
-    """
-    images = confusion.double()
-    share = 100 * images / images.sum(1, keepdim=True)
-    wrong = share - share.diagonal().diag_embed()
-    return {"right": share.diagonal(), **{g: wrong[:, c].sum(1) for g, c in groups.items()}}
