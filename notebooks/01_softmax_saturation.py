@@ -323,16 +323,13 @@ show(
 rows = []
 for name, runs in through.items():
     for place, epoch in ((0, "before training"), (-1, "at the end")):
-        cells = [
-            mean_and_spread(
-                [
-                    float(run[place].lowered[list(c)].sum() / run[place].lifted[list(c)].sum())
-                    for run in runs
-                ],
-                2,
-            )
-            for c in data.groups.values()
-        ]
+        cells = []
+        for c in data.groups.values():
+            pushes = [
+                (run[place].lowered[list(c)].sum(), run[place].lifted[list(c)].sum())
+                for run in runs
+            ]
+            cells.append(mean_and_spread([float(down / up) for down, up in pushes if up > 0], 2))
         rows.append([f"{networks[name][0].label}, {epoch}", *cells])
 table(["penalty for one unit of lift", *data.groups], rows, "Of the first three seeds at most.")
 

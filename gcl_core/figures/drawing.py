@@ -73,12 +73,12 @@ class Classes:
 
     def arranged(self, lines: Sequence[Series]) -> list[Series]:
         """Lines with a value for each class of the data set, in this order."""
+
+        def in_order(values: Any) -> Any:
+            return None if values is None else np.asarray(values)[..., self.order].tolist()
+
         return [
-            replace(
-                line,
-                values=[line.values[j] for j in self.order],
-                spread=None if line.spread is None else np.asarray(line.spread)[..., self.order],
-            )
+            replace(line, values=in_order(line.values), spread=in_order(line.spread))
             for line in lines
         ]
 
@@ -181,8 +181,8 @@ def draw_map(axes: Axes, dataset: LongTailedDataset, positions: Tensor, labels: 
         own = shades(GROUP_COLOURS[group], len(members) if few else 1)
         for place, j in enumerate(members):
             x, y = points[classes == j].T
-            look = {"marker": f"${j}$", "s": 38} if few else {"marker": ".", "s": 12}
-            axes.scatter(x, y, color=own[place % len(own)], lw=0.3, **look)
+            marker, size = (f"${j}$", 38) if few else (".", 12)
+            axes.scatter(x, y, size, marker=marker, color=own[place % len(own)], lw=0.3)
     axes.set(xticks=[], yticks=[], xlabel="", ylabel="")
     axes.grid(visible=False)
     for spine in axes.spines.values():

@@ -73,8 +73,11 @@ def shades(colour: str, number: int) -> list[str]:
     for i in range(number):
         shift = 0.0 if number == 1 else 0.9 * i / (number - 1) - 0.5  # to black (-) or white (+)
         other = ends[0] if shift < 0 else ends[2]
-        mixed = [(1 - abs(shift)) * a + abs(shift) * b for a, b in zip(ends[1], other, strict=True)]
-        made.append(mpl.colors.to_hex(mixed))
+        r, g, b = (
+            (1 - abs(shift)) * own + abs(shift) * end
+            for own, end in zip(ends[1], other, strict=True)
+        )
+        made.append(mpl.colors.to_hex((r, g, b)))
     return made
 
 

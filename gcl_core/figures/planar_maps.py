@@ -140,7 +140,7 @@ def _points(
     **more: object,
 ) -> None:
     rank = points.norm(dim=1).argsort().argsort() / max(1, len(points) - 1)
-    radius, angle = torch.lerp(*torch.tensor(ring), rank), directions(points).deg2rad()
+    radius, angle = ring[0] + (ring[1] - ring[0]) * rank, directions(points).deg2rad()
     shown = radius[:, None] * torch.stack([angle.cos(), angle.sin()], 1)
     for j, colour in enumerate(colours):
         x, y = shown[labels == j].T.numpy()
@@ -155,7 +155,15 @@ def _key(figure: Figure, data: FewDigits, colours: Sequence[str]) -> None:
     classes = zip(data.class_names, data.class_counts, strict=True)
     labels = [f"{name}: {count} images" for name, count in classes]
     labels += ["training (outer ring)", "test (inner)"]
-    compact = {"handletextpad": 0.1, "columnspacing": 1.0, "fontsize": 12}
     columns = 5 if figure.get_figwidth() > 9 else 3
     place = "outside lower center"
-    figure.legend(handles, labels, loc=place, ncols=columns, frameon=False, **compact)
+    figure.legend(
+        handles,
+        labels,
+        loc=place,
+        ncols=columns,
+        frameon=False,
+        handletextpad=0.1,
+        columnspacing=1.0,
+        fontsize=12,
+    )
