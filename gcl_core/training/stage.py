@@ -182,9 +182,7 @@ def train_stage(part: StageRun, progress: str = "none", keep: Collection[int] = 
                 part.streams.restore(saved["streams"][fabric.global_rank])
             trained, stepper = fabric.setup(module, optimizer)
             step = make_step(part.step, fabric, trained, stepper, [part.streams.noise])
-        done = Done.none(fabric.device)
-        if saved is not None and "done" in saved:  # it was made within an epoch
-            done = Done.of(saved["done"][fabric.global_rank], fabric.device)
+        done = Done.none(fabric.device) if saved is None else Done.of(saved, fabric)
         if done.steps:
             log.info("%s: going on in epoch %d, after step %d", title, len(history) + 1, done.steps)
         bar = Progress(
@@ -284,9 +282,12 @@ class Done:
         return cls(0, 0, torch.zeros((), device=device))
 
     @classmethod
-    def of(cls, state: dict[str, Any], device: torch.device) -> "Done":
-        """What `state` said."""
-        return cls(state["steps"], state["images"], state["total"].to(device))
+    def of(cls, checkpoint: dict[str, Any], fabric: Fabric) -> "Done":
+        """What a checkpoint says of this process's share."""
+        if "done" not in checkpoint:  # it was made after an epoch
+            return cls.none(fabric.device)
+        state = checkpoint["done"][fabric.global_rank]
+        return cls(state["steps"], state["images"], state["total"].to(fabric.device))
 
     def state(self) -> dict[str, Any]:
         """For a checkpoint."""
