@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -99,12 +100,22 @@ class FileImages:
                 batch = torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2)
                 yield batch.to(self.device, non_blocking=True)
 
+    def joined(self, others: "Sequence[FileImages]") -> "FileImages":
+        """These images and then those of others of the same size."""
+        files = [*self.files, *(file for other in others for file in other.files)]
+        return FileImages(files, self.size, self.device)
+
+    @cached_property
+    def contents(self) -> list[bytes]:
+        """What tells each image from others of its size: a hash of its file."""
+        with ThreadPoolExecutor() as pool:
+            return list(pool.map(_content, self.files))
+
     def hash_into(self, digest: "hashlib._Hash") -> None:
         """Give a hash what tells these images from others: size, and content of every file."""
         digest.update(str(self.size).encode())
-        with ThreadPoolExecutor() as pool:
-            for own in pool.map(_content, self.files):
-                digest.update(own)
+        for own in self.contents:
+            digest.update(own)
 
     def statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Mean and standard deviation of each channel, in units of the full pixel range."""
