@@ -20,14 +20,17 @@ from gcl_core.results.agreement import (
     order,
     short_names,
 )
+from gcl_core.results.chosen import chosen_block
 from gcl_core.results.markdown import markdown_table
 from gcl_core.results.printed import ABLATION, BEYOND, CIFAR, Column, paper_rows, records_of
+from gcl_core.results.records import load_records
 from gcl_core.results.tables import mean_and_spread, update_page
 
 COLUMNS: dict[int, tuple[Column, ...]] = {
     1: tuple(column for column in CIFAR if column[0] == "CIFAR-10-LT"),
     **dict.fromkeys((3, 4, 5, BEYOND), (ABLATION,)),
 }
+CHOSEN = ("plankton",)  # files of records whose settings are chosen on validation parts
 WITHOUT_LOOK = "#8A8A8A"
 
 
@@ -126,7 +129,8 @@ def table_block(table: int, records: Sequence[Record]) -> str:
 def page_blocks(results: Path) -> dict[str, str]:
     """What the page's marked places have to hold, from the records in `results`."""
     records = load_measured(results)
-    return {f"table{table}": table_block(table, records) for table in COLUMNS}
+    blocks = {f"table{table}": table_block(table, records) for table in COLUMNS}
+    return blocks | {name: chosen_block(load_records(results / f"{name}.json")) for name in CHOSEN}
 
 
 def update_results(root: Path, *, check: bool = False) -> bool:

@@ -12,7 +12,7 @@ from gcl_core.figures.charts import record_curves
 from gcl_core.figures.saving import save_figure
 from gcl_core.files import atomic_write, load_json
 from gcl_core.methods.registry import METHODS
-from gcl_core.results.chosen import FILE, clothes_block
+from gcl_core.results.chosen import FILE, chosen_block
 from gcl_core.results.markdown import as_text, markdown_table
 from gcl_core.results.records import ACCURACIES, epochs_text, load_records
 
@@ -133,7 +133,7 @@ def readme_blocks(results: Path) -> dict[str, str]:
     """What the README's marked places have to hold, from the records in `results`."""
     blocks = {"digits": digits_block(load_records(results / "digits.json"))}
     if (results / FILE).exists():
-        blocks["clothes"] = clothes_block(load_records(results / FILE))
+        blocks["clothes"] = chosen_block(load_records(results / FILE))
     blocks |= {name: comparison(records) for name, records in cifar_records(results).items()}
     bench = results / "bench.json"
     if bench.exists():
