@@ -339,8 +339,8 @@ table(["method", "mean of classes (%)"], rows)
 # <details><summary>Solution</summary>
 #
 # Those that are rare and come early in the alphabet, as "Blazer", "Body" and "Hoodie", which get
-# hardly a cloud: the few-shot classes fall from 52.9 to 30.0 %. Top-1 does not show it (76.9 instead
-# of 76.6 %), and nor does the loss, which falls as it should.
+# hardly a cloud: the few-shot classes fall from 52.9 to 30.0 %. Top-1 does not show it (76.9
+# instead of 76.6 %), and nor does the loss, which falls as it should.
 #
 # </details>
 
