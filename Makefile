@@ -11,7 +11,7 @@ INSTALLING := $(VENV)/.installing
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv study tables bench gpu-bundle notebooks students site test lint format lock clean
+.PHONY: help venv study tables bench gpu-bundle notebooks students slides site test lint format lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -35,6 +35,9 @@ notebooks: $(INSTALLED) ## synchronise and execute the notebooks
 
 students: $(INSTALLED) ## copy the notebooks without outputs and solutions
 	$(RUN) gcl_core students $(ARGS)
+
+slides: $(INSTALLED) ## make ten slides from the lab's pictures, build/slides.html
+	$(BIN)/python docs/slides/make.py $(ARGS)
 
 # Figures and results come from the files as they are committed; nothing is executed. A warning is an
 # error: a dead link, an image without an alternative text, anything that needs a network.

@@ -25,6 +25,7 @@ include_patterns = [
     "CHANGELOG.md",
     "CONTRIBUTING.md",
     "docs/*.md",
+    "gpu/*.md",
     "docs/api/*.rst",
     "notebooks/lab/[0-9]*.ipynb",
     "notebooks/[0-9]*.ipynb",
@@ -40,6 +41,7 @@ extensions = [
     "sphinx-mathjax-offline",
     "myst_nb",
     "sources",
+    "moving",
     "checks",
 ]
 nitpicky = True
@@ -80,7 +82,8 @@ python_maximum_signature_line_length = 88
 html_theme = "furo"
 html_title = "gcl"
 html_static_path = ["static"]
-html_css_files = ["site.css"]
+html_css_files = ["site.css", "moving.css"]
+html_js_files = [("moving.js", {"defer": "defer"})]
 html_additional_pages = {"index": "index.html"}
 html_copy_source = False
 html_show_sphinx = False

@@ -5,7 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
+from moving import BELOW
 from nbformat import NotebookNode
+from nbformat.v4 import new_markdown_cell
 from sphinx.application import Sphinx
 
 CONTENTS = Path(__file__).parent / "contents.md"
@@ -42,11 +44,16 @@ def read_notebook(text: str) -> NotebookNode:
     """A notebook whose figures keep their alternative texts, and without its widgets.
 
     MyST-NB takes the alternative text from the cell's metadata, IPython writes it into the
-    output's. A widget needs a kernel, which a page does not have: there the cell's figure stands.
+    output's. A widget needs a kernel, which a page does not have: there the cell's figure stands,
+    and below it a picture that moves, if there is one.
     """
     notebook = nbformat.reads(text, as_version=4)
     notebook.metadata.pop("widgets", None)
-    for cell in notebook.cells:
+    cells, notebook.cells = notebook.cells, []
+    for cell in cells:
+        moving = [name for figure, name in BELOW.items() if f'"{figure}"' in cell.source]
+        pictures = [new_markdown_cell(f"```{{moving}} {name}\n```") for name in moving]
+        notebook.cells += [cell, *(pictures if cell.cell_type == "code" else [])]
         outputs = [o for o in cell.get("outputs", []) if WIDGET not in o.get("data", {})]
         if "outputs" in cell:
             cell.outputs = outputs

@@ -36,6 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=level, format="%(message)s", stream=sys.stderr)
     # Read when PyTorch is loaded: threads that wait for each other leave their cores to others.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # nor are its warnings for the user
     parser = _parser()
     try:
         options, rest = parser.parse_known_args(arguments)
@@ -139,6 +140,12 @@ def _parser() -> argparse.ArgumentParser:
         choices=("auto", "eager", "captured"),
         help="captured: replayed from a CUDA graph, with the same bits (auto: on a GPU)",
     )
+    train.add_argument(
+        "--workers",
+        type=_whole(0),
+        help="processes that decode image files, 0: threads (on a GPU one for each core, else 0); "
+        "the result does not depend on them",
+    )
     progress = ("auto", "bar", "log", "none")
     train.add_argument("--progress", default="auto", choices=progress)
 
@@ -149,6 +156,11 @@ def _parser() -> argparse.ArgumentParser:
     bench.add_argument("--json", action="store_true", help="the measurements as the last line")
     bench.add_argument("--out", type=Path, help="a file to keep the measurements in, as JSON")
     bench.add_argument("--rounds", type=_positive, default=7, help="interleaved rounds (7)")
+    bench.add_argument(
+        "--table2", action="store_true", help="instead, what the runs of the paper's Table 2 cost"
+    )
+    bench.add_argument("--steps", type=_positive, default=10, help="timed, of --table2 (10)")
+    bench.add_argument("--batch-size", type=_whole(2), help="of --table2 (the recipe's)")
     bench.add_argument("--accelerator", default="auto", choices=("auto", "cpu", "gpu"))
 
     compare = command(
@@ -186,7 +198,7 @@ def _parser() -> argparse.ArgumentParser:
     add_grid(grid, _positive)
 
     tables = command(
-        "tables", _tables, "write the tables of both pages and their figures from the run records"
+        "tables", _tables, "write the tables of all pages and their figures from the run records"
     )
     tables.add_argument("--check", action="store_true", help="only say whether they are in step")
     split = command("split", _split, "copy a folder of class folders into train/ and test/")
@@ -233,8 +245,8 @@ def _settings_help() -> str:
 def overrides(rest: Sequence[str]) -> dict[str, str]:
     """`--name value` and `--name=value` pairs as a mapping by flat setting name.
 
-    One without a value has an empty one, which no setting takes: its refusal says what it takes,
-    and that of a setting that there is not says which there are.
+    One without a value has an empty one, which is yes to a switch. No other setting takes it: its
+    refusal says what it takes, and that of a setting that there is not says which there are.
 
     Raises:
         GCLError: a word that is no option, or an option given twice.
@@ -291,6 +303,7 @@ def _train(options: argparse.Namespace, rest: Sequence[str]) -> None:
         progress=options.progress,
         dataset=dataset,
         step=options.step,
+        workers=options.workers,
     )
     result = finished.result
     keys = ("top1", "many", "medium", "few")
@@ -329,8 +342,16 @@ def _bench(options: argparse.Namespace, rest: Sequence[str]) -> None:
 
     if options.out:  # before minutes of measuring
         options.out.parent.mkdir(parents=True, exist_ok=True)
-    result = benchmark(options.rounds, accelerator=options.accelerator)
-    print(bench_table(result))
+    if options.table2:
+        from gcl_core.benchmark.cost import measure_costs
+        from gcl_core.results.protocol import cost_table
+
+        sizes = {"steps": options.steps, "batch_size": options.batch_size}
+        result = measure_costs(**sizes, accelerator=options.accelerator)
+        print(cost_table(result))
+    else:
+        result = benchmark(options.rounds, accelerator=options.accelerator)
+        print(bench_table(result))
     if options.out:
         atomic_json(options.out, result)
     if options.json:
@@ -378,15 +399,13 @@ def _study(options: argparse.Namespace, rest: Sequence[str]) -> None:
 
 def _notebooks(options: argparse.Namespace, rest: Sequence[str]) -> None:
     from gcl_core.course.execution import synchronise
-    from gcl_core.results.page import update_results
-    from gcl_core.results.tables import update_readme
+    from gcl_core.results.page import update_pages
     from gcl_core.study import study
 
     root = project_root()
     synchronise(root / "notebooks")
     print(study(root, root, options.runs, workers=options.workers))
-    update_readme(root)
-    update_results(root)
+    update_pages(root)
 
 
 def _students(options: argparse.Namespace, rest: Sequence[str]) -> None:
@@ -398,12 +417,11 @@ def _students(options: argparse.Namespace, rest: Sequence[str]) -> None:
 
 def _tables(options: argparse.Namespace, rest: Sequence[str]) -> int:
     from gcl_core.results.chosen import draw_clothes
-    from gcl_core.results.page import draw_table1, update_results
-    from gcl_core.results.tables import draw_records, update_readme
+    from gcl_core.results.page import draw_table1, update_pages
+    from gcl_core.results.tables import draw_records
 
     root = project_root()
-    pages = {"README.md": update_readme, "results/README.md": update_results}
-    in_step = {page: update(root, check=options.check) for page, update in pages.items()}
+    in_step = update_pages(root, check=options.check)
     if not options.check:
         draw_records(root)
         draw_clothes(root)
@@ -460,4 +478,4 @@ def _datasets(options: argparse.Namespace, rest: Sequence[str]) -> None:
         print(json.dumps(texts))
         return
     for name, text in texts.items():
-        print(f"{name:9} {text}")
+        print(f"{name:11} {text}")

@@ -88,6 +88,7 @@ def coerce(name: str, given: Any, annotation: Any) -> Any:
             return tuple(coerce(name, part, choices[0]) for part in parts)
     elif annotation is bool:
         texts = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+        texts[""] = True  # `--strict` alone
         if isinstance(given, bool):
             return given
         if isinstance(given, str) and given.lower() in texts:

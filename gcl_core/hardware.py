@@ -1,12 +1,16 @@
 """What the hardware offers: bfloat16, threads, batch sizes for inference, memory that is kept."""
 
+import contextlib
 import ctypes
+import math
 import os
 import time
 from pathlib import Path
 from typing import TypeVar
 
 import torch
+
+from gcl_core.errors import GCLError
 
 BFLOAT16, FLOAT32 = "bfloat16", "float32"
 PRECISIONS = (BFLOAT16, FLOAT32)
@@ -85,6 +89,19 @@ def _ticks() -> tuple[int, int]:
     """Ticks in which the cores had nothing to do, and all ticks, since the system started."""
     spent = [int(n) for n in Path("/proc/stat").read_text().split("\n")[0].split()[1:9]]
     return sum(spent[3:5]), sum(spent)
+
+
+def memory_budget() -> int:
+    """Bytes that decoded images may take in memory: GCL_MEMORY_GB, of 2^30 bytes each; 1 if unset.
+
+    Raises:
+        GCLError: it is no number >= 0.
+    """
+    text = os.environ.get("GCL_MEMORY_GB", "1")
+    with contextlib.suppress(ValueError):
+        if 0 <= (given := float(text)) < math.inf:
+            return int(given * 2**30)
+    raise GCLError(f"GCL_MEMORY_GB must be a number >= 0, got {text!r}")
 
 
 def inference_batch(device: torch.device, shape: tuple[int, int, int]) -> int:

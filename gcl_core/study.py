@@ -22,6 +22,7 @@ from gcl_core.course.execution import (
 from gcl_core.files import atomic_write
 from gcl_core.grid.cells import Cell, cells_of
 from gcl_core.grid.steps import jobs_of
+from gcl_core.results.found import found_lines
 from gcl_core.results.records import record, save_records
 from gcl_core.results.tables import digits_block
 from gcl_core.training.progress import watched
@@ -29,7 +30,8 @@ from gcl_core.training.side_by_side import run_on_one_thread, side_by_side
 
 log = logging.getLogger(__name__)
 EPOCH_SECONDS = 0.04  # of the digits network on one core, roughly
-BAR = "{percentage:3.0f} % |{bar}| {elapsed}, about {remaining} left: {desc}"
+BAR = "{percentage:3.0f} % |{bar}| {elapsed}, {desc}"
+TRUST = 30  # seconds of the plan that count as already seen, so that the first parts decide little
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ class Part:
 
 
 def study(root: Path, out: Path, runs: Path, *, workers: int | None = None) -> str:
-    """Run everything on Digits-LT that is not there yet, and return the summary that is printed.
+    """Run everything on Digits-LT that is not there yet; returns what was found and where to look.
 
     Writes `results/digits.json`, `results.md`, `figures/` and the executed `notebooks/` into `out`.
     With `out` the project itself its committed copies are renewed.
@@ -76,38 +78,65 @@ def study(root: Path, out: Path, runs: Path, *, workers: int | None = None) -> s
         for source, target in zip(sources, targets, strict=True)
     ]
     parts = [*training, *reading]
-    log.info(
-        "%d runs and %d notebooks, %d of them to do: about %.0f minutes",
-        *(len(training), len(reading), sum(part.seconds > 0 for part in parts)),
-        sum(part.seconds for part in parts) / 60,
-    )
+    for line in _plan(training, reading):
+        log.info("%s", line)
     done = list(_followed(parts, side_by_side((part.task for part in parts), workers)))
     records = [record(r, c.method, c.preset) for r, c in zip(done, cells, strict=False)]
     save_records(out / "results" / "digits.json", records)
-    table = digits_block(records)
-    if out.resolve() != root.resolve():
-        atomic_write(out / "results.md", (table + "\n").encode())
-    lines = ["", "Notebooks:", *(f"  {target}" for target in targets)]
-    lines += [f"Figures: {out / 'figures'}", "", "Digits-LT, last epoch, test accuracy in percent:"]
-    return "\n".join([*lines, "", table])
+    away = out.resolve() != root.resolve()
+    table = out / ("results.md" if away else "results/study.md")
+    if away:
+        atomic_write(table, (digits_block(records) + "\n").encode())
+    seeds = len({each["seed"] for each in records})
+    return "\n".join(
+        [
+            "",
+            f"What was found on handwritten digits, in percent of the test images (mean of {seeds} "
+            "seeds and half of its 95 % t interval):",
+            *(f"  {number}. {line}" for number, line in enumerate(found_lines(records), 1)),
+            "Where to look:",
+            f"  notebooks, {targets[0].name} first: {targets[0]}",
+            *(f"    {target}" for target in targets[1:]),
+            f"  figures: {out / 'figures'}",
+            f"  all methods and ratios in a table: {table}",
+        ]
+    )
+
+
+def _plan(training: Sequence[Part], reading: Sequence[Part]) -> Iterator[str]:
+    """What is left to do, and about how long it takes: all runs in a line, each notebook in one."""
+    left = sum(part.seconds > 0 for part in training)
+    runs = Part(f"{left} of {len(training)} runs", sum(p.seconds for p in training), None)
+    parts = [part for part in (runs, *reading) if part.seconds]
+    total = _clock(sum(part.seconds for part in parts))
+    yield f"To do, in about {total} minutes:" if parts else "Nothing is left to do."
+    yield from (f"{_clock(part.seconds):>7}  {part.name}" for part in parts)
+
+
+def _clock(seconds: float) -> str:
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
 
 
 def _followed(parts: Sequence[Part], results: Iterable[Any]) -> Iterator[Any]:
     """The results; how far they are is one bar where somebody sees it move, lines in a log."""
     total, passed, began = sum(part.seconds for part in parts), 0.0, time.monotonic()
+
+    def left() -> str:
+        slower = (time.monotonic() - began + TRUST) / (passed + TRUST)  # than the plan says
+        return f"about {_clock(slower * (total - passed))} left"
+
     hidden = not (total and watched())
-    with tqdm(total=total, disable=hidden, smoothing=0, leave=False, bar_format=BAR) as bar:
+    with tqdm(total=total, desc=left(), disable=hidden, leave=False, bar_format=BAR) as bar:
         for part, result in zip(parts, results, strict=True):
             yield result
             if not part.seconds:  # it says nothing of how fast this machine is
                 continue
             passed += part.seconds
             bar.n = passed  # `update` would show a part only 0.1 s after the one before
-            bar.set_description_str(part.name)
+            text = f"{left()}: {part.name}"
+            bar.set_description_str(text)
             if hidden:
-                left = int((time.monotonic() - began) * (total / passed - 1))
-                text = "%3.0f %%, about %d:%02d left: %s"
-                log.info(text, 100 * passed / total, left // 60, left % 60, part.name)
+                log.info("%3.0f %%, %s", 100 * passed / total, text)
 
 
 def _training_seconds(cells: list[Cell], runs: Path) -> list[float]:

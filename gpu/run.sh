@@ -1,54 +1,56 @@
 #!/bin/sh
-# On a machine with a GPU and without network, in the folder that `make gpu-bundle` made:
-#   ./run.sh check           every method on the GPU, equal bits, steps a second; 240 s at most
-#   ./run.sh train MINUTES   the grid, most wanted cells first; again: it continues
-# Figures, records and checkpoints come to stand in OUT (out). PYTHON (python3), ACCELERATOR (gpu)
-# and PER_GPU (3 runs on each card) can be set.
+# In the folder that `make gpu-bundle` made, on a machine with a GPU; see README.md:
+#   ./run.sh check [MINUTES]   every method on the GPU, equal bits, steps a second; 4 at most
+#   ./run.sh train MINUTES     the grid, most wanted cells first; again: it continues
 set -eu
 fail() { echo "run.sh: $1" >&2; exit 1; }
+whole() { case $2 in '' | *[!0-9]* | 0*) fail "$1 must be a whole number > 0, got '$2'" ;; esac; }
 cd "$(dirname "$0")"
-out=${OUT:-out} python=${PYTHON:-python3} accelerator=${ACCELERATOR:-gpu}
-task=${1-} minutes=${2-}
+out=${OUT:-out} python=${PYTHON:-python3} accelerator=${ACCELERATOR:-gpu} per_gpu=${PER_GPU:-3}
+task=${1-}
 case $task in
-check) ;;
-train) case $minutes in '' | *[!0-9]* | 0*) fail "train needs whole MINUTES, got '$minutes'" ;; esac ;;
+check) minutes=${2-4} ;;
+train) minutes=${2-} ;;
 *) fail "say check, or train MINUTES, not '$task'" ;;
 esac
-if [ ! -e site/.whole ]; then # an installation that was cut off starts from nothing
-    rm -rf site images
-    tar -xf images.tar || fail "images.tar cannot be unpacked here; is the disk full?"
-    "$python" -m pip install --quiet --disable-pip-version-check --no-index --no-deps \
-        --target site wheels/*.whl || fail "the wheels cannot be installed into site/"
-    touch site/.whole
-fi
-PYTHONPATH="$PWD/site${PYTHONPATH:+:$PYTHONPATH}"
-export PYTHONPATH
-"$python" - <<'END' || exit 1
-import sys
-from importlib.metadata import PackageNotFoundError, requires, version
-
-from packaging.requirements import Requirement
-
-wanted = [Requirement(each) for each in requires("gcl-core")]
-for each in wanted:
-    if each.marker is not None and not each.marker.evaluate({"extra": "grid"}):
-        continue
-    try:
-        found = version(each.name)
-    except PackageNotFoundError:
-        found = "none"
-    if found == "none" or not each.specifier.contains(found, prereleases=True):
-        sys.exit(f"run.sh: this bundle is for {each}, and here is {found}; make another one")
-END
+whole MINUTES "$minutes"
+whole PER_GPU "$per_gpu"
+case $accelerator in cpu | gpu) ;; *) fail "ACCELERATOR must be cpu or gpu, got '$accelerator'" ;; esac
+command -v "$python" >/dev/null || fail "there is no $python; PYTHON names another one"
+unpack() { # FOLDER PIECES_OF_AN_ARCHIVE: the whole folder, or none
+    folder=$1
+    shift
+    rm -rf "$folder.part"
+    reason=$(cat "$@" | "$python" -c 'import sys, tarfile
+with tarfile.open(fileobj=sys.stdin.buffer, mode="r|*") as archive:
+    archive.extractall(sys.argv[1], filter="data")' "$folder.part" 2>&1) || {
+        rm -rf "$folder.part"
+        fail "$folder cannot be unpacked here: $(echo "$reason" | tail -n 1)"
+    }
+    mv "$folder.part" "$folder"
+}
+[ -d content ] || unpack content content.tar.xz
+PYTHONPATH="$PWD/content/site${PYTHONPATH:+:$PYTHONPATH}" GCL_CACHE=${GCL_CACHE:-$PWD/cache}
+export PYTHONPATH GCL_CACHE
+"$python" ready.py "$accelerator" || exit 1
 mkdir -p "$out"
+status=0
 if [ "$task" = check ]; then
-    exec timeout 240 "$python" check.py grid.yaml "$out/check.json" "$accelerator"
+    timeout "$((60 * minutes))" "$python" check.py grid.yaml "$out/check.json" "$accelerator" ||
+        status=$?
+    [ "$status" != 124 ] || fail "the time is over; what was known by then is in $out/check.json"
+    exit "$status"
+fi
+if [ ! -d runs ] && [ -e out/runs/00 ]; then # of an earlier session, on another machine
+    unpack runs out/runs/??
 fi
 share=--per-gpu
 [ "$accelerator" = gpu ] || share=--workers
-status=0
-"$python" -m gcl_core grid run grid.yaml --runs "$out/runs" --accelerator "$accelerator" \
-    --minutes "$minutes" "$share" "${PER_GPU:-3}" || status=$?
-"$python" -m gcl_core grid collect grid.yaml --runs "$out/runs" --accelerator "$accelerator" \
-    --records "$out/records.json"
+gather() { "$python" carry.py grid.yaml runs "$out" "$accelerator"; }
+while sleep 120; do gather || :; done >/dev/null 2>&1 & # in case that the machine ends too early
+gathering=$!
+"$python" -m gcl_core grid run grid.yaml --retry-failed --runs runs --accelerator "$accelerator" \
+    --minutes "$minutes" "$share" "$per_gpu" || status=$?
+kill "$gathering"
+gather
 exit "$status"

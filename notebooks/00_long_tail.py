@@ -17,118 +17,65 @@
 # %% [markdown]
 # # 0. What is a long tail, and what does it do to a network?
 #
-# Count the photographs of animals on your disk, or the words of a book: a few kinds come very
-# often, most come seldom. Training data have this shape unless somebody has balanced them. Here a
-# network is trained with plain cross-entropy on handwritten digits whose classes are more and more
-# unequal, and asked four questions: which classes does it still know, where do the images of the
-# others go, does the overall accuracy show it, and are the features to blame or the classifier?
+# One network, ten digits, fewer and fewer images of some. **Which digits does it lose, and would
+# its accuracy tell you?**
 #
-# Afterwards you can make a long-tailed subset of any data and name its groups, read the damage off
-# a confusion matrix class by class, and say why an accuracy means nothing without the distribution
-# of its test images. Everything that the other notebooks try to mend is measured here first.
+# Afterwards you can make a long-tailed data set, find the damage class by class, and say what an
+# accuracy leaves out. The lab ([first part](lab/1_see.ipynb)) does this by hand on one network;
+# here it is measured over seeds.
 
 # %% [markdown]
 # ## Parameters
 #
-# By itself and from nothing this notebook takes 85 seconds and 2.0 GB of memory on two cores. With
-# the defaults twenty small networks are trained and kept in `runs` for the next time.
-#
-# Any of them can be changed from outside, for example `papermill notebooks/00_long_tail.ipynb
-# out.ipynb -p imbalance_ratio 50`. The slider below needs no training.
+# By itself and from nothing this notebook takes 85 seconds and 2.0 GB of memory on two cores. Set
+# parameters from outside: `papermill notebooks/00_long_tail.ipynb out.ipynb -p imbalance_ratio 50`.
 
-# %% tags=["parameters"]
+# %% tags=["parameters", "hide-input"]
 dataset: str = "digits"  # digits, cifar10, cifar100 (or cifar10:PATH), or folder:PATH
 imbalance_ratio: float = 100.0  # rho of the closer looks, n_max / n_min of the training images
-ratios: str = "1,10,50"  # further ratios that it is compared with, separated by commas
+ratios: str = "1,10"  # further ratios that it is compared with, separated by commas
 preset: str = ""  # digits, official, paper, short or smoke; empty: the data set's own
 seeds: int = 5  # runs of each ratio, from seed 0 on
-points: int = 500  # at most this many images in a map of the features
 runs: str = "runs"  # folder of all runs, in the project unless absolute
 figures: str = ""  # folder to save the figures in; empty: show them only
 workers: int = 0  # runs at a time; 0: one for each core
 
-# %%
+# %% tags=["hide-input"]
 from gcl_core.course.notebook import checked_parameters, numbers_in, project_path
 
-p = checked_parameters(
-    globals(), minimum={"seeds": 1, "imbalance_ratio": 1, "workers": 0, "points": 10}
-)
+p = checked_parameters(globals(), minimum={"seeds": 1, "imbalance_ratio": 1, "workers": 0})
 folder = project_path(p.figures)
-compared = sorted({*numbers_in("ratios", p.ratios, low=1), p.imbalance_ratio})
 
-# %% [markdown]
-# The cell above checks the parameters: a name that is not in the list, a wrong type or a value out
-# of range stops everything here, before anything trains. What follows comes from `gcl_core`; each
-# function says in its docstring what it computes, and `?` behind its name shows that.
-
-# %%
+# %% tags=["hide-input"]
 import torch
 
-from gcl_core.analysis import embedding
 from gcl_core.course.interaction import Choice, explore
-from gcl_core.course.notebook import protocol, run_variants, show, table
-from gcl_core.figures.charts import confusion_maps, embedding_maps, sweeps, values_by_class
+from gcl_core.course.notebook import (
+    JUDGED,
+    judged,
+    paired_difference,
+    power,
+    protocol,
+    run_variants,
+    show,
+    table,
+)
+from gcl_core.figures.charts import confusion_maps, sweeps, values_by_class
+from gcl_core.figures.lab import image_rows
+from gcl_core.figures.looks import METHOD_LOOKS
 from gcl_core.figures.saving import about_runs
 from gcl_core.figures.series import over_seeds
-from gcl_core.figures.tail import count_bars, destination_bars, ratio_looks
+from gcl_core.figures.tail import count_bars, ratio_looks
 from gcl_core.results.tables import mean_and_spread
-from gcl_core.training.evaluation import destinations, weighted_accuracy
+from gcl_core.training.evaluation import Tally, outputs_of, weighted_accuracy
 
-# %% [markdown]
-# ## A long tail, made on purpose
-#
-# Let class $j$ have $n_j$ training images, the most frequent class (the *head*) $n_{\max}$ and the
-# rarest $n_{\min}$. The **imbalance ratio** is $\rho = n_{\max} / n_{\min}$. The benchmarks of
-# this field cut a balanced data set down with an exponential profile (Cui et al. 2019; the paper,
-# Sec. 4.1): with $C$ classes, numbered from 0,
-#
-# $$n_j = \lfloor n_{\max}\, \rho^{-j/(C-1)} \rfloor .$$
-#
-# Each class then has the same fraction of the images of the one before it. The other profile,
-# `step` (Cao et al. 2019), gives one half of the classes $n_{\max}$ images and the other half
-# $n_{\max}/\rho$. The **groups** are named by training images: with ten classes the three most
-# frequent are the *many*-shot classes, the three rarest *few*-shot, the four between them *medium*;
-# with a hundred or more, many is above 100 images and few below 20 (Liu et al. 2019;
-# `class_groups`).
-#
-# In JupyterLab the cell below has sliders. Everywhere else it shows their starting point.
-
-# %%
-explore(
-    lambda ratio, profile: count_bars(124, 10, ratio, profile),
-    "00_counts",
-    "Training images of each of ten classes, as bars on a linear and a logarithmic axis, with the"
-    " share of the many-, medium- and few-shot classes.",
-    folder,
-    ratio=Choice("imbalance ratio ρ", 100, (1, 2, 5, 10, 20, 50, 100)),
-    profile=Choice("profile", "exp", ("exp", "step")),
-)
-
-# %% [markdown]
-# **What to notice.** The exponential profile is a straight staircase on the logarithmic axis. At
-# $\rho = 100$ the three rarest of ten classes have 6 of 304 images, 2 %; a network that has never
-# heard of them would still be right on 98 % of its training images. And since images come in whole
-# numbers, small data do not keep their $\rho$: $\lfloor 1.24 \rfloor = 1$ image in the last class
-# makes the true ratio 124. (CIFAR-100-LT at $\rho = 200$ has the same flaw: 2 instead of 2.5
-# images, in truth 250.)
-#
-# ## Training on it
-#
-# **Digits-LT** is scikit-learn's set of 8×8 grey digits, cut down like that: 124 training images of
-# the digit 0, and fewer of each following one. A network of three convolutions and 24,000 weights
-# is trained on it for each ratio and seed, always with cross-entropy (CE) and nothing for the tail.
-# The most frequent class keeps its images at every ratio: it is only the rest that is taken away.
-# The test set stays balanced, 50 images of each class. *Top-1* is the accuracy over all of it;
-# bands in figures and ± in tables are one standard deviation over seeds.
-
-# %%
-variants = {ratio: ("ce", {"imbalance_ratio": ratio}) for ratio in compared}
-trained = run_variants(p, variants)
-data = trained[p.imbalance_ratio][0].dataset
+compared = sorted({*numbers_in("ratios", p.ratios, low=1), p.imbalance_ratio})
 looks = ratio_looks(compared)
-print(data)
 
 # %%
+trained = run_variants(p, {ratio: ("ce", {"imbalance_ratio": ratio}) for ratio in compared})
+closer = trained[p.imbalance_ratio]
+data, few = closer[0].dataset, closer[0].dataset.groups["few"]
 accuracy = {ratio: [run.result["per_class"] for run in trained[ratio]] for ratio in compared}
 show(
     values_by_class(
@@ -137,102 +84,153 @@ show(
         percent=True,
     ),
     "00_accuracy",
-    "Test accuracy of each class, head to tail, one line for each imbalance ratio: the more unequal"
-    " the classes, the lower the rare ones, while the head stays near 100 percent.",
+    "Test accuracy of each class from head to tail, one line for each imbalance ratio.",
     folder,
     about_runs(*trained.values()),
 )
+
+# %% [markdown]
+# Each line is the mean of the seeds, its band goes from the lowest to the highest. Below the axis
+# stand the training images of each class at the ratio of the closer look.
+#
+# ## A long tail, made on purpose
+#
+# Class $j$ has $n_j$ training images. The most frequent one, the *head*, has $n_{\max}$, the rarest
+# $n_{\min}$; the **imbalance ratio** is $\rho = n_{\max} / n_{\min}$. Benchmarks cut a balanced set
+# of $C$ classes down (Cui et al. 2019; the paper, Sec. 4.1):
+#
+# $$n_j = \lfloor n_{\max}\, \rho^{-j/(C-1)} \rfloor, \qquad j = 0, \dots, C-1 .$$
+#
+# `step` gives half of the classes $n_{\max}$ and the others $n_{\max}/\rho$ (Cao et al. 2019). With
+# ten classes the first three are *many*-shot, the last three *few*-shot, the rest *medium*; with a
+# hundred, many is above 100 images and few below 20 (Liu et al. 2019).
+
+# %%
+explore(
+    lambda ratio, profile: count_bars(124, 10, ratio, profile),
+    "00_counts",
+    "Training images of each of ten classes, as bars on a linear and a logarithmic axis.",
+    folder,
+    ratio=Choice("imbalance ratio ρ", 100, (1, 2, 5, 10, 20, 50, 100)),
+    profile=Choice("profile", "exp", ("exp", "step")),
+)
+
+# %% [markdown]
+# Images come in whole numbers, so that a small data set does not keep its $\rho$: the true ratio
+# follows from the bars.
+#
+# ## Who pays
+#
+# The network is trained with cross-entropy, which does nothing for the tail. The test set has
+# equally many images of every class; *top-1* is the accuracy on all of it.
 
 # %%
 keys = ["top1", "many", "medium", "few"]
+mildest = trained[compared[0]]
 rows = [
     [
         looks[r].label,
-        str(sum(trained[r][0].dataset.class_counts)),
         *(mean_and_spread([run.result[key] for run in trained[r]]) for key in keys),
+        *(paired_difference(trained[r], mildest, key) for key in ("top1", "few")),
     ]
     for r in compared
 ]
-header = ["", "training images", "top-1 (%)", "many", "medium", "few"]
-table(header, rows, f"Largest ratio: {protocol(trained[compared[-1]])}.")
+less = looks[compared[0]].label
+header = ["", "top-1 (%)", "many", "medium", "few", f"top-1 − ({less})", f"few − ({less})"]
+table(header, rows, f"Largest ratio: {protocol(trained[compared[-1]])}. {JUDGED}.")
 
 # %% [markdown]
-# **What to notice.** (The counts along the axis are those of the closer look, $\rho = 100$.) Top-1
-# falls from 99 to 78 %, and nearly nine tenths of that are the few-shot classes': 99, 90, 58, 37 %.
-# The many-shot classes do not notice. The rarest class, with one image, is at 6 %, below the 10 %
-# of guessing: the network has not merely failed to learn it, it has learned hardly ever to answer
-# with it. The bands are wide where the images are few. Each seed draws other images and other
-# initial weights, and which of the two matters more is not separated here; with the images fixed
-# (notebook 8) the few-shot classes still move by several points from seed to seed.
+# Here and in the next notebooks ± behind a level is the standard deviation of single runs, and ±
+# behind a difference half of its 95 % t interval.
 #
-# Is it the counts, or are 7, 8 and 9 difficult digits? With 124 images each ($\rho = 1$) they are
-# as good as the others, so they are not difficult in themselves; whether they are harder to learn
-# *from few images* is exercise 4.
+# ## The count, or the digit?
+#
+# Are the classes of the tail weak because they are rare, or difficult? The same counts in reverse
+# order make another tail.
+
+# %%
+orders = {"this order": closer}
+if not p.dataset.startswith("folder"):  # any class has as many images as the head needs
+    turned = {"class_counts": tuple(data.class_counts[::-1]), "imbalance_ratio": None}
+    orders |= run_variants(p, {"reversed": ("ce", turned)})
+rows = [
+    [
+        name,
+        ", ".join(data.class_names[j] for j in found[0].dataset.groups["few"][:5]),
+        mean_and_spread([run.result["few"] for run in found]),
+        paired_difference(found, closer, "few"),
+    ]
+    for name, found in orders.items()
+]
+found = power("few-shot", [(found, closer) for found in orders.values()], "few")
+header = ["order of the classes", "few-shot classes", "accuracy (%)", "− this order"]
+table(header, rows, f"{JUDGED}. Found four times in five: {found} points.")
+
+# %% [markdown]
+# An interval without zero says that the digits matter besides their counts. A benchmark with one
+# order of classes measures the two together, and so does every result on Digits-LT in this study.
 #
 # ## Where the tail's images go
-#
-# Row $y$, column $j$ of the *confusion matrix* holds the test images of class $y$ that the network
-# calls $j$, here in percent of the row; what is below one half is left blank. What is right lies on
-# the diagonal.
 
 # %%
-mildest, closer = compared[0], p.imbalance_ratio  # two to look at
-confusion = {
-    ratio: sum(torch.tensor(run.result["confusion"]) for run in trained[ratio])
-    for ratio in compared
-}
-show(
-    confusion_maps(data, {looks[r].label: confusion[r].tolist() for r in (mildest, closer)}),
-    "00_confusion",
-    "Share of the test images of each class (rows) that are taken for each class (columns), at the"
-    " smallest ratio and at the one looked at closely; there the lower left triangle fills.",
-    folder,
-    about_runs(trained[mildest], trained[closer]),
-)
-
-# %%
-parts = {ratio: destinations(confusion[ratio], data.groups) for ratio in compared}
-show(
-    destination_bars(data, {looks[r].label: parts[r] for r in compared}),
-    "00_destinations",
-    "Bars for each class and ratio: share of test images classified right, and taken for a many-,"
-    " medium- or few-shot class. Errors of rare classes go to more frequent ones.",
-    folder,
-    about_runs(*trained.values()),
-)
-
-# %%
-few = data.groups["few"]
-rows = [
-    [looks[r].label, *(f"{float(share[few].mean()):.1f}" for share in parts[r].values())]
-    for r in compared
-]
-header = ["few-shot test images (%)", "right", *(f"taken for {g}" for g in data.groups)]
-table(header, rows, "All seeds together; a few-shot class taken for another one is in the last.")
+network = closer[0].network
+logits = outputs_of(network, data.test, data, torch.device("cpu"))
+guesses, labels = logits.argmax(1), data.test.labels
+shown = {}
+for j in sorted(few, key=lambda j: data.class_counts[j])[:3]:
+    wrong = ((labels == j) & (guesses != j)).nonzero().flatten()[:7].tolist()
+    if wrong:
+        pictures = [(data.test.images.picture(i), data.class_names[guesses[i]]) for i in wrong]
+        shown[data.class_names[j]] = pictures
+if shown:
+    show(
+        image_rows(shown),
+        "00_wrong",
+        "Wrong test images of the rarest classes, each with the class that it is taken for.",
+        folder,
+        about_runs(closer[:1]),
+    )
 
 # %% [markdown]
-# **What to notice.** The matrix fills below the diagonal and stays nearly empty above it: rare
-# classes are taken for more frequent ones, hardly ever the other way round. At $\rho = 100$, 58 of
-# 100 few-shot images go to the other groups. But they do not all go to the head: twice as many go
-# to *medium* classes as to *many* ones. A nine is taken for a three or a five (46 and 16 % of all
-# nines), an eight most often for a three: to these a rare image goes because it *looks like* them.
-# (In pixels, the nearest of all images of other digits is a three for 43 % of the nines and a five
-# for 22 %; for an eight, among the more frequent digits, a three for 39 %.) Likeness explains the
-# largest confusions, though not all (hardly any eight is nearest to a zero, and 14 % are taken for
-# one); frequency explains which of the two is answered.
+# The word below an image is what the first network takes it for. The maps count all seeds: the row
+# is the true class, the column the answer, in percent of the row.
+
+# %%
+confusion = {
+    ratio: sum(torch.tensor(run.result["confusion"]) for run in trained[ratio])
+    for ratio in (compared[0], p.imbalance_ratio)
+}
+show(
+    confusion_maps(data, {looks[r].label: images.tolist() for r, images in confusion.items()}),
+    "00_confusion",
+    "Share of the test images of each class that are taken for each class, at two ratios.",
+    folder,
+    about_runs(mildest, closer),
+)
+
+# %%
+rows = []
+for ratio, images in confusion.items():
+    asked, answered, right = images[few].sum(), images[:, few].sum(), images[few, few].sum()
+    cells = [asked / images.sum(), answered / images.sum(), right / asked, right / answered]
+    rows.append([looks[ratio].label, *(f"{100 * float(cell):.1f}" for cell in cells)])
+header = ["few-shot classes (%)", "share of the images", "of the answers", "recall", "precision"]
+table(header, rows, "All test images and seeds together.")
+
+# %% [markdown]
+# **What to notice.** Below the diagonal stand images taken for a more frequent class, above it
+# those taken for a rarer one. A share of the answers below that of the images means that the
+# network names rare classes too seldom. Among the frequent classes an image goes to one that looks
+# like it.
 #
-# ## Whose accuracy? What the weights of the test images do
+# ## Whose accuracy?
 #
-# The accuracy over all test images depends on how many of them each class has. If the images that
-# the network meets are of class $j$ in proportion to $w_j$, and it is right on a fraction $a_j$ of
-# these,
+# If class $j$ comes in proportion to $w_j$, and the network is right on a fraction $a_j$ of it,
 #
 # $$\mathrm{accuracy}(w) = \frac{\sum_j w_j a_j}{\sum_j w_j}, \qquad w_j = n_j^{\,t}.$$
 #
-# One number $t$ tilts the test set: at $t = 1$ it has the long tail of the training data, at $t =
-# 0$ all classes come equally often (the benchmark), at $t = -1$ the tail comes most often. The
-# networks stay as they are; all lines below use the same test sets, tilted by the counts at the
-# ratio of the closer look.
+# At the tilt $t = 1$ the test has the training set's tail, at $t = 0$ all classes come alike, at
+# $t = -1$ rare ones come most. The networks stay as they are.
 
 # %%
 tilts = [-1.0, -0.75, -0.5, -0.25, 0.0, 0.25, 0.5, 0.75, 1.0]
@@ -243,174 +241,132 @@ tilted = {
 show(
     sweeps(
         tilts,
-        "tilt t of the test set",
+        "tilt $t$ of the test set",
         {"Accuracy of the same networks": [over_seeds(looks[r], tilted[r]) for r in compared]},
     ),
     "00_tilt",
-    "Accuracy of the networks of each ratio on test sets tilted from tail-heavy to head-heavy: on"
-    " the right all are near 100 percent, on the left they fan out.",
+    "Accuracy of the networks of each ratio on test sets tilted from tail-heavy to head-heavy.",
     folder,
     about_runs(*trained.values()),
 )
 
+# %%
+header = ["accuracy (%)", "$t = -1$", "$t = 0$", "$t = 1$"]
+places = [tilts.index(t) for t in (-1.0, 0.0, 1.0)]
+rows = [
+    [looks[r].label, *(mean_and_spread([row[i] for row in tilted[r]]) for i in places)]
+    for r in compared
+]
+table(header, rows, protocol(closer))
+
 # %% [markdown]
-# **What to notice.** Weighted as in training ($t = 1$), the network of $\rho = 100$ is right on
-# 97.3 ± 1.0 % of the images, and the damage is invisible: the means of the four ratios are within
-# two points of each other. On the balanced set it is at 77.6 ± 2.1 %, on the tail-heavy one ($t =
-# -1$) at 38.4 ± 2.9 %. Nothing about the network has changed. So
+# A test with the training set's tail hides the damage. So benchmarks test on balanced images and
+# report the groups; and whoever meets mostly head images may lose by re-balancing.
 #
-# - an accuracy on test images with the same long tail says little about the tail; this is why the
-#   benchmarks keep their test sets balanced, and report the groups;
-# - whoever deploys where the head is what counts may lose by re-balancing: part of what the tail
-#   gains can come from the head (notebooks 3 and 4 measure how much);
-# - and if the class frequencies in use are known, training can aim at them: logit adjustment, which
-#   adds a multiple of a class's log frequency to its logit, and LADE (Hong et al. 2021) take a
-#   *stated* distribution as well as a balanced one.
+# ## The classifier, or the features?
 #
-# ## A first look at the features
-#
-# The last layer sees an image as a vector, its *feature* $f$. Are the tail's features bad, or are
-# they only read badly? The paper's Fig. 1 argues with a t-SNE map that the tail is squeezed into a
-# small part of the space. t-SNE places points in the plane such that each keeps its nearest
-# neighbours. Below, the test images at two ratios, for the first seed: near in a map means near in
-# angle; sizes and distances of clusters mean nothing (notebook 5 goes into that, and compares
-# methods).
+# A network learns $\log p(x \mid y) + \log \pi_y$ with the prior $\pi_y = n_y / \sum_i n_i$
+# (derived in the [second part of the lab](lab/2_mend.ipynb)). Take $\log\pi_y$ away again: nothing
+# is trained, and what comes back was lost by the prior alone.
 
 # %%
+prior = (counts / counts.sum()).log()
+adjusted = []
+for run in closer:
+    outputs = outputs_of(run.network, run.dataset.test, run.dataset, torch.device("cpu"))
+    tally = Tally(data.num_classes).add(outputs - prior, run.dataset.test.labels)
+    adjusted.append(tally.accuracies(data.groups))
+
+# %%
+recalls = {"ce": accuracy[p.imbalance_ratio], "post_hoc": [a["per_class"] for a in adjusted]}
+lines = [over_seeds(METHOD_LOOKS[name], rows) for name, rows in recalls.items()]
+lines.append(over_seeds(looks[compared[0]], accuracy[compared[0]]))
 show(
-    embedding_maps(
-        data,
-        {
-            looks[r].label: embedding.map_of(trained[r][0], "test", points=p.points)
-            for r in (mildest, closer)
-        },
-    ),
-    "00_embedding",
-    "Two t-SNE maps of test features: with equal classes ten separate clusters, with the long tail"
-    " the sevens keep one, and eights and nines are spread between threes and fives.",
+    values_by_class(data, {"Test accuracy by class (%)": lines}, percent=True),
+    "00_prior",
+    "Test accuracy by class of cross-entropy, with the prior taken away, and with equal counts.",
     folder,
-    about_runs(trained[mildest], trained[closer]),
+    about_runs(mildest, closer),
 )
 
+
 # %%
-rows = []
-for title, function, unit in (
-    ("overlap (%)", embedding.overlap, 100),
-    ("spread (degrees)", embedding.angular_spread, 1),
-):
-    for r in (mildest, closer):
-        features = [embedding.features_of(run) for run in trained[r]]
-        by_run = [
-            embedding.group_means(unit * function(f, y, data.num_classes), data.groups)
-            for f, y in features
-        ]
-        means = [mean_and_spread([run[g] for run in by_run]) for g in data.groups]
-        rows.append([f"{title}, {looks[r].label}", *means])
-table(["", *data.groups], rows, protocol(trained[closer]))
+def few_gain(ours, others):
+    pairs = zip(ours, others, strict=True)
+    return judged(
+        [one["few"] - other["few"] if one["few"] is not None else None for one, other in pairs]
+    )
+
+
+plain, equal = ([run.result for run in runs] for runs in (closer, mildest))
+rows = [
+    ["prior taken away − CE", few_gain(adjusted, plain)],
+    [f"({less}) − prior taken away", few_gain(equal, adjusted)],
+]
+table(["few-shot accuracy, points", "difference"], rows, f"{JUDGED}. {protocol(closer)}.")
 
 # %% [markdown]
-# *Overlap* is the share of the ten nearest neighbours (by angle) of a test image that have another
-# label; *spread* the mean angle between the features of a class and their mean direction.
-#
-# **What to notice.** With equal classes, ten islands; with the long tail, the eights and nines have
-# no place of their own and lie between and among threes and fives. In numbers, the neighbours of a
-# few-shot image are of another class in 28 instead of 2 of 100 cases. So part of the damage is in
-# the features, and a better classifier alone cannot undo that. But only a part: 72 of 100
-# neighbours do have the right label, while 37 of 100 such images are classified right. The features
-# separate the rare classes better than the classifier does (though these neighbours are test
-# images, of which it saw none); notebook 4 measures what another classifier gets out of them. "The
-# tail is squeezed" is not quite what we see, though: in angle the few-shot classes are spread
-# *more* widely than the others, 20 against 17 degrees. They lie in the wrong places rather than in
-# too small a place. That is measured on test images of small digits, by two measures out of many;
-# notebook 5 goes deeper.
+# The second row is what no shift by the prior brings back: too few images for the features, or for
+# the directions of the classifier. Notebook 4 re-trains the classifier, notebook 5 looks at the
+# features.
 #
 # ## Exercises
-#
-# Each asks for a prediction or a measurement; the solution is folded away below it.
 
 # %% [markdown]
 # 1. *Predict, then compute.* CIFAR-10-LT at $\rho = 100$ has $n_{\max} = 5000$. How many images has
-#    its rarest class, how many all ten together, and which share of them is the head's? Check with
-#    `long_tailed_counts` (`from gcl_core import long_tailed_counts`).
+#    its rarest class, how many all ten, and which share has the head? Use
+#    `gcl_core.long_tailed_counts`.
 
 # %% [markdown] tags=["solution"]
 # <details><summary>Solution</summary>
 #
-# `long_tailed_counts(5000, 10, 100)` gives 5000, 2997, 1796, 1077, 645, 387, 232, 139, 83, 50: the
-# rarest has 50, all together 12,406, and the head has 40 % of them. The sum is close to that of a
-# geometric series, $n_{\max} / (1 - \rho^{-1/9}) \approx 12{,}484$, less the missing end (75) and
-# what rounding down takes.
+# `long_tailed_counts(5000, 10, 100)`: 50; 12,406; 40 %. The sum is nearly that of a geometric
+# series, $n_{\max} / (1 - \rho^{-1/9})$.
 #
 # </details>
 
 # %% [markdown]
-# 2. *Predict, then compute.* A network is right on every image of the classes 0 to 6 and on none of
-#    7, 8 and 9. What is its accuracy on the balanced test set, and at the tilts $t = 1$ and $t =
-#    -1$ of the counts above? Check with `weighted_accuracy`.
+# 2. *Predict, then compute.* A network is always right except on few-shot classes, where it never
+#    is. How accurate is it at the tilts 0, 1 and −1?
 
 # %% [markdown] tags=["solution"]
 # <details><summary>Solution</summary>
 #
-# 70 %; 98.0 % ($298/304$); and 19.9 %, as three classes with 3, 2 and 1 images get four fifths of
-# the weight at $t = -1$. At $t = 1$ a network that has never heard of three classes is level with
-# the trained ones (97.3 ± 1.0 %).
+# The cell below has the numbers. At $t = 1$ a network that knows nothing of the tail is about as
+# good as the trained ones.
 #
 # </details>
 
 # %% tags=["solution", "hide-cell"]
-blind = [100.0] * 7 + [0.0] * 3
-if data.num_classes == 10:
-    print([round(weighted_accuracy(blind, counts**t), 1) for t in (0.0, 1.0, -1.0)])
+blind = [0.0 if j in few else 100.0 for j in range(data.num_classes)]
+print({t: round(weighted_accuracy(blind, counts**t), 1) for t in (0.0, 1.0, -1.0)})
 
 # %% [markdown]
-# 3. *Predict, then measure.* Train on the step profile at $\rho = 100$
-#    (`run_variants(p, {"step": ("ce", {"profile": "step"})})`): five classes with 124 images and
-#    five with one. Which group loses most against the exponential profile, and why is the name
-#    "medium" misleading here?
+# 3. *Predict, then measure.* Train on the step profile:
+#    `run_variants(p, {"step": ("ce", {"profile": "step"})})`. Which group loses most?
 
 # %% [markdown] tags=["solution"]
 # <details><summary>Solution</summary>
 #
-# Top-1 is 57.6 ± 1.9 % (exponential: 77.6 ± 2.1 %). Few-shot: 15.3 ± 4.6 %, against 36.9 ± 5.3 %,
-# as all three classes have a single image now. Medium loses even more, 57.9 ± 4.6 % against
-# 91.9 ± 5.4 %: with ten classes the groups go by rank, so "medium" holds two classes with 124
-# images (at 99.6 %) and two with one (at 10 and 23 %). A group is as good as the rule that made it.
-#
-# </details>
-
-# %% [markdown]
-# 4. *Is it the count or the digit?* Turn the tail around, so that 0 is the rarest digit:
-#    `("ce", {"class_counts": (1, 2, 3, 5, 9, 16, 26, 44, 74, 124), "imbalance_ratio": None})`.
-#    Predict the accuracy of the digit with one image before you measure it.
-
-# %% [markdown] tags=["solution"]
-# <details><summary>Solution</summary>
-#
-# Few-shot (now 0, 1 and 2): 56.5 ± 5.0 %, against 36.9 ± 5.3 % of the tail 7, 8 and 9; the zero is
-# right in 49 % of its images after a single example, where the nine was at 6 %. So it is both: the
-# count makes a class weak, and the digit decides how weak, probably by whether a more frequent one
-# looks like it. A benchmark with one fixed order of classes measures the two together.
+# With ten digits at $\rho = 100$: the medium one, by about 34 points. It holds two classes with 124
+# images and two with one. A group is as good as the rule that made it.
 #
 # </details>
 
 # %% [markdown]
 # ## Summary
 #
-# A long tail is a distribution of training images in which most classes have few; $\rho$ and a
-# profile say how uneven. After plain cross-entropy on it a network knows the many-shot classes as
-# well as a balanced one does, and answers with more frequent look-alikes where a rare class would
-# be right. Accuracy hides or shows this depending on the test images' own distribution. The damage
-# is in the features as well as in the classifier, and so the method of this course trains
-# everything first and then the classifier alone: its two stages (notebook 3).
+# Rare classes are lost to more frequent look-alikes. A balanced test shows it, a long-tailed one
+# does not. The prior explains a part, which a shift of the logits returns; the rest is for the
+# features. The method of this course therefore trains everything first and the classifier again
+# afterwards (notebook 3).
 #
 # ## References
 #
 # - M. Li, Y.-M. Cheung, Y. Lu. *Long-tailed Visual Recognition via Gaussian Clouded Logit
-#   Adjustment.* CVPR 2022, [arXiv 2305.11733](https://arxiv.org/abs/2305.11733), Sec. 1 and 4.1,
-#   Fig. 1.
+#   Adjustment.* CVPR 2022, [arXiv 2305.11733](https://arxiv.org/abs/2305.11733), Sec. 1 and 4.1.
 # - Y. Cui et al. *Class-Balanced Loss Based on Effective Number of Samples.* CVPR 2019.
 # - K. Cao et al. *Learning Imbalanced Datasets with Label-Distribution-Aware Margin Loss.* NeurIPS
 #   2019.
 # - Z. Liu et al. *Large-Scale Long-Tailed Recognition in an Open World.* CVPR 2019.
-# - Y. Hong et al. *Disentangling Label Distribution for Long-tailed Visual Recognition.* CVPR 2021.
-# - Y. Zhang et al. *Deep Long-Tailed Learning: A Survey.* arXiv 2110.04596, 2021 (to read on).
+# - Y. Zhang et al. *Deep Long-Tailed Learning: A Survey.* arXiv 2110.04596, 2021.

@@ -304,7 +304,7 @@ Markdown(chosen_table(records) if validated else "There is no validation part to
 # %% [markdown]
 # **What to notice.** One row for each method, with its settings chosen split by split; behind ± is
 # half of the 95 % t interval over the splits. With three splits it is wide. The
-# [README](../README.md) has the same table over five splits and more methods, and
+# [study](../results/study.md) has the same table over five splits and more methods, and
 # [`results`](../results/README.md) one of plankton.
 #
 # ## Exercises

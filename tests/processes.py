@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from lightning_fabric.plugins.environments.lightning import find_free_network_port
 from tqdm import tqdm
 
 SERVER = multiprocessing.get_context("forkserver")
@@ -104,6 +105,29 @@ class Forked:
 def forked(*arguments: object, sabotage: Callable[[], None] | None = None) -> Outcome:
     """`Forked`, to its end."""
     return Forked(*arguments, sabotage=sabotage).finish()
+
+
+def in_each(number: int, function: Callable[..., None], *arguments: object) -> None:
+    """`function(*arguments)` in each of several processes of one run; none may fail."""
+    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(find_free_network_port())}
+    place |= {"GCL_CACHE": os.environ["GCL_CACHE"], "WORLD_SIZE": str(number)}
+    started = []
+    for rank in map(str, range(number)):
+        environment = place | {"LOCAL_RANK": rank, "RANK": rank}
+        call = (environment, function, arguments)
+        started.append(SERVER.Process(target=_one_of_several, args=call))
+        started[-1].start()
+    for process in started:
+        process.join(120)
+    assert [process.exitcode for process in started] == [0] * number
+
+
+def _one_of_several(
+    environment: dict[str, str], function: Callable[..., None], arguments: Sequence[object]
+) -> None:
+    os.environ.update(environment)
+    warnings.simplefilter("error")
+    function(*arguments)
 
 
 def _main(

@@ -1,14 +1,23 @@
 """What can happen to a process in the middle of a run; each is done inside it."""
 
+import contextlib
 import errno
+import functools
+import importlib
+import logging
 import os
 import resource
 import signal
 import time
+from datetime import timedelta
 
 import torch
+from lightning_fabric.plugins.environments.lightning import find_free_network_port
 
-from gcl_core import files
+from gcl_core import files, processes
+from gcl_core.cli import main
+from gcl_core.errors import GCLError
+from gcl_core.training import runs
 
 
 def set_threads(variable: str | None) -> None:
@@ -49,9 +58,15 @@ def wait_at_write(number: int, flag: str) -> None:
 
 def checkpoints_apart(seconds: str, number: int = 0) -> None:
     """Another interval between checkpoints, and, if there is a number, `die_at_write` before it."""
-    os.environ["GCL_CHECKPOINT_SECONDS"] = seconds
+    os.environ["GCL_CHECKPOINT_SECONDS"] = os.environ["GCL_CHECKPOINT_STEP_SECONDS"] = seconds
     if number:
         die_at_write(number, "before")
+
+
+def die_after_a_step(number: int) -> None:
+    """A checkpoint after every step, and SIGKILL after the `number`-th file."""
+    os.environ["GCL_CHECKPOINT_STEP_SECONDS"] = "0"
+    die_at_write(number, "after")
 
 
 def full_disk_at_write(number: int) -> None:
@@ -71,3 +86,75 @@ def small_files_only(size: int) -> None:
     """No file may grow beyond `size` bytes (for the system's own "File too large")."""
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+
+
+# Several processes
+
+
+class Fork:
+    """Another process of a run, forked from this one: what a `Popen` of its command would be."""
+
+    def __init__(self, rank, arguments, broken):
+        self.code = None
+        self.pid = os.fork()
+        if not self.pid:
+            os.environ["LOCAL_RANK"] = str(rank)
+            logging.root.setLevel(logging.WARNING)
+            broken.get(rank, lambda: None)()
+            os._exit(main(arguments))
+
+    def poll(self):
+        if self.code is None:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            self.code = os.waitstatus_to_exitcode(status) if pid else None
+        return self.code
+
+    def kill(self):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGKILL)
+
+
+def fork_the_others(arguments, broken, patience=60.0, grace=0.5):
+    """Let rank 0 fork the others, which costs no start; `broken` is what to do in which rank."""
+
+    def others(number):
+        if "LOCAL_RANK" in os.environ:
+            return ()
+        os.environ.update(place | {"LOCAL_RANK": "0"})
+        forks = [Fork(rank, arguments, broken) for rank in range(1, number)]
+        broken.get(0, lambda: None)()
+        return forks
+
+    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(find_free_network_port())}
+    processes._others = functools.cache(others)
+    processes.PATIENCE, processes.GRACE_SECONDS = timedelta(seconds=patience), grace
+    runs.WAIT_SECONDS = 0.2
+
+
+def at_call(number, owner, name, action):
+    """Do something at the `number`-th call of a function, before it: "module:Class", "name"."""
+    module, _, kind = owner.partition(":")
+    owner = importlib.import_module(module)
+    owner = getattr(owner, kind) if kind else owner
+    function, calls = getattr(owner, name), []
+
+    @functools.wraps(function)
+    def wrapped(*args, **kwargs):
+        calls.append(1)
+        if len(calls) == number:
+            action()
+        return function(*args, **kwargs)
+
+    setattr(owner, name, wrapped)
+
+
+def die():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def sleep():
+    time.sleep(1000)
+
+
+def find_a_broken_image():
+    raise GCLError("image 7 is broken")

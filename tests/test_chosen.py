@@ -8,7 +8,8 @@ import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gcl_core.results.chosen import chosen, chosen_table, gain, interval, label
+from gcl_core.analysis.intervals import interval
+from gcl_core.results.chosen import chosen, chosen_table, gain, label
 
 
 def record(method, split, validation, test, **changes):

@@ -501,6 +501,7 @@ def test_a_grid_whose_time_is_over_ends_and_continues_with_the_same_bits(
         (("--per-gpu", 0), "argument --per-gpu: must be a whole number from 1 to 1024, got '0'"),
         (("--per-gpu", 2), "--per-gpu is for runs on a GPU, and none is left here; take --workers"),
         (("--per-gpu", 2, "--workers", 2), "--workers: not allowed with argument --per-gpu"),
+        (("--accelerator", "gpu"), "there is no GPU here; --accelerator cpu runs the grid without"),
         (("--minutes", 0), "argument --minutes: must be a whole number from 1 to 1024, got '0'"),
         (("--minutes", 1, "--scheduler", "x"), "--scheduler: not allowed with argument --minutes"),
     ],

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from gcl_core.analysis import embedding
 from gcl_core.errors import GCLError
 from gcl_core.methods.registry import resolve
+from gcl_core.training.evaluation import outputs_of
 from gcl_core.training.two_stages import run
 from toys import seeded, toy_dataset
 
@@ -99,6 +100,27 @@ def test_nearest_anchor_is_the_nearest():
     torch.testing.assert_close(
         angles.float(), torch.tensor([10.0, 10.0, 30.0, 160.0]), atol=1e-3, rtol=0
     )
+
+
+def test_answers_are_counted_as_if_the_images_were_balanced():
+    confusion = torch.tensor([[3, 1, 0], [0, 0, 0], [1, 0, 0]])  # class 1 has no image
+    assert embedding.answer_shares(confusion).tolist() == [0.875, 0.125, 0]
+
+
+def test_room_between_images_is_that_of_all_pairs_of_classes_alike(trained):
+    finished = trained["lws"]
+    data, labels = finished.dataset, finished.dataset.test.labels
+    features = outputs_of(finished.network.features, data.test, data, torch.device("cpu"))
+    expected = torch.zeros(3)
+    for i, one in enumerate(features):
+        for j, other in enumerate(features):
+            if labels[i] != labels[j]:
+                answer = finished.network.head((one + other)[None] / 2).argmax()
+                weight = 1 / ((labels == labels[i]).sum() * (labels == labels[j]).sum())
+                expected[answer] += weight / 6
+    found = embedding.shares_between(finished)
+    assert found.tolist() == pytest.approx(expected.tolist(), abs=0.015)
+    assert torch.equal(found, embedding.shares_between(finished))
 
 
 def test_overlap_is_the_naive_count():

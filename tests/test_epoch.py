@@ -11,8 +11,9 @@ from scipy import stats
 from torch.utils._python_dispatch import TorchDispatchMode
 from torchvision.transforms.v2 import functional as transforms
 
-from gcl_core.data.batch import Batch
+from gcl_core.data.batch import Batch, Paired
 from gcl_core.data.epoch import FrozenFeatures, TrainingImages, clean_batches
+from gcl_core.data.images import MemoryImages
 from gcl_core.data.samplers import ClassBalancedSampler, InstanceBalancedSampler
 from gcl_core.data.streams import Streams
 from toys import toy_dataset
@@ -222,14 +223,15 @@ def test_an_epoch_after_a_restore_is_the_same():
 def test_processes_share_every_batch(ranks, samples):
     dataset = toy_dataset(counts=(samples,), size=2, channels=1, padding=0, flip=False)
     dataset.train.labels[:] = torch.arange(samples)  # so that a label names its image
-    whole = epoch_of(dataset)
+    whole = torch.cat([batch.target for batch in epoch_of(dataset)])
     parts = [epoch_of(dataset, rank=r, ranks=ranks) for r in range(ranks)]
-    for together, *shares in zip(whole, *parts, strict=True):
+    seen = []
+    for shares in zip(*parts, strict=True):
         sizes = [len(share.target) for share in shares]
         assert min(sizes) >= 1  # the mean loss of an empty share would be NaN
-        assert len(set(sizes)) == 1  # DDP weighs all alike
-        assert set(torch.cat([s.target for s in shares]).tolist()) == set(together.target.tolist())
-        assert sum(sizes) < len(together.target) + ranks
+        assert [s.weight for s in shares] == [ranks * size / sum(sizes) for size in sizes]
+        seen += [s.target[i].item() for i in range(max(sizes)) for s in shares if i < len(s.target)]
+    assert seen == whole.tolist()
 
 
 # Speed
@@ -295,3 +297,57 @@ def test_frozen_features_are_the_same_batches(mixup_alpha):
         if mixup_alpha:
             assert torch.equal(batch.partner, expected.partner)
             assert batch.share == expected.share
+
+
+def epochs_of_five_steps():
+    """Each kind of an epoch's batches, made anew by a call, with its streams."""
+    data = toy_dataset((40, 22, 10))
+
+    def plain(alpha):
+        batches = images_of(data, mixup_alpha=alpha)
+        return batches, batches.streams
+
+    def frozen():
+        batches, streams = plain(0.5)
+        features = FrozenFeatures(batches, lambda images: images.mean((2, 3)))
+        features.together = 2
+        return features, streams
+
+    def paired():
+        batches, streams = plain(0.0)
+        sampler = ClassBalancedSampler(batches.host_labels, generator=streams.order)
+        return Paired(batches.in_views(2), batches.drawn_by(sampler), 0.3), streams
+
+    return {
+        "plain": lambda: plain(0.0),
+        "mixup": lambda: plain(0.5),
+        "frozen features": frozen,
+        "two branches": paired,
+    }
+
+
+@pytest.mark.parametrize("kind", epochs_of_five_steps())
+def test_the_rest_of_an_epoch_is_that_of_the_whole(kind, monkeypatch):
+    """Drawn as if the steps before had been; but no image of these is looked at."""
+    make, real, asked = epochs_of_five_steps()[kind], MemoryImages.batches, []
+
+    def counted(images, steps, *more):
+        asked.append(len(steps))
+        return real(images, steps, *more)
+
+    monkeypatch.setattr(MemoryImages, "batches", counted)
+    whole, streams = make()
+    expected = [batch.tensors() for batch in whole]
+    assert len(expected) == 5
+    for steps in range(1, 6):
+        again, others = make()
+        rest = again.without_first(steps - 1).without_first(1)
+        assert len(rest) == 5 - steps
+        asked.clear()
+        for ours, theirs in zip(rest, expected[steps:], strict=True):
+            for own, right in zip(ours.tensors(), theirs, strict=True):
+                assert torch.equal(own, right)
+        read_again = steps % 2 if kind == "frozen features" else 0  # of a group of two
+        assert set(asked) == {5 - steps + read_again}
+        for name, state in others.state().items():
+            assert torch.equal(state, streams.state()[name]), name

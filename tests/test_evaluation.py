@@ -9,7 +9,6 @@ from gcl_core import GCLError, digits_cnn, resnet32
 from gcl_core.training.evaluation import (
     MOST_CONFUSED,
     Tally,
-    destinations,
     frozen,
     outputs_of,
     weighted_accuracy,
@@ -151,12 +150,3 @@ def test_weighted_accuracy_refuses():
         weighted_accuracy([50.0, 60.0], [1, 1, 1])
     with pytest.raises(GCLError, match="weights must be >= 0"):
         weighted_accuracy([50.0, 60.0], [2, -1])
-
-
-def test_destinations_by_hand():
-    confusion = torch.tensor([[6, 1, 3], [4, 0, 0], [0, 0, 0]])
-    found = destinations(confusion, {"many": [0], "few": [1, 2]})
-    assert found["right"][:2].tolist() == [60, 0]
-    assert found["many"][:2].tolist() == [0, 100]
-    assert found["few"][:2].tolist() == [40, 0]
-    assert all(found[part][2].isnan() for part in found)  # no test images

@@ -89,10 +89,14 @@ def test_the_text_of_a_notebook_keeps_the_outputs_of_what_did_not_change(tmp_pat
     made = nbformat.read(file, 4)
     for cell in made.cells:
         cell.outputs = [new_output("stream", text=cell.source)]
+        cell.metadata["tags"] = []  # as papermill leaves it
     nbformat.write(made, file)
-    (tmp_path / "01_test.py").write_text(text.replace("second = 2", "second = 3"))
+    folded = text.replace("# %%\nfirst", '# %% tags=["hide-input"]\nfirst')
+    (tmp_path / "01_test.py").write_text(folded.replace("second = 2", "second = 3"))
     synchronise(tmp_path)
     first, second = nbformat.read(file, 4).cells
+    assert first.metadata.tags == ["hide-input"]
+    assert first.metadata.jupyter.source_hidden
     assert (first.source, first.outputs[0].text) == ("first = 1", "first = 1")
     assert second.source == "second = 3"
 

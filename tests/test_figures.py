@@ -17,12 +17,11 @@ from gcl_core.figures import charts as figures
 from gcl_core.figures import dark, saving
 from gcl_core.figures.drawing import Classes, as_label
 from gcl_core.figures.folder import folder_overview
-from gcl_core.figures.looks import GROUP_COLOURS, METHOD_LOOKS, SAMPLER_LOOKS, Look, style
+from gcl_core.figures.looks import GROUP_COLOURS, METHOD_LOOKS, SAMPLER_LOOKS, Look, shades, style
 from gcl_core.figures.photographs import photographs
 from gcl_core.figures.series import Series, curve, over_seeds
-from gcl_core.figures.tail import count_bars, destination_bars
+from gcl_core.figures.tail import count_bars
 from gcl_core.methods.registry import METHODS, resolve
-from gcl_core.training.evaluation import destinations
 from gcl_core.training.two_stages import run
 from toys import toy_dataset
 
@@ -143,10 +142,17 @@ def test_the_style_stays_inside_its_block():
     assert dict(mpl.rcParams) == before
 
 
-def test_mean_and_spread_over_seeds():
-    series = over_seeds(Look("a", "#000000"), [[1, 10], [3, 10], [5, 10]])
-    assert series.values == [3, 10]
-    assert series.spread == [2, 0]
+def test_a_band_over_seeds_reaches_from_the_lowest_to_the_highest():
+    data, rows = toy_dataset(counts=(9, 3)), [[1, 98], [2, 100], [6, 100]]
+    series = over_seeds(Look("a", "#000000"), rows)
+    assert series.values == pytest.approx([3, 298 / 3])
+    for figure in (
+        figures.values_by_class(data, {"A": [series]}),
+        figures.sweeps([0, 1], "τ", {"A": [series]}),
+    ):
+        (band,) = figure.axes[0].collections[:1]
+        _, low, _, high = band.get_datalim(figure.axes[0].transData).extents
+        assert (low, high) == pytest.approx((1, 100))
     assert over_seeds(Look("a", "#000000"), [[1, 2]]).spread is None
 
 
@@ -172,13 +178,11 @@ def figures_by_class(data, lines, confusion):
     generator = torch.Generator().manual_seed(0)
     positions = torch.randn(len(data.test.labels), 2, generator=generator), data.test.labels
     maps = {"CE": positions, "GCL": positions}
-    where = destinations(torch.tensor(confusion), data.groups)
     return {
         "values_by_class": figures.values_by_class(data, {"A": lines, "B": lines}, percent=True),
         "confusion_maps": figures.confusion_maps(data, {"A": confusion}),
         "embedding_maps": figures.embedding_maps(data, maps),
-        "headline": figures.headline(data, lines, maps),
-        "destination_bars": destination_bars(data, {"A": where, "B": where}),
+        "headline": figures.headline(data, lines, lines),
         "folder_overview": folder_overview(data),
         "photographs": photographs(data, lines),
     }
@@ -198,6 +202,9 @@ def every_figure():
         ),
         "sweeps": figures.sweeps([0, 1, 2], "τ", {"A": lines, "B": lines}),
         "dots": figures.dots({"T": {"a": [1.0, 2.0], "b": [3.0, 4.0]}, "U": {"c": [1.5]}}, "x"),
+        "paired_gains": figures.paired_gains(
+            {"T": {"a": [1.0, 2.0], "b": [3.0]}}, "x", {"T": {"a": 0.5}}
+        ),
         "paper_dots": figures.paper_dots({"A": DOTS, "B": DOTS}),
         "sampling_shares": figures.sampling_shares(
             [9, 3, 1], {"a": [50.0, 30.0, 20.0]}, [0.1, 1.0], {"a": [1.0, float("nan")]}
@@ -270,6 +277,20 @@ def test_recorded_curves_are_the_mean_of_a_methods_records():
     assert [line.get_ydata().tolist() for line in top1.lines] == [[4.0, 7.0]]
 
 
+def test_a_single_run_is_smoothed_within_its_stage():
+    rows = [{"train_loss": "1", "top1": top1, "few": ""} for top1 in ("0", "10") * 20]
+    made = {"method": "ce", "epochs": [40], "history": [rows]}
+    values = figures.record_curves([made]).axes[1].lines[0].get_ydata()
+    assert len(values) == 40
+    assert values[:3].tolist() == pytest.approx([5, 10 / 3, 20 / 3])
+
+
+def test_shades_go_from_dark_to_pale():
+    assert shades("#CC79A7", 1) == ["#cc79a7"]
+    dark, middle, pale = (sum(mpl.colors.to_rgb(shade)) for shade in shades("#CC79A7", 3))
+    assert dark + 0.5 < middle < pale - 0.2
+
+
 def test_a_group_without_classes_is_not_drawn():
     assert figures.number("81.5") == 81.5
     assert np.isnan(figures.number(""))
@@ -278,10 +299,10 @@ def test_a_group_without_classes_is_not_drawn():
 
 
 def test_labels_at_line_ends_keep_apart():
-    lines = [series(f"line {i}", [0.0, 50 + i / 100]) for i in range(4)]
+    lines = [series(f"line {i}", [100.0 * (i % 2), 50 + i / 100]) for i in range(3)]
     figure = figures.values_by_class(toy_dataset(counts=(9, 3)), {"A": lines})
     places = sorted(t.xy[1] for t in figure.axes[0].texts if t.get_text().startswith("line"))
-    assert len(places) == 4
+    assert len(places) == 3
     assert min(np.diff(places)) > 0.09
     assert places[-1] <= 1.0 + 1e-9
 
@@ -301,6 +322,15 @@ def test_labels_that_crowd_are_moved_as_little_as_possible():
     places = sorted(text.xy[1] for text in axes.texts)
     assert places[1] == pytest.approx(53 / 106)  # the middle one stays
     assert np.diff(places) == pytest.approx([0.075, 0.075])
+
+
+def test_lines_that_meet_at_the_end_have_a_legend_instead_of_labels():
+    lines = [series(f"line {i}", [10.0 * i, 0.0]) for i in range(4)]
+    axes = figures.sweeps([0, 1], "τ", {"A": lines}).axes[0]
+    assert not axes.texts
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == [
+        f"line {i}" for i in range(4)
+    ]
 
 
 def test_lines_of_one_colour_have_a_piece_of_the_line_before_each_label():
@@ -351,6 +381,15 @@ def test_dots_have_one_colour_or_each_its_own():
         (axes,) = figures.dots(groups, "x", colour).axes
         dots = [line for line in axes.lines if line.get_marker() == "o"]
         assert [line.get_color() for line in dots] == expected
+
+
+def test_gains_have_t_intervals_and_the_quoted_number_is_hollow():
+    gains = {"T": {"a": [1.0, 3.0], "b": [5.0]}}
+    (axes,) = figures.paired_gains(gains, "x", {"T": {"b": 4.0}}).axes
+    lengths = [(bar.get_paths()[0].vertices[:, 0]).tolist() for bar in axes.collections]
+    assert lengths == [pytest.approx([2 - 12.706, 2 + 12.706], abs=1e-3), [5, 5]]
+    hollow = [line for line in axes.lines if line.get_markerfacecolor() == "white"]
+    assert [line.get_xdata()[0] for line in hollow] == [4.0]
 
 
 def test_the_papers_dots_are_hollow_and_only_measured_ones_filled():

@@ -13,14 +13,12 @@ from gcl_core import hardware
 from gcl_core.data.batch import Batch
 from gcl_core.errors import GCLError
 from gcl_core.methods.registry import METHODS
-from gcl_core.methods.reweight import Reweighted
 from gcl_core.training import runs, step, two_stages
 from gcl_core.training.progress import Progress
-from gcl_core.training.stage import train_epoch
-from gcl_core.training.step import Step, step_kind
+from gcl_core.training.step import step_kind
 from gcl_core.training.two_stages import run, run_folders
 from test_contract import settings_of
-from toys import seeded, toy_dataset
+from toys import toy_dataset
 
 pytestmark = [
     pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here, and shows it itself"),
@@ -152,37 +150,6 @@ def test_a_gpu_gives_the_same_bits_and_float32(monkeypatch):
     finally:
         torch.use_deterministic_algorithms(False)
         conv.fp32_precision, product.fp32_precision = "tf32", "none"
-
-
-# Several processes
-
-
-def one_of_two(monkeypatch, others):
-    """This process as the first of two, the other of which adds `others` to every sum."""
-    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
-    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
-    monkeypatch.setattr(torch.distributed, "all_reduce", lambda total: total.add_(others))
-
-
-def test_class_weights_are_those_of_the_whole_batch(monkeypatch):
-    weights, target = torch.tensor([0.2, 1.0, 1.8]), torch.tensor([0, 0, 0, 1, 2, 2])
-    outputs = torch.randn(6, 3, generator=seeded())
-    weighted = Reweighted(torch.nn.CrossEntropyLoss(reduction="none"), weights)
-    whole, halves = weighted(outputs, target), []
-    for mine, others in ((slice(0, 3), slice(3, 6)), (slice(3, 6), slice(0, 3))):
-        one_of_two(monkeypatch, weights[target[others]].sum())
-        halves.append(weighted(outputs[mine], target[mine]))
-    torch.testing.assert_close(torch.stack(halves).mean(), whole)
-
-
-def test_the_training_loss_is_that_of_all_processes(monkeypatch):
-    one_of_two(monkeypatch, 3.0)
-    network, criterion = torch.nn.Linear(2, 3), torch.nn.CrossEntropyLoss()
-    fabric = SimpleNamespace(device=torch.device("cpu"), world_size=2, backward=lambda _: None)
-    step = Step(fabric, network, torch.optim.SGD(network.parameters(), 0.1))
-    batch = Batch(torch.ones(4, 2), torch.tensor([0, 1, 2, 0]))
-    own = float(criterion(network(batch.inputs), batch.target).detach())
-    assert train_epoch(step, criterion, [batch], NO_BAR) == pytest.approx((4 * own + 3) / 8)
 
 
 # The captured step

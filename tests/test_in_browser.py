@@ -4,7 +4,6 @@ import json
 import os
 import re
 import secrets
-import shutil
 import subprocess
 import sys
 import time
@@ -15,19 +14,11 @@ import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
 import gcl_core
+from chromium import CHROMIUM, FLAGS
 
 playwright = pytest.importorskip("playwright.sync_api")
 
 ROOT = Path(gcl_core.__file__).parents[1]
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))), None)
-FLAGS = (
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--no-first-run",
-)
 NOTIFICATIONS = "@jupyterlab/apputils-extension/notification.jupyterlab-settings"
 QUIET = {"fetchNews": "false", "checkForUpdates": False}  # no question on the first visit
 RUN_ALL = """async () => {

@@ -15,6 +15,8 @@ from scipy import stats
 
 import gcl_core
 from gcl_core.course import check, lab
+from gcl_core.course.execution import _cells
+from gcl_core.course.launch import is_launch
 from gcl_core.course.students import ANSWER, is_solution, student_copy
 from gcl_core.data.load import load_dataset
 from gcl_core.errors import GCLError
@@ -43,7 +45,7 @@ def runs_of_prose(notebook):
     for cell in notebook.cells:
         if cell.cell_type == "code" or is_solution(cell):
             runs.append([])
-        else:
+        elif not is_launch(cell):
             runs[-1].append(cell.source)
     return ["\n".join(run) for run in runs if run]
 
@@ -60,8 +62,7 @@ def plain(prose):
 @each_notebook
 def test_pair_is_in_step_and_outputs_are_clean(path):
     pair, notebook = jupytext.read(path.with_suffix(".py")), nbformat.read(path, 4)
-    mine = [(c.cell_type, c.source, c.metadata.get("tags", [])) for c in notebook.cells]
-    assert mine == [(c.cell_type, c.source, c.metadata.get("tags", [])) for c in pair.cells]
+    assert _cells(notebook) == _cells(pair)
     assert_clean(notebook)
     assert path.stat().st_size < 700_000
     for text in texts(notebook):
@@ -73,12 +74,19 @@ def test_pair_is_in_step_and_outputs_are_clean(path):
 
 
 @each_notebook
-def test_its_time_is_that_of_the_readme(path):
+def test_it_ends_with_five_questions_whose_answers_are_folded(path):
+    questions = nbformat.read(path, 4).cells[-10:]
+    assert [is_solution(cell) for cell in questions] == [False, True] * 5
+    for question, answer in zip(questions[::2], questions[1::2], strict=True):
+        assert re.fullmatch(r"\*\*.+\?.*\*\*", question.source)
+        assert answer.source.startswith("<details><summary>Answer</summary>\n\n")
+
+
+@each_notebook
+def test_its_time_is_stated(path):
     prose = runs_of_prose(nbformat.read(path, 4))[0]
     stated = re.search(r"This takes (\d+) seconds on one core\.", prose)
-    readme = (ROOT / "README.md").read_text()
-    row = re.search(rf"notebooks/lab/{path.name}\).*\| (\d+) \|", readme)
-    assert int(stated[1]) == int(row[1]) <= 120
+    assert int(stated[1]) <= 120
 
 
 def test_sixteen_steps_in_order_each_with_a_prediction():

@@ -151,7 +151,7 @@ def test_stage_2_begins_where_stage_1_ended():
     images = torch.randn(9, 3, 8, 8, generator=seeded(6))
     before = network.eval().features(images)
     weight = network.head.weight.clone()
-    inputs = RebalanceInputs(torch.bincount(LABELS), before.detach, LABELS, seeded())
+    inputs = RebalanceInputs(torch.bincount(LABELS), lambda: [(before.detach(), LABELS)], seeded())
     begun = MetaEmbed(slow_factor=0.2).network(network, inputs).eval()
     torch.testing.assert_close(begun.features(images), before)  # attention adds nothing yet
     assert torch.equal(begun.head.hallucinator.weight, weight)
@@ -166,7 +166,9 @@ def test_stage_2_begins_where_stage_1_ended():
 def test_in_training_it_gives_what_the_loss_takes():
     network = Network(DigitsCNN(3), nn.Linear(64, 3))
     images = torch.randn(9, 3, 8, 8, generator=seeded(6))
-    inputs = RebalanceInputs(torch.bincount(LABELS), lambda: torch.rand(9, 64), LABELS, seeded())
+    inputs = RebalanceInputs(
+        torch.bincount(LABELS), lambda: [(torch.rand(9, 64), LABELS)], seeded()
+    )
     begun = MetaEmbed().network(network, inputs).train()
     outputs = begun(images)
     OLTRLoss(0.01)(outputs, LABELS).backward()

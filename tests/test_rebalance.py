@@ -28,8 +28,12 @@ LABELS = torch.tensor([0, 0, 0, 0, 0, 1, 1, 1, 2])
 COUNTS = torch.bincount(LABELS)
 
 
+def in_batches():
+    return zip(TRAINING.split(4), LABELS.split(4), strict=True)
+
+
 def inputs(seed=0):
-    return RebalanceInputs(COUNTS, lambda: TRAINING, LABELS, seeded(seed))
+    return RebalanceInputs(COUNTS, in_batches, seeded(seed))
 
 
 @pytest.fixture(params=["linear", "cosine"])
@@ -194,7 +198,7 @@ def test_a_feature_on_a_class_mean_is_of_that_class(head, transform):
     labels = torch.arange(3).repeat_interleave(20)
     places = torch.tensor([[9.0, 0, 0, 0, 1], [0, 9, 0, 0, 1], [0, 0, -9, 0, 1]])
     features = places[labels] + torch.randn(60, 5, generator=seeded(3))
-    given = RebalanceInputs(torch.bincount(labels), lambda: features, labels, seeded())
+    given = RebalanceInputs(torch.bincount(labels), lambda: [(features, labels)], seeded())
     means = torch.stack([features[labels == j].mean(0) for j in range(3)])
     outputs = NearestMean(transform).build(head, given)(means)
     assert outputs.argmax(1).tolist() == [0, 1, 2]
@@ -224,7 +228,7 @@ def test_lws_has_its_rates_in_the_whole_network_too(batch_norm, factor):
 def test_oltr_keeps_its_slow_parts():
     network = MetaEmbed(0.1).network(
         Network(DigitsCNN(3), nn.Linear(64, 3)),
-        RebalanceInputs(COUNTS, lambda: torch.randn(9, 64, generator=seeded()), LABELS, seeded()),
+        RebalanceInputs(COUNTS, lambda: [(torch.randn(9, 64), LABELS)], seeded()),
     )
     factor = {id(p): g["lr_factor"] for g in parameter_groups(network) for p in g["params"]}
     for name, parameter in network.named_parameters():

@@ -2,6 +2,7 @@
 
 import time
 from decimal import Decimal, getcontext
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -18,6 +19,7 @@ from torch.utils.data import (
     WeightedRandomSampler,
 )
 
+from bits import equal
 from gcl_core import (
     CBENSampler,
     ClassBalancedSampler,
@@ -28,15 +30,18 @@ from gcl_core import (
     long_tailed_counts,
 )
 from gcl_core.data.samplers import (
+    DistributedSamplerWrapper,
     ReversedSampler,
     SquareRootSampler,
     cben_departure,
     cben_shares,
     labels_of,
 )
+from processes import in_each
 from toys import seeded
 
 getcontext().prec = 60
+DOCS = Path(__file__).parents[1] / "docs"
 SAMPLERS = [InstanceBalancedSampler, ClassBalancedSampler, EffectiveNumberSampler, CBENSampler]
 SAMPLERS += [SquareRootSampler, ReversedSampler]
 WITH_REPLACEMENT = SAMPLERS[1:]
@@ -222,9 +227,44 @@ def test_labels_of_data_sets_and_of_their_parts():
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_several_processes_share_an_epoch(sampler):
-    labels, alike = repeated([9, 3, 2]), [seeded(7) for _ in range(3)]
-    shares = [sampler(labels, generator=g).draw()[r::2] for r, g in enumerate(alike[:2])]
-    assert torch.stack(shares, 1).flatten().equal(sampler(labels, generator=alike[2]).draw())
+    labels = repeated([9, 3, 2])
+    for ranks in (1, 2, 3, 20):
+        shares = [
+            DistributedSamplerWrapper(sampler(labels, generator=seeded(7)), ranks, rank)
+            for rank in range(ranks)
+        ]
+        alone = sampler(labels, generator=seeded(7))
+        for _ in range(2):  # each epoch is another
+            whole = list(alone)
+            every = [i for step in zip(*shares, strict=True) for i in step]
+            assert every == (2 * whole)[: len(every)]
+            assert 0 <= len(every) - len(whole) < ranks
+            assert {len(share) * ranks for share in shares} == {len(every)}
+
+
+def test_a_share_needs_what_all_processes_agree_on():
+    for wrong, message in (
+        ((CBENSampler([0, 1]), 2, 0), "^give the sampler a generator, seeded alike in every"),
+        ((CBENSampler([0, 1], generator=seeded()), 2, 2), "below num_replicas 2, got 2"),
+        ((CBENSampler([0, 1], generator=seeded()),), "^give num_replicas and rank, or call init_"),
+    ):
+        with pytest.raises(GCLError, match=message):
+            DistributedSamplerWrapper(*wrong)
+
+
+def run_the_example(out):
+    scope = {}
+    exec((DOCS / "clusters.md").read_text().split("```python\n")[1].split("```")[0], scope)
+    torch.save(
+        (scope["network"].module.state_dict(), len(scope["loader"])), out / str(scope["rank"])
+    )
+
+
+def test_the_example_of_the_docs_trains_one_network_in_two_processes(tmp_path):
+    in_each(2, run_the_example, tmp_path)
+    (first, batches), (second, _) = (torch.load(tmp_path / rank) for rank in "01")
+    assert equal(first, second)
+    assert batches == 3  # of 16 images, of the half of 70
 
 
 @pytest.mark.parametrize("sampler", WITH_REPLACEMENT)

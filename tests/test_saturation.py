@@ -10,10 +10,13 @@ from gcl_core.analysis.saturation import (
     binary_gradient,
     cloud_quadrature,
     expected_binary_gradient,
+    expected_probabilities,
     expected_target_gradient,
     saturation,
     softmax_gradient,
 )
+from gcl_core.data.epoch import TrainingImages
+from gcl_core.data.streams import Streams
 from gcl_core.errors import GCLError
 from gcl_core.methods.registry import resolve
 from gcl_core.training.two_stages import run
@@ -97,15 +100,15 @@ def test_expected_target_gradient_agrees_with_the_binary_one():
     torch.testing.assert_close(result, expected, rtol=1e-5, atol=1e-12)
 
 
-def test_expected_target_gradient_agrees_with_simulation():
+def test_expected_probabilities_agree_with_simulation():
     logits = 5 * torch.randn(8, 5, dtype=torch.float64, generator=seeded(1))
-    target = torch.arange(8) % 5
     reach = torch.tensor([0.0, 2.0, 5.0, 10.0, 15.0], dtype=torch.float64)
-    result = expected_target_gradient(logits, target, reach, SIGMA)
+    result = expected_probabilities(logits, reach, SIGMA)
+    torch.testing.assert_close(result.sum(1), torch.ones(8).double(), rtol=0, atol=1e-7)
     eps = (torch.randn(100_000, 5, dtype=torch.float64, generator=seeded(2)) * SIGMA).clamp(-1, 1)
-    for z, y, value in zip(logits, target, result, strict=True):
-        drawn = 1 - (z - reach * eps.abs()).softmax(1)[:, y]
-        assert float(value) == pytest.approx(float(drawn.mean()), abs=5 * float(drawn.std()) / 316)
+    for z, values in zip(logits, result, strict=True):
+        drawn = (z - reach * eps.abs()).softmax(1)
+        assert bool(((values - drawn.mean(0)).abs() < 5 * drawn.std(0) / 316 + 1e-9).all())
 
 
 def test_expected_target_gradient_does_not_depend_on_a_common_shift():
@@ -141,6 +144,33 @@ def test_saturation_of_a_run_is_that_of_its_clean_outputs(trained):
         assert float(result.active[j]) == pytest.approx(float((members > 0.5).float().mean()))
         part = float(members.sum() / expected.sum())
         assert float(result.share[j]) == pytest.approx(part, rel=1e-3)
+
+
+def test_saturation_as_trained_is_autograds_over_a_mixed_epoch(trained):
+    stage, labels, cpu = trained.settings.stage1, trained.dataset.train.labels, torch.device("cpu")
+    streams = Streams.seeded(trained.settings.seed, 1, 0, cpu)
+    sampler = stage.sampler.build(labels, streams.order)
+    batches = TrainingImages(
+        *(trained.dataset, sampler, stage.batch_size, streams, cpu), mixup_alpha=stage.mixup_alpha
+    )
+    lifted, lowered, weight = torch.zeros(3).double(), torch.zeros(3).double(), torch.zeros(3)
+    for batch in batches:
+        with torch.no_grad():  # scale 20 is that of stage 2
+            logits = 20 * trained.network(batch.inputs).double()
+        logits.requires_grad_()
+        batch.loss(torch.nn.CrossEntropyLoss(reduction="sum"), logits).backward()
+        lifted += (-logits.grad).clamp_min(0).sum(0)
+        lowered += logits.grad.clamp_min(0).sum(0)
+        weight += torch.bincount(batch.target, minlength=3) * batch.share
+        weight += torch.bincount(batch.partner, minlength=3) * (1 - batch.share)
+    result = saturation(trained, as_trained=True)
+    torch.testing.assert_close(result.lifted, lifted, rtol=1e-5, atol=1e-7)
+    torch.testing.assert_close(result.lowered, lowered, rtol=1e-5, atol=1e-7)
+    torch.testing.assert_close(result.mean, lifted / weight, rtol=1e-5, atol=1e-7)
+    assert float(result.gradient.sum()) == pytest.approx(float(lifted.sum()))
+    images = saturation(trained)
+    torch.testing.assert_close(images.lifted.sum(), images.lowered.sum())
+    assert not torch.allclose(images.mean, result.mean, rtol=0.01)
 
 
 def test_saturation_with_the_cloud_is_the_mean_over_what_the_loss_draws(trained):

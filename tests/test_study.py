@@ -5,6 +5,7 @@ import os
 import re
 import signal
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import joblib
 import nbformat
@@ -131,27 +132,47 @@ def test_the_whole_study_in_small(project, caplog, capfd, monkeypatch):
     text = study.study(project, out, runs, workers=1)
     records = load_records(out / "results" / "digits.json")
     assert len(records) == 2 * 2 * 2
-    assert comparison(records) in text
-    assert (out / "results.md").read_text().startswith("| method |")
-    said = [each.getMessage() for each in caplog.records]
-    plan, *parts = [line for line in said if re.search("minutes|left", line)]
-    assert plan == "8 runs and 2 notebooks, 10 of them to do: about 2 minutes"
+    assert (out / "results.md").read_text().startswith(comparison(records))
+    said = caplog.messages
+    plan = said.index("To do, in about 2:01 minutes:")
+    parts = ["8 of 8 runs", "00_x.ipynb", "01_x.ipynb"]
+    assert [line.split(maxsplit=1)[1] for line in said[plan + 1 : plan + 4]] == parts
+    found, look = text.split("Where to look:")
+    assert [line.split()[0] for line in found.strip().splitlines()[1:]] == ["1.", "2.", "3.", "4."]
+    places = [line.split(": ")[-1].strip() for line in look.splitlines() if "figures" not in line]
+    assert all(Path(place).exists() for place in places)
+    parts = [line for line in said if "left" in line]
     assert [line.split(": ")[1] for line in parts if ".ipynb" in line][-1] == "01_x.ipynb"
     assert parts[-1] == "100 %, about 0:00 left: 01_x.ipynb"
     assert not re.search("error|traceback|warning", capfd.readouterr().err, re.IGNORECASE)
     before = {file: file.stat().st_mtime_ns for file in runs.glob("*/checkpoint.pt")}
     caplog.clear()
     assert study.study(project, out, runs, workers=1) == text
+    assert "Nothing is left to do." in caplog.messages
     assert {file: file.stat().st_mtime_ns for file in runs.glob("*/checkpoint.pt")} == before
-    assert [each.getMessage() for each in caplog.records if "left" in each.getMessage()] == []
+    assert not [line for line in caplog.messages if "about" in line]
 
 
 def test_a_bar_where_somebody_sees_it(capsys, monkeypatch):
     monkeypatch.setattr(study, "watched", lambda: True)
     parts = [study.Part("one", 30, 0), study.Part("there already", 0, 0), study.Part("two", 60, 0)]
     assert list(study._followed(parts, iter("abc"))) == ["a", "b", "c"]
-    bars = re.findall(r"(\d+) % \|[^\r]* about \d\d:\d\d left: (\w+)", capsys.readouterr().err)
+    bars = re.findall(r"(\d+) % \|[^\r]* about \d+:\d\d left: (\w+)", capsys.readouterr().err)
     assert list(dict.fromkeys(bars)) == [("33", "one"), ("100", "two")]
+
+
+def test_the_time_left_is_the_plans_at_first_and_follows_this_machine_then(caplog, monkeypatch):
+    caplog.set_level("INFO", "gcl_core")
+    now = iter([0.0, 0.0, 2.0, 70.0, 700.0])
+    monkeypatch.setattr(study.time, "monotonic", lambda: next(now))
+    monkeypatch.setattr(study, "watched", lambda: False)
+    parts = [study.Part(name, seconds, 0) for name, seconds in (("a", 1), ("b", 69), ("c", 630))]
+    list(study._followed(parts, iter("abc")))
+    assert [line.split(",")[1] for line in caplog.messages] == [
+        " about 12:01 left: a",  # (2 + 30) / (1 + 30) times 699 s, though "a" took twice its time
+        " about 10:30 left: b",
+        " about 0:00 left: c",
+    ]
 
 
 def die():

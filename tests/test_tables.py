@@ -9,6 +9,7 @@ from markdown_it import MarkdownIt
 
 from gcl_core.errors import shown
 from gcl_core.files import load_json
+from gcl_core.results.found import found_lines, found_table
 from gcl_core.results.markdown import as_text, markdown_table
 from gcl_core.results.printed import OTHER
 from gcl_core.results.records import save_records
@@ -182,3 +183,28 @@ def test_the_curves_are_those_of_the_longest_preset_that_has_them_all(tmp_path):
     save_records(official, curves("official", methods))
     draw_records(tmp_path)
     assert drawn() == {"ce-official", "ce_mixup_crt-official", "gcl_crt-official"}
+
+
+def test_what_a_study_ends_with_is_paired_by_seed_and_says_where_luck_is_enough():
+    other = [record("ce_mixup_crt", seed, 81.0, 50.0) for seed in (0, 1)]
+    half = [each | {"imbalance_ratio": 50.0} for each in [*RECORDS, *other]]
+    ce, few, many, top1, fair = found_lines([*half, *RECORDS, *other])
+    assert ce == (
+        "At ratio 100 cross-entropy recognises 90.0 ± 0.0 % of the test images of frequent "
+        "classes, 32.0 ± 25.4 % of rare ones."  # 12.7 times 4 / sqrt(2) / sqrt(2)
+    )
+    assert few.endswith("on rare classes: +28.0 ± 25.4.")  # 30 and 26
+    assert many.startswith("On frequent classes: +0.0 ± 0.0 (may be luck")
+    assert top1.endswith("+9.0 ± 12.7 (may be luck: the interval has zero in it).")  # 10 and 8
+    assert fair.count("+0.0 ± 12.7") == 2
+    assert re.search(r"at ratio 100; .* at ratio 50\.$", fair)
+
+
+def test_the_table_of_what_was_found_has_a_dash_for_what_is_not_measured(tmp_path):
+    save_records(tmp_path / "digits.json", RECORDS)
+    heading, _, row = found_table(tmp_path).splitlines()
+    assert heading.startswith("| images | CE, top-1 | CE, few-shot | CE + cRT, top-1 |")
+    assert row == (
+        "| handwritten digits, ratio 100 | 72.0 ± 25.4 | 32.0 ± 25.4 | - | - | 81.0 ± 12.7 "
+        "| 60.0 ± 0.0 | 2 |"
+    )

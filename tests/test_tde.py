@@ -76,7 +76,7 @@ def test_the_rebalancing_is_untrained_and_leaves_the_classifier():
     head = classifier().train()
     labels = torch.tensor([0, 1, 2, 3])
     rebalanced = TDE(alpha=2.0).build(
-        head, RebalanceInputs(labels, lambda: FEATURES, labels, seeded())
+        head, RebalanceInputs(labels, lambda: [(FEATURES, labels)], seeded())
     )
     assert not any(p.requires_grad for p in rebalanced.parameters())
     assert all(p.requires_grad for p in head.parameters())

@@ -80,7 +80,7 @@ def test_a_wheel_has_the_package_and_nothing_else(wheel):
     names = zipfile.ZipFile(wheel).namelist()
     assert {name.split("/")[0] for name in names} == {"gcl_core", "gcl_core-0.1.0.dist-info"}
     there = {f.relative_to(ROOT).as_posix() for f in (ROOT / "gcl_core").rglob("*.py")}
-    beside = ("clothes.npz", "README.md", "LICENSE")
+    beside = ("clothes.npz", "long_tails.json", "README.md", "LICENSE")
     embedded = {f"gcl_core/data/embedded/{name}" for name in beside}
     assert there | {"gcl_core/py.typed", "gcl_core/report/page.html"} | embedded <= set(names)
 

@@ -7,6 +7,7 @@ from PIL import Image
 from gcl_core.data.augment import PadCrop
 from gcl_core.data.dataset import LongTailedDataset, Split
 from gcl_core.data.images import MemoryImages
+from gcl_core.data.lists import PUBLISHED
 from gcl_core.data.load import DataSettings
 from gcl_core.data.sources import kind_of
 
@@ -68,3 +69,29 @@ def load_source(dataset, *, data_seed=0, image_size=None):
     """All images of a data set, before it is made long-tailed."""
     kind, path = kind_of(dataset)
     return kind.read(path, DataSettings(data_seed=data_seed, image_size=image_size))
+
+
+def listed_images(root, counts=(6, 3, 2), test=2, val=0, size=(12, 9), kind="imagenet_lt"):
+    """Random images in ImageNet-LT's layout, in a kind's list files: `counts` for training."""
+    random = np.random.default_rng(0)
+
+    def image(path):
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        pixels = random.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(root / path)
+
+    wnids = [f"n{1440764 + j:08d}" for j in range(len(counts))]
+    parts = {"train": counts, "test": [test] * len(counts), "val": [val] * len(counts)}
+    number = 0
+    for part, numbers in parts.items():
+        lines = []
+        for label, (wnid, own) in enumerate(zip(wnids, numbers, strict=True)):
+            for _ in range(own):
+                number += 1
+                file = f"ILSVRC2012_val_{number:08d}" if part == "test" else f"{wnid}_{number}"
+                folder = "val" if part == "test" else "train"
+                lines.append(f"{folder}/{wnid}/{file}.JPEG {label}\n")
+                image(lines[-1].split()[0])
+        if lines:
+            (root / PUBLISHED[kind].lists[part][0]).write_text("".join(lines))
+    return root

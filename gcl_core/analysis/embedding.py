@@ -20,8 +20,11 @@ SPLITS = ("train", "test")
 
 
 @torch.no_grad()
-def features_of(run: Run, split: str = "test") -> tuple[Tensor, Tensor]:
+def features_of(run: Run, split: str = "test", limit: int | None = None) -> tuple[Tensor, Tensor]:
     """Unit features f / |f| of a run's images, without augmentation, and their labels.
+
+    Args:
+        limit: of about so many of them, see `thinned`; None: of all.
 
     Shape:
         returns (N, D) float32 and (N,) int64, in the order of the data set.
@@ -32,6 +35,8 @@ def features_of(run: Run, split: str = "test") -> tuple[Tensor, Tensor]:
     if split not in SPLITS:
         raise GCLError(f"split {split!r} is unknown; allowed: {', '.join(SPLITS)}")
     part = run.dataset.train if split == "train" else run.dataset.test
+    if limit is not None:
+        part = part.subset(thinned(part.labels, limit))
     features = outputs_of(run.network.features, part, run.dataset, torch.device("cpu"))
     return F.normalize(features), part.labels
 
@@ -50,6 +55,38 @@ def weight_norms(run: Run) -> Tensor:
     inner: nn.Module = getattr(head, "head", head)
     norms: Tensor = inner.weight.detach().norm(dim=1)  # type: ignore[operator]
     return norms * head.scales.detach().abs() if isinstance(head, ScaledHead) else norms
+
+
+def answer_shares(confusion: Tensor) -> Tensor:
+    """Share of balanced images that are taken for each class: (C,) float64, sum 1.
+
+    mean over the true classes i of P(answer j | i), so that the images need not be balanced.
+
+    Shape:
+        confusion: (C, C) images by true (row) and answered (column) class.
+    """
+    images = confusion.double()
+    there = images[images.sum(1) > 0]
+    return (there / there.sum(1, keepdim=True)).mean(0)
+
+
+@torch.no_grad()
+def shares_between(run: Run, points: int = 20_000, seed: int = 0) -> Tensor:
+    """Share of the space between the test images that belongs to each class: (C,), sum 1.
+
+    Of points half-way between the features of two test images of different classes, drawn such
+    that all pairs of classes come alike, the share that the run's classifier gives to each class.
+    If no class had more room than another, each would have 1/C.
+    """
+    part, classes = run.dataset.test, run.dataset.num_classes
+    features = outputs_of(run.network.features, part, run.dataset, torch.device("cpu"))
+    generator = torch.Generator().manual_seed(seed)
+    alike = 1 / torch.bincount(part.labels, minlength=classes)[part.labels].double()
+    one, other = alike.multinomial(2 * points, True, generator=generator).chunk(2)
+    apart = part.labels[one] != part.labels[other]
+    between = (features[one[apart]] + features[other[apart]]) / 2
+    answers = run.network.head(between).argmax(1)
+    return torch.bincount(answers, minlength=classes).double() / len(answers)
 
 
 def thinned(labels: Tensor, limit: int) -> Tensor:
@@ -94,9 +131,8 @@ def map_of(
 
     The perplexity is lowered to (n - 1) / 3 where there are few images, as its inventors advise.
     """
-    features, labels = features_of(run, split)
-    kept = thinned(labels, points)
-    return tsne(features[kept], perplexity=min(perplexity, (len(kept) - 1) / 3)), labels[kept]
+    features, labels = features_of(run, split, points)
+    return tsne(features, perplexity=min(perplexity, (len(labels) - 1) / 3)), labels
 
 
 def room(positions: Tensor, labels: Tensor, num_classes: int) -> Tensor:
@@ -148,16 +184,19 @@ def angular_spread(features: Tensor, labels: Tensor, num_classes: int) -> Tensor
     return spread
 
 
-def nearest_anchor_angles(anchors: Tensor) -> Tensor:
-    """Angle in degrees from each class anchor to the nearest other one.
+def anchor_angles(anchors: Tensor) -> Tensor:
+    """Angle in degrees between every two class anchors: (C, D) to (C, C) float64.
 
-    Shape:
-        anchors: (C, D), C >= 2; returns (C,) float64. At most 180 / pi arccos(-1 / (C - 1)) for all
-        of them at once: the angle of a simplex (96.4 for 10 classes).
+    If all C are equally far apart it is at most 180 / pi arccos(-1 / (C - 1)): the angle of a
+    simplex (96.4 for 10 classes). NaN of an anchor with itself.
     """
     unit = F.normalize(anchors.double())
-    cosine = (unit @ unit.T).fill_diagonal_(-2)
-    return _degrees(cosine.max(1).values)
+    return _degrees(unit @ unit.T).fill_diagonal_(torch.nan)
+
+
+def nearest_anchor_angles(anchors: Tensor) -> Tensor:
+    """Angle in degrees from each class anchor to the nearest other one: (C, D) to (C,) float64."""
+    return anchor_angles(anchors).nan_to_num(torch.inf).min(1).values
 
 
 def overlap(features: Tensor, labels: Tensor, num_classes: int, k: int = 10) -> Tensor:

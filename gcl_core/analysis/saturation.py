@@ -5,8 +5,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from gcl_core.data.epoch import TrainingImages
+from gcl_core.data.streams import Streams
 from gcl_core.errors import GCLError
 from gcl_core.losses.clouds import cloud_sizes
 from gcl_core.methods.objectives import GCL, Objective
@@ -92,49 +95,42 @@ def expected_binary_gradient(
     return mean.to(difference.dtype)
 
 
-def expected_target_gradient(
-    logits: Tensor, target: Tensor, reach: Tensor, sigma: float = 1 / 3
-) -> Tensor:
-    """E[1 - p_y] under independent clouds on all classes, by quadrature.
+def expected_probabilities(logits: Tensor, reach: Tensor, sigma: float = 1 / 3) -> Tensor:
+    """E[p] under independent clouds on all classes, by quadrature.
 
-    With z_j lowered by r_j |eps_j|, softmax gives the chance that class y is the largest of z_j
+    With z_j lowered by r_j |eps_j|, softmax gives the chance that class j is the largest of z_j
     plus independent Gumbel noise. The eps_j are independent too, so that with the mean distribution
     function G_j(t) = E exp(-exp(z_j - r_j |eps_j| - t)) of class j
 
-        E[1 - p_y] = integral of prod_j G_j(t) * sum_{j != y} G_j'(t) / G_j(t) dt.
+        E[p_j] = integral of prod_i G_i(t) * G_j'(t) / G_j(t) dt.
 
     One integral over t and one over each |eps_j| thus replace one over all eps together.
 
     Args:
         logits: (N, C) clean logits; a margin, if any, already taken off.
-        target: (N,) int64.
-        reach: (C,) r_j >= 0; all zero gives 1 - p_y itself.
+        reach: (C,) r_j >= 0; all zero gives p itself.
         sigma: standard deviation of eps before the clamp.
 
     Returns:
-        (N,) float64.
+        (N, C) float64; small ones are as accurate as large ones.
     """
     clean, reach = logits.detach().double().cpu(), reach.double().cpu()
     if not bool((reach > 0).any()) or sigma == 0:
-        return -softmax_gradient(clean, target).gather(1, target[:, None])[:, 0]
+        return clean.softmax(1)
     point, weight = cloud_quadrature(sigma, SMOOTH_NODES)
     drop = reach[:, None] * point  # (C, Q)
     # Below `low` the product of the G_j is nothing; beyond `high` the densities are below e^-40.
     low = float((clean - reach).max(1).values.min()) - 6
     high = float(clean.max()) + 40
     grid = torch.arange(low, high + STEP, STEP, dtype=torch.float64)
-    rows = max(1, 2**22 // (len(grid) * len(point)))
-    parts = [
-        _lost(z, y, drop, weight, grid)
-        for z, y in zip(clean.split(rows), target.cpu().split(rows), strict=True)
-    ]
-    return torch.cat(parts)
+    rows = max(1, 2**22 // (len(grid) * max(len(point), len(reach))))
+    return torch.cat([_chances(z, drop, weight, grid) for z in clean.split(rows)])
 
 
-def _lost(logits: Tensor, target: Tensor, drop: Tensor, weight: Tensor, grid: Tensor) -> Tensor:
-    """The integral of `expected_target_gradient` for some rows."""
+def _chances(logits: Tensor, drop: Tensor, weight: Tensor, grid: Tensor) -> Tensor:
+    """The integrals of `expected_probabilities` for some rows."""
     log_all = torch.zeros(len(logits), len(grid), dtype=torch.float64)
-    rates = torch.zeros_like(log_all)
+    rates = []
     for j in range(logits.shape[1]):  # a loop over the classes keeps the memory small
         u = logits[:, j, None, None] - drop[j] - grid[:, None]  # (N, T, Q)
         rate = u.exp()
@@ -142,24 +138,38 @@ def _lost(logits: Tensor, target: Tensor, drop: Tensor, weight: Tensor, grid: Te
         mean = (below * weight).sum(-1).clamp_min(1e-300)
         slope = torch.where(below > 0, rate * below, 0.0)
         log_all += mean.log()
-        others = (target != j)[:, None]
-        rates += torch.where(others, (slope * weight).sum(-1) / mean, 0.0)
-    return (log_all.exp() * rates).sum(1) * STEP
+        rates.append((slope * weight).sum(-1) / mean)
+    return torch.stack([(log_all.exp() * rate).sum(1) for rate in rates], 1) * STEP
+
+
+def expected_target_gradient(
+    logits: Tensor, target: Tensor, reach: Tensor, sigma: float = 1 / 3
+) -> Tensor:
+    """E[1 - p_y] of each sample, (N,) float64; see `expected_probabilities`."""
+    probabilities = expected_probabilities(logits, reach, sigma)
+    return probabilities.scatter(1, target.cpu()[:, None], 0.0).sum(1)
 
 
 @dataclass(frozen=True)
 class Saturation:
     """How much gradient the training images of each class still give.
 
+    For an image with the weights t of its labels (all of it on y, or shared by mixup) the gradient
+    on the logits is p - t. What lifts some logits is what lowers the others: half of sum |p - t|,
+    which is 1 - p_y for one label.
+
     Attributes:
-        gradient: (N,) 1 - p_y of each training image, or its mean over the clouds.
-        mean: (C,) mean of `gradient` over the images of a class.
+        gradient: (N,) half of sum |p - t| of each image, at its mean over the clouds.
+        lifted, lowered: (C,) sums over the images of max(t_j - p_j, 0) and max(p_j - t_j, 0).
+        mean: (C,) `lifted` by image; a mixed image counts for each label by its weight.
         active: (C,) share of a class's images whose `gradient` is above `threshold`.
-        share: (C,) share of the class in the sum of `gradient` over all images.
+        share: (C,) share of the class in all of `lifted`.
         threshold: the one that was asked for.
     """
 
     gradient: Tensor
+    lifted: Tensor
+    lowered: Tensor
     mean: Tensor
     active: Tensor
     share: Tensor
@@ -174,7 +184,7 @@ def training_logits(run: Run) -> Tensor:
     """
     dataset, network, cpu = run.dataset, run.network, torch.device("cpu")
     outputs = outputs_of(network, dataset.train, dataset, cpu)
-    return outputs * getattr(_objective(run), "scale", 1.0)
+    return outputs * _scale(run)
 
 
 def cloud_reach(run: Run) -> Tensor:
@@ -190,9 +200,15 @@ def _objective(run: Run) -> Objective:
     return (run.settings.stage2 or run.settings.stage1).objective
 
 
+def _scale(run: Run) -> float:
+    return float(getattr(_objective(run), "scale", 1.0))
+
+
 @torch.no_grad()
-def saturation(run: Run, *, cloud: bool = False, threshold: float = 0.01) -> Saturation:
-    """1 - p_y of a run's training images, without augmentation and mixup, under its last objective.
+def saturation(
+    run: Run, *, cloud: bool = False, threshold: float = 0.01, as_trained: bool = False
+) -> Saturation:
+    """The gradient that a run's training images still give, under its last objective.
 
     The logits are `training_logits`. What other objectives do to them is left out, as is every
     focal factor.
@@ -203,19 +219,49 @@ def saturation(run: Run, *, cloud: bool = False, threshold: float = 0.01) -> Sat
             nothing for other objectives.
         threshold: an image counts as active above it. 0.01 is a choice of this study: the image
             gives less than a hundredth of the largest gradient there is.
+        as_trained: an epoch of stage 1's batches, augmented and mixed, instead of each image once
+            as it is. The network stays in evaluation mode.
     """
-    dataset, labels, objective = run.dataset, run.dataset.train.labels, _objective(run)
-    outputs = training_logits(run)
-    reach, sigma = torch.zeros(dataset.num_classes), 0.0
+    objective, classes = _objective(run), run.dataset.num_classes
+    if as_trained:
+        outputs, weights = _training_batches(run)
+    else:
+        outputs = training_logits(run)
+        weights = F.one_hot(run.dataset.train.labels, classes).double()
+    reach, sigma = torch.zeros(classes), 0.0
     if cloud and isinstance(objective, GCL):
         reach, sigma = cloud_reach(run), objective.sigma
-        outputs[torch.arange(len(labels)), labels] -= objective.scale * objective.margin
-    gradient = expected_target_gradient(outputs, labels, reach, sigma)
-    counts = torch.bincount(labels, minlength=dataset.num_classes)
+        outputs -= objective.scale * objective.margin * (weights > 0)
+    push = expected_probabilities(outputs, reach, sigma) - weights
+    lowered = push.clamp_min(0)
+    gradient, lifted = lowered.sum(1), (-push).clamp_min(0).sum(0)
+    images = weights.sum(0)
+    active = weights.T @ (gradient > threshold).double() / images
+    return Saturation(
+        gradient,
+        lifted,
+        lowered.sum(0),
+        lifted / images,
+        active,
+        lifted / lifted.sum(),
+        threshold,
+    )
 
-    def by_class(values: Tensor) -> Tensor:
-        return torch.zeros(len(counts)).double().index_add_(0, labels, values.double())
 
-    total = by_class(gradient)
-    active = by_class(gradient > threshold) / counts
-    return Saturation(gradient, total / counts, active, total / total.sum(), threshold)
+def _training_batches(run: Run) -> tuple[Tensor, Tensor]:
+    """Clean logits (N, C) of an epoch of stage 1's batches, and the weights of their labels."""
+    dataset, stage, cpu = run.dataset, run.settings.stage1, torch.device("cpu")
+    streams = Streams.seeded(run.settings.seed, 1, 0, cpu)
+    sampler = stage.sampler.build(dataset.train.labels, streams.order)
+    batches = TrainingImages(
+        *(dataset, sampler, stage.batch_size, streams, cpu), mixup_alpha=stage.mixup_alpha
+    )
+    outputs, weights = [], []
+    for batch in batches:
+        outputs.append(run.network(batch.inputs))
+        one_hot = F.one_hot(batch.target, dataset.num_classes).double()
+        if batch.partner is not None and batch.share is not None:
+            other = F.one_hot(batch.partner, dataset.num_classes)
+            one_hot = torch.lerp(other.double(), one_hot, batch.share.double())
+        weights.append(one_hot)
+    return torch.cat(outputs) * _scale(run), torch.cat(weights)

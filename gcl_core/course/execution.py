@@ -16,6 +16,7 @@ from jupyter_client.manager import AsyncKernelManager
 from jupytext.combine import combine_inputs_with_outputs
 from traitlets.config import Config
 
+from gcl_core.course.launch import is_launch, repository, with_launch
 from gcl_core.errors import GCLError
 from gcl_core.files import atomic_write
 from gcl_core.results.agreement import RECORD_FILES
@@ -31,11 +32,13 @@ def notebooks_in(folder: Path) -> list[Path]:
 def synchronise(folder: Path) -> None:
     """Bring each notebook of a course in step with its py:percent text, the one to edit.
 
+    Those of the lab get a link to Colab, if the project around the folder says its address.
+
     Raises:
-        GCLError: a notebook that differs from its text and is newer, so that an edit would be lost;
-            no notebook is changed then.
+        GCLError: a notebook that differs from its text and is newer, so that an edit would be lost,
+            or an address that Colab cannot open; no notebook is changed then.
     """
-    made = {}
+    name, made = repository(folder.resolve().parent), {}
     for text in (*folder.glob("lab/[0-9]*.py"), *folder.glob("[0-9]*.py")):
         notebook, target = jupytext.read(text), text.with_suffix(".ipynb")
         if target.exists():
@@ -48,7 +51,16 @@ def synchronise(folder: Path) -> None:
                     f"{target} is newer than {text.name} and differs from it; to keep the edit run "
                     f"`jupytext --to py:percent {target}`, to drop it `touch {text}`"
                 )
+            tags = [cell.metadata.get("tags", []) for cell in notebook.cells]
             notebook = combine_inputs_with_outputs(notebook, present)
+            for cell, own in zip(notebook.cells, tags, strict=True):  # not those of the present one
+                cell.metadata["tags"] = own
+        for cell in notebook.cells:
+            if "hide-input" in cell.metadata.get("tags", []):  # folded on the pages, and in Jupyter
+                cell.metadata["jupyter"] = {"source_hidden": True}
+        if name and text.parent != folder:
+            path = target.resolve().relative_to(folder.resolve().parent)
+            notebook = with_launch(notebook, name, path.as_posix())
         made[target] = notebook
     for target, notebook in made.items():
         atomic_write(target, nbformat.writes(notebook).encode())
@@ -56,7 +68,8 @@ def synchronise(folder: Path) -> None:
 
 def _cells(notebook: nbformat.NotebookNode) -> list[tuple[str, str, list[str]]]:
     """What of a notebook its text has, too."""
-    return [(c.cell_type, c.source, c.metadata.get("tags", [])) for c in notebook.cells]
+    cells = [cell for cell in notebook.cells if not is_launch(cell)]
+    return [(c.cell_type, c.source, c.metadata.get("tags", [])) for c in cells]
 
 
 class _KernelManager(AsyncKernelManager):
@@ -171,7 +184,7 @@ def fingerprint(source: Path, parameters: Mapping[str, Any]) -> str:
     digest = hashlib.sha256(json.dumps([cells, dict(parameters)], sort_keys=True).encode())
     results = source.parent.parent / "results"
     reads = "records" in _parameters(source)
-    records = results.glob(RECORD_FILES) if reads else ()
+    records = [file for each in RECORD_FILES for file in results.glob(each)] if reads else []
     for file in (*sorted(PACKAGE.rglob("*.py")), *sorted(records)):
         digest.update(file.read_bytes())
     return digest.hexdigest()[:16]

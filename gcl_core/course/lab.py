@@ -1,15 +1,15 @@
 """What the lab's notebooks share: small data, a small network, and its training in seconds."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
 import torch
 from IPython.display import Markdown, display
 from matplotlib.figure import Figure
-from scipy import optimize, stats
 from torch import Tensor, nn
 
+from gcl_core.analysis.intervals import detectable as detectable  # notebook 3 says lab.detectable
 from gcl_core.course.notebook import picture
 from gcl_core.data.dataset import LongTailedDataset
 from gcl_core.data.imbalance import by_size
@@ -128,21 +128,6 @@ def recalls(logits: Tensor, labels: Tensor) -> Tensor:
     """Share of the images of each class that are right, in percent: (N, C), (N,) to (C,)."""
     per_class = Tally(logits.shape[1]).add(logits.detach(), labels).accuracies({})["per_class"]
     return torch.tensor([torch.nan if value is None else value for value in per_class])
-
-
-def detectable(differences: Sequence[float], power: float = 0.8) -> float:
-    """The true mean difference that a paired t test at 5 % finds with this power.
-
-    From the noncentral t distribution, with the standard deviation of the differences as it is.
-    """
-    n = len(differences)
-    critical = float(stats.t.ppf(0.975, n - 1))
-
-    def missing(shift: float) -> float:
-        return power - float(stats.nct.sf(critical, n - 1, shift))
-
-    shift = optimize.brentq(missing, 0.0, 10 * critical)
-    return float(shift) * float(torch.tensor(differences).double().std()) / n**0.5
 
 
 def moved(what: str, before: float, after: float, unit: str = " %") -> str:

@@ -7,6 +7,7 @@ import nbformat
 from nbformat import NotebookNode
 
 from gcl_core.course.execution import notebooks_in
+from gcl_core.course.launch import is_launch
 from gcl_core.errors import GCLError
 from gcl_core.files import atomic_write
 
@@ -20,9 +21,12 @@ def is_solution(cell: NotebookNode) -> bool:
 
 
 def student_copy(notebook: NotebookNode) -> NotebookNode:
-    """The notebook as students get it: no solution, no body of an answer, nothing executed."""
+    """The notebook as students get it: no solution, no body of an answer, nothing executed.
+
+    The link to Colab goes too, for it opens the notebook that has the answers.
+    """
     copy = nbformat.from_dict(notebook)
-    copy.cells = [cell for cell in copy.cells if not is_solution(cell)]
+    copy.cells = [cell for cell in copy.cells if not (is_solution(cell) or _is_link(cell))]
     for cell in copy.cells:
         if ANSWER in cell.metadata.get("tags", []):
             cell.source = without_bodies(cell.source)
@@ -31,6 +35,10 @@ def student_copy(notebook: NotebookNode) -> NotebookNode:
     for key in ("gcl", "widgets"):  # what the outputs were made of
         copy.metadata.pop(key, None)
     return copy
+
+
+def _is_link(cell: NotebookNode) -> bool:
+    return is_launch(cell) and cell.cell_type == "markdown"
 
 
 def without_bodies(source: str) -> str:

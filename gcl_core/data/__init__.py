@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from gcl_core.data.samplers import (
         CBENSampler,
         ClassBalancedSampler,
+        DistributedSamplerWrapper,
         EffectiveNumberSampler,
         InstanceBalancedSampler,
         ReversedSampler,
@@ -23,6 +24,7 @@ __all__ = [
     "CBENSampler",
     "ClassBalancedSampler",
     "DataSettings",
+    "DistributedSamplerWrapper",
     "EffectiveNumberSampler",
     "InstanceBalancedSampler",
     "LongTailedDataset",

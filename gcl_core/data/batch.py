@@ -1,7 +1,7 @@
 """What one training step sees."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
@@ -16,12 +16,17 @@ class Batch:
         inputs: (N, ...), or what a network of its own takes in training; target: (N,) int64, or
         what its criterion takes; with mixup, partner: (N,) int64 labels of the images mixed in, and
         share: () weight lambda of `target`.
+
+    Attributes:
+        weight: of its mean loss in that of all processes, of which each has a share of the images;
+            1 where all have as many.
     """
 
     inputs: Any
     target: Tensor
     partner: Tensor | None = None
     share: Tensor | None = None
+    weight: float = 1.0
 
     def loss(self, criterion: nn.Module, outputs: Any) -> Tensor:
         """Mean loss; with mixup, lambda L(., target) + (1 - lambda) L(., partner).
@@ -45,8 +50,10 @@ class Batch:
         one = isinstance(self.inputs, Tensor)
         inputs = self.inputs.clone() if one else tuple(each.clone() for each in self.inputs)
         mixed = {"partner": self.partner, "share": self.share}
-        rest = {name: each.clone() for name, each in mixed.items() if each is not None}
-        return Batch(inputs, self.target.clone(), **rest)
+        rest: dict[str, Any] = {
+            name: each.clone() for name, each in mixed.items() if each is not None
+        }
+        return replace(self, inputs=inputs, target=self.target.clone(), **rest)
 
 
 class Batches(Protocol):
@@ -54,6 +61,9 @@ class Batches(Protocol):
 
     def __iter__(self) -> Iterator[Batch]: ...
     def __len__(self) -> int: ...
+    def without_first(self, steps: int) -> "Batches":
+        """The same epoch after so many steps; they are drawn, but no image of them is read."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -75,9 +85,14 @@ class Paired:
     def __len__(self) -> int:
         return len(self.first)
 
+    def without_first(self, steps: int) -> "Paired":
+        """See `Batches`."""
+        first, second = (each.without_first(steps) for each in (self.first, self.second))
+        return Paired(first, second, self.share)
+
     def __iter__(self) -> Iterator[Batch]:
         for first, second in zip(self.first, self.second, strict=True):
             # In bfloat16 it is rounded like all inputs of a network, by 0.4 % of it at most.
             share = torch.full((), self.share, device=second.inputs.device)
             target = torch.stack((first.target[: len(second.target)], second.target), 1)
-            yield Batch((first.inputs, second.inputs, share), target)
+            yield Batch((first.inputs, second.inputs, share), target, weight=second.weight)

@@ -78,6 +78,12 @@ class LongTailedDataset:
         return tuple(class_counts_of(self.train.labels, self.num_classes).tolist())
 
     @property
+    def refused(self) -> set[str]:
+        """Image files that could not be read when they were needed, so far."""
+        images = self.train.images
+        return images.reading.refused if isinstance(images, FileImages) else set()
+
+    @property
     def num_classes(self) -> int:
         return len(self.class_names)
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from gcl_core.data.batch import Batch
 from gcl_core.data.dataset import LongTailedDataset, Split
 from gcl_core.data.streams import Streams
+from gcl_core.errors import GCLError
 from gcl_core.hardware import inference_batch
 
 
@@ -52,7 +53,10 @@ class TrainingImages:
     """Augmented, normalised and (optionally) mixed training batches; one iteration is one epoch.
 
     All draws of an epoch are made before its first batch; nothing is copied from the device to the
-    host inside it.
+    host inside it. Of several processes each has its share of every batch, and no image twice.
+
+    Raises:
+        GCLError: a batch smaller than the number of processes.
     """
 
     def __init__(
@@ -68,8 +72,13 @@ class TrainingImages:
         ranks: int = 1,
     ) -> None:
         self.sampler, self.batch_size, self.streams = sampler, batch_size, streams
-        self.views = 1
+        self.views, self.skipped = 1, 0
         self.mixup_alpha, self.rank, self.ranks = mixup_alpha, rank, ranks
+        if (smallest := min(batch_size, len(sampler))) < ranks:
+            raise GCLError(
+                f"a batch of {smallest} images has none for some of {ranks} processes; take fewer "
+                "devices, or more images in a batch"
+            )
         self.device, self.augment = device, dataset.augment
         self.normalise = normaliser(dataset, device)
         self.images = dataset.train.images.on(device)
@@ -88,33 +97,51 @@ class TrainingImages:
         other.views = views
         return other
 
+    def without_first(self, steps: int) -> "TrainingImages":
+        """See `gcl_core.data.batch.Batches`."""
+        other = copy.copy(self)
+        other.skipped = self.skipped + steps
+        return other
+
     def __len__(self) -> int:
-        return -(-len(self.sampler) // self.batch_size)
+        return len(self._sizes()) - self.skipped
+
+    def _sizes(self) -> list[int]:
+        """Images of each step; a rest that has none for some process goes with the step before."""
+        whole, rest = divmod(len(self.sampler), self.batch_size)
+        sizes = [self.batch_size] * whole + [rest] * (rest > 0)
+        if rest and rest < self.ranks:
+            sizes[-2:] = [self.batch_size + rest]
+        return sizes
 
     def __iter__(self) -> Iterator[Batch]:
         order = self.sampler.draw()
         generator, device = self.streams.device, self.device
-        mine = [self._share(step).repeat(self.views) for step in order.split(self.batch_size)]
+        every = order.split(self._sizes())
+        mine = [step[self.rank :: self.ranks].repeat(self.views) for step in every]
+        weights = [
+            len(own) * self.ranks / (len(step) * self.views)
+            for own, step in zip(mine, every, strict=True)
+        ]
         shares = self._mixup_shares(len(mine)).to(device)
         sizes = [len(indices) for indices in mine]
         drawn = torch.cat(mine).to(device)
         draws = self.augment.draw(len(drawn), generator)
         steps = drawn.split(sizes)
         cuts = list(zip(*(each.split(sizes) for each in draws), strict=True))
-        images = self.images.batches(steps, self.augment, cuts)
-        for indices, pixels, share in zip(steps, images, shares, strict=True):
+        done = self.skipped
+        for indices in steps[:done] if self.mixup_alpha else ():
+            torch.randperm(len(indices), device=device, generator=generator)
+        images = self.images.batches(steps[done:], self.augment, cuts[done:])
+        drawn_steps = zip(steps[done:], images, shares[done:], weights[done:], strict=True)
+        for indices, pixels, share, weight in drawn_steps:
             inputs, target = self.normalise(pixels), self.labels[indices]
             if not self.mixup_alpha:
-                yield Batch(inputs, target)
+                yield Batch(inputs, target, weight=weight)
                 continue
             partner = torch.randperm(len(indices), device=device, generator=generator)
             mixed = torch.lerp(inputs[partner], inputs, share)
-            yield Batch(mixed, target, self.labels[indices[partner]], share)
-
-    def _share(self, indices: Tensor) -> Tensor:
-        """This process's images of a step; all have as many, the first ones twice if need be."""
-        every = -(-len(indices) // self.ranks) * self.ranks
-        return indices[torch.arange(self.rank, every, self.ranks) % len(indices)]
+            yield Batch(mixed, target, self.labels[indices[partner]], share, weight)
 
     def _mixup_shares(self, steps: int) -> Tensor:
         """One lambda ~ Beta(alpha, alpha) for each step, (steps,) float32, by the inverse CDF."""
@@ -151,12 +178,22 @@ class FrozenFeatures:
     def __init__(self, batches: TrainingImages, backbone: Callable[[Tensor], Tensor]) -> None:
         self.batches, self.backbone = batches, backbone
         room = inference_batch(batches.device, batches.images.shape)
-        self.together = max(1, room // batches.batch_size)
+        self.together, self.skipped = max(1, room // batches.batch_size), 0
 
     def __len__(self) -> int:
-        return len(self.batches)
+        return len(self.batches) - self.skipped
+
+    def without_first(self, steps: int) -> "FrozenFeatures":
+        """See `gcl_core.data.batch.Batches`; batches go through the backbone in the same groups."""
+        other = copy.copy(self)
+        other.skipped = (self.skipped + steps) % self.together
+        other.batches = self.batches.without_first(self.skipped + steps - other.skipped)
+        return other
 
     def __iter__(self) -> Iterator[Batch]:
+        return itertools.islice(self._all(), self.skipped, None)
+
+    def _all(self) -> Iterator[Batch]:
         batches = iter(self.batches)
         while group := list(itertools.islice(batches, self.together)):
             images = torch.cat([batch.inputs for batch in group])

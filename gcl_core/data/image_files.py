@@ -253,16 +253,36 @@ def pillow_warnings() -> Iterator[None]:
         yield
 
 
-def decode(name: str | Image.Image, size: tuple[int, int]) -> np.ndarray:
-    """(H, W, 3) uint8 of an image in a size (width, height): filled, and its middle taken.
+def decode(name: str | Image.Image, size: tuple[int, int], share: float = 1.0) -> np.ndarray:
+    """(H, W, 3) uint8 of an image in a size (width, height): see `middle`.
 
     Raises:
         GCLError: it cannot be read, or has a side shorter than `SMALLEST_SIDE`.
     """
-    image = read_rgb(name, size)
-    if image.size != size:
-        image = ImageOps.fit(image, size, Image.Resampling.BILINEAR)
+    return middle(read_rgb(name, size), size, share)
+
+
+def middle(image: Image.Image, size: tuple[int, int], share: float = 1.0) -> np.ndarray:
+    """(H, W, 3) uint8 of an RGB image in a size (width, height): filled, and its middle taken.
+
+    Args:
+        share: of the shorter side that the middle has.
+    """
+    if image.size != size or share < 1:
+        image = ImageOps.fit(image, size, Image.Resampling.BILINEAR, bleed=(1 - share) / 2)
     return np.asarray(image)
+
+
+def existing_folder(path: str, option: str) -> Path:
+    """The folder that an option names.
+
+    Raises:
+        GCLError: it is not there.
+    """
+    root = Path(path).expanduser()
+    if not path or not root.is_dir():
+        raise GCLError(f"no such folder: {path!r}; write {option}")
+    return root
 
 
 def read_rgb(name: str | Image.Image, size: tuple[int, int]) -> Image.Image:

@@ -1,16 +1,27 @@
 """From settings to a long-tailed data set."""
 
+import contextlib
+import logging
+import multiprocessing
+import os
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from math import prod
 
 import torch
 
 from gcl_core.config import Config, value
 from gcl_core.data.augment import Augment, PadCrop, ResizedCrop
-from gcl_core.data.dataset import LongTailedDataset
+from gcl_core.data.dataset import LongTailedDataset, Split
+from gcl_core.data.file_images import FileImages
 from gcl_core.data.imbalance import PROFILES, long_tailed_counts
 from gcl_core.data.sources import DatasetKind, kind_of
+from gcl_core.data.workers import Processes, Threads, too_little_shared_memory
 from gcl_core.errors import GCLError
+from gcl_core.hardware import memory_budget
 
+log = logging.getLogger(__name__)
+TYPICAL_BATCH = 256  # of Table 2's data, to see whether there is room for worker processes
 CLASS_ORDERS = ("index", "reversed")
 
 
@@ -19,7 +30,9 @@ class DataSettings(Config):
     """Which images, and how many of each class."""
 
     dataset: str = value(
-        "digits", "digits, clothes, cifar10, cifar100 (or cifar10:PATH), or folder:PATH"
+        "digits",
+        "digits, clothes, cifar10, cifar100 (or cifar10:PATH), folder:PATH, imagenet_lt:PATH, "
+        "places_lt:PATH, inat2018:PATH, or list:TRAIN.txt,TEST.txt[,VAL.txt]",
     )
     imbalance_ratio: float | None = value(
         None, "n_max / n_min; none: leave the data as they are", low=1
@@ -63,6 +76,14 @@ class DataSettings(Config):
         low=0,
         below=1,
     )
+    test_crop: float = value(
+        1.0,
+        "of images read from files: share of the shorter side that is tested on; 0.875: 224 of 256 "
+        "pixels, as published code for photographs",
+        above=0,
+        high=1,
+        late=True,
+    )
     mean: tuple[float, ...] | None = value(
         None, "of each channel, for normalisation; none: the network's or as measured", low=0
     )
@@ -70,7 +91,10 @@ class DataSettings(Config):
         None, "of each channel, for normalisation; none: the network's or as measured", above=0
     )
     skip_unreadable: int = value(
-        0, "so many image files of a folder may be unreadable; they are left out", low=0
+        0,
+        "so many image files may be unreadable; those of a folder are left out, for one of a list "
+        "the next of its class stands in",
+        low=0,
     )
     crop_padding: int | None = value(
         None,
@@ -79,6 +103,15 @@ class DataSettings(Config):
         high=64,
     )
     flip: bool | None = value(None, "mirror at random; none: yes, but not digits")
+    image_root: str | None = value(
+        None, "folder that the paths of lists are relative to; none: that of the lists", late=True
+    )
+    strict: bool = value(
+        False,
+        "whether lists that are not as published are refused; otherwise a warning names what "
+        "differs",
+        late=True,
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -106,6 +139,10 @@ def load_dataset(settings: DataSettings) -> LongTailedDataset:
         GCLError: the data are missing or unfit, or have too few images for the counts asked for.
     """
     kind, path = kind_of(settings.dataset)
+    if not kind.listed and (settings.image_root or settings.strict):
+        raise GCLError(
+            f"image_root and strict are for lists of images, not for {settings.dataset!r}"
+        )
     whole = kind.read(path, settings)
     counts = _wanted_counts(settings, kind, whole)
     short = [j for j, n in enumerate(counts) if n > whole.class_counts[j]]
@@ -120,6 +157,8 @@ def load_dataset(settings: DataSettings) -> LongTailedDataset:
         raise GCLError(
             f"{settings.dataset!r} has features, not pixels: leave crop_padding and flip out"
         )
+    if settings.test_crop < 1:
+        whole = _with_test_crop(whole, settings.test_crop)
     return replace(
         whole,
         train=whole.train.subset(kind.subset(whole.train.labels, counts, settings.data_seed)),
@@ -127,6 +166,73 @@ def load_dataset(settings: DataSettings) -> LongTailedDataset:
         mean=_each_channel("mean", settings.mean, whole.mean),
         std=_each_channel("std", settings.std, whole.std),
     )
+
+
+@contextlib.contextmanager
+def decoded_by(
+    dataset: LongTailedDataset, workers: int | None, device: torch.device, processes: int = 1
+) -> Iterator[None]:
+    """Inside the block, images in files are decoded by worker processes or by threads.
+
+    Images that fit `gcl_core.hardware.memory_budget` when they are decoded stay in memory, unless
+    processes are asked for. The log says what was chosen.
+
+    Args:
+        workers: processes; 0: threads. None: with a GPU one for each core, as far as the memory
+            that processes share allows, and else threads.
+        device: where batches go.
+        processes: of the run, among which the cores are shared.
+
+    Raises:
+        GCLError: GCL_MEMORY_GB is no number.
+    """
+    parts = (dataset.train, dataset.test, dataset.validation)
+    images = [each.images for each in parts if each and isinstance(each.images, FileImages)]
+    if not images:
+        yield
+        return
+    size, budget = sum(own.decoded_bytes() for own in images), memory_budget()
+    keep = not workers and size <= budget
+    if workers is None:
+        # A daemon, as a worker of Dask is, may not start processes.
+        on_gpu = device.type == "cuda" and not multiprocessing.current_process().daemon
+        workers = (os.cpu_count() or 1) // processes if on_gpu and not keep else 0
+        problem = too_little_shared_memory(workers, TYPICAL_BATCH * prod(images[0].shape))
+        if workers and problem:
+            log.warning("threads decode: %s", problem)
+            workers = 0
+    decoder = Processes(workers, device.type == "cuda") if workers else Threads(keep)
+    who = f"{workers} worker process{'es' * (workers > 1)}" if workers else "threads"
+    how = f"read from their files by {who}"
+    log.info(
+        "images: about %s decoded, %s (GCL_MEMORY_GB: %s may be kept)",
+        *(_megabytes(size), "kept in memory once read" if keep else how, _megabytes(budget)),
+    )
+    before = [own.reading.decoder for own in images]
+    for own in images:
+        own.reading.decoder = decoder
+    try:
+        yield
+    finally:
+        for own, former in zip(images, before, strict=True):
+            own.reading.decoder = former
+
+
+def _megabytes(size: int) -> str:
+    return f"{-(-size // 2**20):,} MB"
+
+
+def _with_test_crop(dataset: LongTailedDataset, share: float) -> LongTailedDataset:
+    """The same images, in files, of which the middle has a share of the shorter side."""
+
+    def cropped(part: Split) -> Split:
+        if not isinstance(part.images, FileImages):
+            raise GCLError("test_crop is for photographs in files: give augment resized_crop")
+        return Split(replace(part.images, share=share), part.labels)
+
+    validation = dataset.validation and cropped(dataset.validation)
+    train, test = cropped(dataset.train), cropped(dataset.test)
+    return replace(dataset, train=train, test=test, validation=validation)
 
 
 def _augment(settings: DataSettings, own: Augment) -> Augment:

@@ -12,9 +12,10 @@ on N (`torch.multinomial` stops at 2^24 images). All take
     num_samples:  length of an epoch, N by default.
     generator:    source of randomness; None is torch's default generator.
 
-With several processes, seed the generator of each alike; process r of R takes `draw()[r::R]`.
+With several processes each takes its share: see `DistributedSamplerWrapper`.
 """
 
+import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -26,6 +27,7 @@ from torch.utils.data import ConcatDataset, Dataset, Sampler, Subset
 from gcl_core.data.imbalance import HOW_TO_NUMBER, class_counts_of
 from gcl_core.errors import GCLError
 from gcl_core.losses.clouds import Counts, checked_counts, cloud_sizes
+from gcl_core.processes import several
 
 
 def labels_of(dataset: Dataset[Any]) -> Tensor:
@@ -230,6 +232,46 @@ class CBENSampler(_BalancedSampler):
 
     def _image_weights(self, counts: Tensor) -> Tensor:
         return cben_weights(counts, self.a, self.b)
+
+
+class DistributedSamplerWrapper(Sampler[int]):
+    """One process's share of what a sampler draws, for a `DataLoader` in each of several.
+
+    Every process draws the same epoch and takes each R-th image of it, beginning with its rank: a
+    batch of all together is the batch of R times the size in one process. All get as many images;
+    where they do not divide, the first are drawn again at the end, as by torch's own
+    `DistributedSampler`. It has no `set_epoch`: the generator goes on from epoch to epoch.
+
+    Args:
+        sampler: one of this module, or another with a `generator` that is seeded alike in every
+            process.
+        num_replicas: R, the number of processes; None: of torch's process group.
+        rank: of this process, from 0; None: in torch's process group.
+
+    Raises:
+        GCLError: a sampler without a generator, a rank out of range, or no process group.
+    """
+
+    def __init__(
+        self, sampler: Any, num_replicas: int | None = None, rank: int | None = None
+    ) -> None:
+        if getattr(sampler, "generator", None) is None:
+            raise GCLError("give the sampler a generator, seeded alike in every process")
+        if num_replicas is None or rank is None:
+            if not several():
+                raise GCLError("give num_replicas and rank, or call init_process_group before")
+            num_replicas = torch.distributed.get_world_size()
+            rank = torch.distributed.get_rank()
+        if not 0 <= rank < num_replicas:
+            raise GCLError(f"rank must be >= 0 and below num_replicas {num_replicas}, got {rank}")
+        self.sampler, self.num_replicas, self.rank = sampler, num_replicas, rank
+
+    def __iter__(self) -> Iterator[int]:
+        drawn = itertools.cycle(list(self.sampler))
+        return itertools.islice(drawn, self.rank, len(self) * self.num_replicas, self.num_replicas)
+
+    def __len__(self) -> int:
+        return -(-len(self.sampler) // self.num_replicas)
 
 
 def cben_shares(class_counts: Counts, a: float = 0.9999, b: float = 1e-5) -> Tensor:

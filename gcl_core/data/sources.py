@@ -1,4 +1,4 @@
-"""The data sets by name: embedded digits and clothes, CIFAR-10 and -100, or a folder of images.
+"""The data sets by name: embedded digits and clothes, CIFAR, folders and lists of images.
 
 Each reader gives all the images there are, and what a run takes of that kind of data unless it is
 told otherwise stands beside it in `DATASETS`.
@@ -24,13 +24,21 @@ from gcl_core.data.file_images import FileImages
 from gcl_core.data.image_files import (
     cache_folder,
     decode_cached,
+    existing_folder,
     list_images,
     median_side,
     unreadable,
 )
 from gcl_core.data.image_folder import drawn_parts
 from gcl_core.data.images import MemoryImages
-from gcl_core.data.imbalance import nested_subset
+from gcl_core.data.imbalance import class_counts_of, nested_subset
+from gcl_core.data.lists import (
+    PHOTOGRAPH_SIDE,
+    read_imagenet_lt,
+    read_inat2018,
+    read_lists,
+    read_places_lt,
+)
 from gcl_core.errors import GCLError, shown
 
 if TYPE_CHECKING:  # torchvision and scikit-learn are slow to import, and many commands need neither
@@ -45,7 +53,6 @@ Listed = list[tuple[str, int]]  # files with their labels
 CIFAR_MEAN = (0.4914, 0.4822, 0.4465)
 CIFAR_STD = (0.2023, 0.1994, 0.2010)
 CIFAR_TEST_IMAGES = 10_000
-PHOTOGRAPH_SIDE = 224  # what networks for photographs are made for
 PHOTOGRAPH_LEAST = 48  # images with shorter sides are no photographs
 DIGITS_TEST_IMAGES = 50  # of each class, of the 174 to 183 there are
 
@@ -102,7 +109,7 @@ def read_folder(path: str, wanted: "DataSettings") -> LongTailedDataset:
 
     They are decoded once and cached, or read when they are needed (augment resized_crop).
     """  # noqa: D205
-    root = _existing(path, "folder")
+    root = existing_folder(path, "--dataset folder:PATH")
     in_files = wanted.augment == "resized_crop"
     side = wanted.image_size or (PHOTOGRAPH_SIDE if in_files else None)
     names, files = _listed(root, wanted.data_seed)
@@ -123,13 +130,6 @@ def read_folder(path: str, wanted: "DataSettings") -> LongTailedDataset:
     dataset = _measured(named, names, train, parts["test"], augment, known)
     about = {"unreadable": left_out} if left_out else {}
     return replace(dataset, validation=parts.get("val"), about=about)
-
-
-def _existing(path: str, kind: str) -> Path:
-    root = Path(path).expanduser()
-    if not path or not root.is_dir():
-        raise GCLError(f"no such folder: {path!r}; write --dataset {kind}:PATH")
-    return root
 
 
 def _listed(root: Path, seed: int) -> tuple[tuple[str, ...], dict[str, Listed]]:
@@ -230,7 +230,9 @@ def _cifar(
     classes = tuple(known[0].split())
     if wanted.image_size:
         raise GCLError(f"dataset {name!r} has one size, 32: leave image_size out")
-    root = _existing(path, name) if path else cache_folder() / "torchvision"
+    root = (
+        existing_folder(path, f"--dataset {name}:PATH") if path else cache_folder() / "torchvision"
+    )
     if (root / "train").is_dir() or (root / "test").is_dir():
         names, files = _listed(root, wanted.data_seed)
         parts, _ = _read(root, files)
@@ -326,6 +328,13 @@ def drawn_of_each(labels: Tensor, class_counts: list[int], data_seed: int) -> Te
     return nested_subset(labels, class_counts, torch.Generator().manual_seed(data_seed))
 
 
+def as_listed(labels: Tensor, class_counts: list[int], data_seed: int) -> Tensor:
+    """`drawn_of_each`, or all indices as they are if all images are asked for: (n,)."""
+    if class_counts == class_counts_of(labels).tolist():
+        return torch.arange(len(labels))
+    return drawn_of_each(labels, class_counts, data_seed)
+
+
 @dataclass(frozen=True)
 class DatasetKind:
     """A kind of data set, and what a run of it takes unless it is told otherwise.
@@ -340,6 +349,9 @@ class DatasetKind:
         precision: None is the best of the hardware.
         seed_splits: whether the data seed draws the test part too.
         in_files: whether its images can be read from files whenever they are needed.
+        pretrained: whether photographs get a pre-trained network unless another is asked for.
+        listed: whether its images are named by list files.
+        has_files: whether its path is one of files, with commas between them.
     """
 
     read: Callable[[str, "DataSettings"], LongTailedDataset]
@@ -351,12 +363,22 @@ class DatasetKind:
     precision: str | None = None
     seed_splits: bool = False
     in_files: bool = False
+    pretrained: bool = False
+    listed: bool = False
+    has_files: bool = False
 
     def photographs(self, path: str) -> bool:
         """Whether its images are large enough for networks that were trained on photographs."""
-        return self.in_files and median_side(Path(path).expanduser()) >= PHOTOGRAPH_LEAST
+        return self.pretrained and median_side(Path(path).expanduser()) >= PHOTOGRAPH_LEAST
 
 
+LISTED: dict[str, Any] = {
+    "subset": as_listed,
+    "imbalance_ratio": None,
+    "network": "timm:resnet50",  # the paper, Sec. 4.2
+    "in_files": True,
+    "listed": True,
+}
 DATASETS = {
     "digits": DatasetKind(
         read_digits,
@@ -377,7 +399,13 @@ DATASETS = {
     ),
     "cifar10": DatasetKind(read_cifar10, first_of_each, n_max=5000),
     "cifar100": DatasetKind(read_cifar100, first_of_each, n_max=500),
-    "folder": DatasetKind(read_folder, drawn_of_each, imbalance_ratio=None, in_files=True),
+    "folder": DatasetKind(
+        read_folder, drawn_of_each, imbalance_ratio=None, in_files=True, pretrained=True
+    ),
+    "imagenet_lt": DatasetKind(read_imagenet_lt, **LISTED),
+    "places_lt": DatasetKind(read_places_lt, **LISTED),
+    "inat2018": DatasetKind(read_inat2018, **LISTED),
+    "list": DatasetKind(read_lists, **LISTED, has_files=True),
 }
 
 

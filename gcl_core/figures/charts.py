@@ -16,6 +16,7 @@ import seaborn as sns
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from gcl_core.analysis.intervals import interval
 from gcl_core.data.dataset import LongTailedDataset
 from gcl_core.figures.drawing import (
     ALL_NAMED,
@@ -37,13 +38,14 @@ from gcl_core.figures.series import Series, number, over_seeds
 def record_curves(records: Sequence[Mapping[str, Any]]) -> Figure:
     """Training loss, top-1 and few-shot accuracy by epoch of run records that have a history.
 
-    One line for each method: the mean over its records, which have to be of one protocol.
+    One line for each method: the mean over its records, which have to be of one protocol, and over
+    a twentieth of a stage's epochs, as a single run jumps from epoch to epoch.
     """
     titles = {"train_loss": "Training loss", "top1": "Top-1 (%)", "few": "Few-shot classes (%)"}
 
     def line(method: str, key: str) -> Series:
         rows = [
-            [number(row[key]) for stage in record["history"] for row in stage]
+            [each for stage in record["history"] for each in _smoothed(stage, key)]
             for record in records
             if record["method"] == method
         ]
@@ -53,6 +55,12 @@ def record_curves(records: Sequence[Mapping[str, Any]]) -> Figure:
     panels = {title: [line(method, key) for method in methods] for key, title in titles.items()}
     two = [r["epochs"][0] for r in records if any(r["epochs"][1:])]
     return training_curves(panels, stage2_starts=two[0] if two else None)
+
+
+def _smoothed(stage: Sequence[Mapping[str, Any]], key: str) -> list[float]:
+    """Running mean of a column, centred; fewer epochs at the ends."""
+    values, reach = [number(row[key]) for row in stage], len(stage) // 40
+    return [float(np.mean(values[max(0, i - reach) : i + reach + 1])) for i in range(len(values))]
 
 
 def gradient_curves(differences: Sequence[float], curves: Sequence[Series]) -> Figure:
@@ -233,7 +241,7 @@ def embedding_maps(
         every = np.atleast_1d(figure.subplots(rows, columns)).flatten()
         for axes, (title, (positions, labels)) in zip(every, maps.items(), strict=False):
             draw_map(axes, dataset, positions, labels)
-            axes.set_title(title)
+            axes.set_title(title, size=min(14, 4.2 * size))  # narrow maps stand close together
         for axes in every[len(maps) :]:
             axes.set_axis_off()
         group_key(figure, dataset)
@@ -268,6 +276,42 @@ def dots(
                 # At slightly different heights, so that equal values can be counted.
                 heights = row - 0.22 + np.linspace(-0.06, 0.06, len(values))
                 axes.plot(values, heights, "o", color=own, alpha=0.45, ms=5)
+            axes.set_yticks(range(len(variants)), list(variants))
+            axes.set_ylim(len(variants) - 0.4, -0.6)
+            axes.set_title(title)
+            axes.grid(axis="y", visible=False)
+        every[-1].set_xlabel(xlabel)
+        return figure
+
+
+def paired_gains(
+    groups: Mapping[str, Mapping[str, Sequence[float]]],
+    xlabel: str,
+    quoted: Mapping[str, Mapping[str, float]] | None = None,
+) -> Figure:
+    """One row for each variant: a dot for each seed's difference, their mean and t interval.
+
+    Args:
+        groups: differences seed by seed, by the panel's title and the variant's name.
+        xlabel: what the differences are; all panels share their axis.
+        quoted: a difference that somebody else printed, drawn hollow, by title and name.
+    """
+    with style():
+        sizes = [len(variants) for variants in groups.values()]
+        figure = Figure(figsize=(8.5, 0.75 * len(groups) + 0.5 * sum(sizes) + 0.9))
+        every = np.atleast_1d(
+            figure.subplots(len(groups), 1, sharex=True, height_ratios=[n + 0.6 for n in sizes])
+        )
+        for axes, (title, variants) in zip(every, groups.items(), strict=True):
+            axes.axvline(0, color="#D55E00", lw=1.5)
+            for row, (name, values) in enumerate(variants.items()):
+                middle, half = interval(values)
+                look = {"color": "black", "capsize": 5, "marker": "D", "ms": 7}
+                axes.errorbar([middle], [row], xerr=[np.nan_to_num(half)], **look)
+                axes.plot(values, [row - 0.22] * len(values), "o", color="0.5", alpha=0.6, ms=5)
+                if quoted and name in quoted.get(title, {}):
+                    hollow = {"color": "#0072B2", "mfc": "white", "mew": 2, "ms": 8}
+                    axes.plot([quoted[title][name]], [row + 0.22], "o", **hollow)
             axes.set_yticks(range(len(variants)), list(variants))
             axes.set_ylim(len(variants) - 0.4, -0.6)
             axes.set_title(title)
@@ -371,36 +415,36 @@ def paper_dots(panels: Mapping[str, Sequence[PaperDot]]) -> Figure:
             [mpl.lines.Line2D([], [], color="black", ls="", **key) for key in keys.values()],
             list(keys),
             loc="outside lower center",
-            ncols=len(keys),
+            ncols=len(keys) if sum(map(len, keys)) < 70 else 2,  # else it is wider than the figure
+            fontsize=11,
             frameon=False,
         )
         return figure
 
 
 def headline(
-    dataset: LongTailedDataset,
-    accuracies: Sequence[Series],
-    maps: Mapping[str, tuple[Tensor, Tensor]],
+    dataset: LongTailedDataset, answers: Sequence[Series], accuracies: Sequence[Series]
 ) -> Figure:
-    """The study in five seconds: counts and accuracy by class above, two embeddings below.
+    """The study in five seconds: what a class has, how often it is the answer, how often right.
 
     Args:
         dataset: the one of all panels.
-        accuracies: percent by class of the two methods, with their spread over seeds.
-        maps: as in `embedding_maps`, two of them.
+        answers: percent of balanced test images that each method gives to each class.
+        accuracies: percent of each class's test images that are right.
     """
     classes = Classes.of(dataset, room=HALF)
     with style():
-        figure = Figure(figsize=(9.5, 8.6 + classes.depth))
-        (counts, accuracy), below = figure.subplots(2, 2, height_ratios=[0.8, 1])
+        figure = Figure(figsize=(8.5, 7.6 + classes.depth))
+        counts, answered, right = figure.subplots(3, 1, sharex=True)
         draw_counts(counts, classes.counts, classes.places)
-        counts.set_title("Training images by class")
-        counts.margins(y=0.1)
-        class_axis(counts, classes, counts=False, strip=False)
-        by_class(accuracy, classes, "Accuracy by class (%)", accuracies, counts=False)
-        accuracy.set_ylim(-3, 103)
-        for axes, (title, (positions, labels)) in zip(below, maps.items(), strict=True):
-            draw_map(axes, dataset, positions, labels)
-            axes.set_title(title)
+        counts.set_title("Training images")
+        counts.margins(y=0.2)
+        by_class(answered, classes, "Answers to balanced test images (%)", answers, counts=False)
+        answered.axhline(100 / dataset.num_classes, color="0.5", lw=1, ls="--", zorder=0)
+        answered.set_ylim(0)
+        by_class(right, classes, "Test images that are right (%)", accuracies, counts=False)
+        right.set_ylim(0, 103)
+        for axes in (counts, answered):
+            axes.set_xlabel("")
         group_key(figure, dataset)
         return figure

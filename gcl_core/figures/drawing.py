@@ -16,11 +16,12 @@ from torch import Tensor
 from gcl_core.data.dataset import LongTailedDataset
 from gcl_core.data.imbalance import by_size
 from gcl_core.errors import shown
-from gcl_core.figures.looks import GROUP_COLOURS
+from gcl_core.figures.looks import GROUP_COLOURS, shades
 from gcl_core.figures.series import Series
 
 ALL_NAMED = 20  # classes at most that all have their name at an axis
 LONGEST = 22  # characters of a name that are shown
+FARTHEST = 1.2  # gaps that a line's label may stand from its end
 WIDE, HALF = 72, 36  # characters that fit along the axis of a whole and of half a figure's width
 
 
@@ -72,12 +73,12 @@ class Classes:
 
     def arranged(self, lines: Sequence[Series]) -> list[Series]:
         """Lines with a value for each class of the data set, in this order."""
+
+        def in_order(values: Any) -> Any:
+            return None if values is None else np.asarray(values)[..., self.order].tolist()
+
         return [
-            replace(
-                line,
-                values=[line.values[j] for j in self.order],
-                spread=None if line.spread is None else [line.spread[j] for j in self.order],
-            )
+            replace(line, values=in_order(line.values), spread=in_order(line.spread))
             for line in lines
         ]
 
@@ -96,15 +97,17 @@ def draw_lines(axes: Axes, x: Sequence[float], lines: Sequence[Series], **more: 
         look, values = series.look, np.asarray(series.values)
         axes.plot(x, values, color=look.colour, ls=look.line, label=look.label, **more)
         if series.spread is not None:
-            half = np.asarray(series.spread)
-            low, high = values - half, values + half
-            axes.fill_between(x, low, high, color=look.colour, alpha=0.13, lw=0)
+            below, above = np.broadcast_to(series.spread, (2, len(values)))
+            axes.fill_between(
+                x, values - below, values + above, color=look.colour, alpha=0.13, lw=0
+            )
 
 
 def label_ends(axes: Axes, x: Sequence[float], lines: Sequence[Series], gap: float = 0.075) -> None:
     """Each line's label as near its right end as `gap` (axes heights) between labels allows.
 
-    Where lines share a colour a piece of the line stands before its label.
+    Where lines share a colour a piece of the line stands before its label. Where lines meet at the
+    end, so that labels would stand far from them, there is a legend instead.
     """
     axes.autoscale_view()  # otherwise done only when drawn
     ends = sorted((_last(series), i) for i, series in enumerate(lines))
@@ -113,6 +116,9 @@ def label_ends(axes: Axes, x: Sequence[float], lines: Sequence[Series], gap: flo
     # With i gaps taken from label i, "apart by a gap" reads "in order": least squares in order.
     gaps = gap * np.arange(len(ends))
     placed = isotonic_regression(np.subtract(wanted, gaps)).x.clip(0, 1 - gaps[-1]) + gaps
+    if np.abs(placed - np.clip(wanted, 0, 1)).max() > FARTHEST * gap:
+        axes.legend(fontsize=11.5, frameon=False, labelcolor="linecolor")
+        return
     pieces = len({series.look.colour for series in lines}) < len(lines)
     for place, (_, i) in zip(placed, ends, strict=True):
         look = lines[i].look
@@ -168,14 +174,15 @@ def class_axis(
 
 
 def draw_map(axes: Axes, dataset: LongTailedDataset, positions: Tensor, labels: Tensor) -> None:
-    """Points of a map: the class's index as glyph for up to 10 classes, a dot for more."""
+    """Points of a map: for up to 10 classes the class's index, in its own shade of its group."""
     points, classes = positions.numpy(), labels.numpy()
+    few = dataset.num_classes <= 10
     for group, members in dataset.groups.items():
-        for j in members:
+        own = shades(GROUP_COLOURS[group], len(members) if few else 1)
+        for place, j in enumerate(members):
             x, y = points[classes == j].T
-            marker = f"${j}$" if dataset.num_classes <= 10 else "."
-            size = 34 if dataset.num_classes <= 10 else 12
-            axes.scatter(x, y, size, GROUP_COLOURS[group], marker=marker, lw=0.3)
+            marker, size = (f"${j}$", 38) if few else (".", 12)
+            axes.scatter(x, y, size, marker=marker, color=own[place % len(own)], lw=0.3)
     axes.set(xticks=[], yticks=[], xlabel="", ylabel="")
     axes.grid(visible=False)
     for spine in axes.spines.values():

@@ -65,6 +65,22 @@ METHOD_LOOKS = {
     "gcl_angular_crt": Look("angular GCL + cRT", "#D55E00", "--"),
 }
 
+
+def shades(colour: str, number: int) -> list[str]:
+    """A colour in `number` shades from dark to light, so that classes of one group differ."""
+    ends = [mpl.colors.to_rgb(end) for end in ("black", colour, "white")]
+    made = []
+    for i in range(number):
+        shift = 0.0 if number == 1 else 0.9 * i / (number - 1) - 0.5  # to black (-) or white (+)
+        other = ends[0] if shift < 0 else ends[2]
+        r, g, b = (
+            (1 - abs(shift)) * own + abs(shift) * end
+            for own, end in zip(ends[1], other, strict=True)
+        )
+        made.append(mpl.colors.to_hex((r, g, b)))
+    return made
+
+
 GROUP_LOOKS = {group: Look(group, colour) for group, colour in GROUP_COLOURS.items()}
 
 SAMPLER_LOOKS = {

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import matplotlib as mpl
 import numpy as np
+import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Wedge
@@ -21,7 +22,8 @@ from gcl_core.analysis.planar_network import (
 from gcl_core.data.imbalance import class_groups
 from gcl_core.figures.looks import GROUP_COLOURS, style
 
-RIM = 2.0  # of the picture, in median lengths of a training feature
+RIM = 2.0  # radius of the picture
+TRAIN, TEST = (1.15, 1.8), (0.25, 1.05)  # rings of the training and of the test images
 
 
 @dataclass(frozen=True)
@@ -44,9 +46,9 @@ def planes(
 ) -> Figure:
     """Embeddings in the plane beside each other, every direction and every margin in true size.
 
-    Dots are training images and pale crosses test images; arrows are the anchors, the rim is the
-    class that a direction is given to, with its test accuracy. Lengths are in units of the median
-    training feature; what lies beyond the rim is drawn on it, in its direction.
+    Dots in the outer ring are training images and crosses in the inner one test images; arrows are
+    the anchors, the rim is the class that a direction is given to, with its test accuracy. A cosine
+    classifier sees no lengths: within a ring the images stand in the order of theirs, evenly.
 
     Args:
         data: counts and labels.
@@ -65,15 +67,16 @@ def planes(
         for axes in every[len(panels) :]:
             axes.set_axis_off()
         for axes, (title, trained) in zip(every, panels.items(), strict=False):
-            _plane(axes, data, trained, colours)
+            _plane(axes, data, trained, colours, dot=2 * size**2)
             axes.set_title(title)
         _key(figure, data, colours)
         return figure
 
 
-def _plane(axes: Axes, data: FewDigits, trained: Trained, colours: Sequence[str]) -> None:
+def _plane(
+    axes: Axes, data: FewDigits, trained: Trained, colours: Sequence[str], dot: float
+) -> None:
     plane = trained.plane
-    unit = float(plane.train.norm(dim=1).median())
     for boundary in boundaries(plane.anchors):
         _boundary(axes, boundary.angle, "-")
         both = boundary.first, boundary.second
@@ -88,9 +91,10 @@ def _plane(axes: Axes, data: FewDigits, trained: Trained, colours: Sequence[str]
             rim = Wedge((0, 0), RIM, start, start + boundary.half, width=0.1, color=colours[j])
             rim.set_linewidth(0)
             axes.add_patch(rim)
-    _points(axes, plane.test / unit, data.test_labels, colours, marker="x", s=16, lw=1, alpha=0.45)
-    dots = {"marker": "o", "s": 24, "ec": "white", "lw": 0.6, "zorder": 3}
-    _points(axes, plane.train / unit, data.train_labels, colours, **dots)
+    crosses = {"marker": "x", "s": 0.7 * dot, "lw": 1, "alpha": 0.6}
+    _points(axes, plane.test, data.test_labels, colours, TEST, **crosses)
+    dots = {"marker": "o", "s": dot, "ec": "white", "lw": 0.6, "zorder": 3}
+    _points(axes, plane.train, data.train_labels, colours, TRAIN, **dots)
     accuracies = class_accuracies(plane.test, data.test_labels, plane.anchors).tolist()
     for j, angle in enumerate(np.radians(directions(plane.anchors).numpy())):
         x, y = np.cos(angle), np.sin(angle)
@@ -108,7 +112,7 @@ def _plane(axes: Axes, data: FewDigits, trained: Trained, colours: Sequence[str]
             axes.text(1.05 * RIM * x, np.copysign(1.22 * RIM, y), text, look, ha="center")
         else:
             axes.text(1.07 * RIM * x, 1.07 * RIM * y, text, look, ha="left" if x > 0 else "right")
-    axes.set(xlim=(-2.3, 3.4), ylim=(-2.7, 2.7), aspect="equal", xticks=[], yticks=[])
+    axes.set(xlim=(-2.2, 3.3), ylim=(-2.7, 2.7), aspect="equal", xticks=[], yticks=[])
     axes.grid(visible=False)
     for spine in axes.spines.values():
         spine.set_visible(False)
@@ -128,10 +132,16 @@ def _fan(axes: Axes, angles: Sequence[float], colour: str) -> None:
 
 
 def _points(
-    axes: Axes, points: Tensor, labels: Tensor, colours: Sequence[str], **more: object
+    axes: Axes,
+    points: Tensor,
+    labels: Tensor,
+    colours: Sequence[str],
+    ring: tuple[float, float],
+    **more: object,
 ) -> None:
-    length = points.norm(dim=1, keepdim=True).clamp(min=1e-12)
-    shown = points / length * length.clamp(max=RIM)
+    rank = points.norm(dim=1).argsort().argsort() / max(1, len(points) - 1)
+    radius, angle = ring[0] + (ring[1] - ring[0]) * rank, directions(points).deg2rad()
+    shown = radius[:, None] * torch.stack([angle.cos(), angle.sin()], 1)
     for j, colour in enumerate(colours):
         x, y = shown[labels == j].T.numpy()
         axes.scatter(x, y, color=colour, **{"zorder": 2, **more})  # type: ignore[arg-type]
@@ -143,6 +153,17 @@ def _key(figure: Figure, data: FewDigits, colours: Sequence[str]) -> None:
         mpl.lines.Line2D([], [], color="0.3", marker=marker, ls="", ms=7) for marker in ("o", "x")
     ]
     classes = zip(data.class_names, data.class_counts, strict=True)
-    labels = [f"{name}: {count} images" for name, count in classes] + ["training", "test"]
-    compact = {"handletextpad": 0.1, "columnspacing": 1.0, "fontsize": 12}
-    figure.legend(handles, labels, loc="outside lower center", ncols=5, frameon=False, **compact)
+    labels = [f"{name}: {count} images" for name, count in classes]
+    labels += ["training (outer ring)", "test (inner)"]
+    columns = 5 if figure.get_figwidth() > 9 else 3
+    place = "outside lower center"
+    figure.legend(
+        handles,
+        labels,
+        loc=place,
+        ncols=columns,
+        frameon=False,
+        handletextpad=0.1,
+        columnspacing=1.0,
+        fontsize=12,
+    )

@@ -17,19 +17,23 @@ class Series:
     Attributes:
         look: label, colour and line style.
         values: (n,).
-        spread: (n,) half height of the band around them, such as a standard deviation.
+        spread: (2, n) how far the band around them reaches down and up; (n,): both.
     """
 
     look: Look
     values: Sequence[float]
-    spread: Sequence[float] | None = None
+    spread: Sequence[float] | Sequence[Sequence[float]] | None = None
 
 
 def over_seeds(look: Look, rows: Sequence[Sequence[float]]) -> Series:
-    """Mean and standard deviation (n - 1) over runs of values (runs, n); one run has no spread."""
+    """Mean over runs of values (runs, n), and a band from the lowest run to the highest.
+
+    A standard deviation would reach past 100 %, and below zero on a logarithmic axis.
+    """
     values = np.asarray(rows, dtype=float)
-    spread = values.std(0, ddof=1).tolist() if len(values) > 1 else None
-    return Series(look, values.mean(0).tolist(), spread)
+    mean = values.mean(0)
+    spread = [(mean - values.min(0)).tolist(), (values.max(0) - mean).tolist()]
+    return Series(look, mean.tolist(), spread if len(values) > 1 else None)
 
 
 def curve(look: Look, runs: Sequence[Run], key: str) -> Series:

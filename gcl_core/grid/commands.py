@@ -156,7 +156,10 @@ def _run(options: argparse.Namespace, rest: Sequence[str]) -> int:
 def _execute(options: argparse.Namespace, todo: "list[Job]", steps: "list[Step]") -> None:
     from gcl_core.grid.cluster import execute
     from gcl_core.grid.steps import steps_left
+    from gcl_core.hardware import gpus
 
+    if not options.scheduler and not gpus() and any(step.device == "gpu" for step in steps):
+        raise GCLError("there is no GPU here; --accelerator cpu runs the grid without one")
     ended, told = 0, -math.inf
     ending = defaultdict(list)  # by the key of a step: jobs that end with its success, its failure
     for job in todo:

@@ -22,6 +22,7 @@ from gcl_core.data.dataset import LongTailedDataset
 from gcl_core.data.epoch import normaliser
 from gcl_core.data.image_files import decode, pillow_warnings
 from gcl_core.data.load import DataSettings, load_dataset
+from gcl_core.data.sources import kind_of
 from gcl_core.errors import GCLError
 from gcl_core.files import atomic_save, load_json, load_tensors
 from gcl_core.hardware import channels_last, inference_batch
@@ -192,7 +193,8 @@ class SavedModel:
         name = picture if isinstance(picture, Image.Image) else str(Path(picture).expanduser())
         channels, height, width = self.shape
         with pillow_warnings():
-            array = decode(name, (width, height))
+            share = self.settings["data"].get("test_crop", 1.0)
+            array = decode(name, (width, height), share)
         if channels == 1:
             return torch.from_numpy(np.array(Image.fromarray(array).convert("L")))[None]
         return torch.from_numpy(array.transpose(2, 0, 1).copy())
@@ -242,14 +244,14 @@ def save_model(
     settings: Settings,
     dataset: LongTailedDataset,
     network: Network,
-    validation: Callable[[], Tensor],
+    validation: Callable[[], tuple[Tensor, Tensor]],
 ) -> None:
     """Write what `load_run` reads into the folder of a run's last stage, unless it is there.
 
     A finished folder that can only be read stays as it is.
 
     Args:
-        validation: gives the outputs of the validation images, on which the probabilities are
+        validation: gives outputs and labels of validation images, on which the probabilities are
             calibrated; it is asked only if there are any.
 
     Raises:
@@ -272,12 +274,11 @@ def save_model(
         "std": dataset.std,
         "scale": scale,
         "source": _absolute(settings.data.dataset),
-        "settings": to_dict(settings),
+        "settings": _with_absolute_root(to_dict(settings)),
         "calibration": None,
     }
     if dataset.validation is not None:
-        counts, labels = torch.tensor(dataset.class_counts), dataset.validation.labels
-        fitted = fit_calibration(validation(), labels, counts, scale)
+        fitted = fit_calibration(*validation(), torch.tensor(dataset.class_counts), scale)
         value["calibration"] = asdict(fitted)
     try:
         with filelock.FileLock(folder / ".lock"):
@@ -291,8 +292,18 @@ def save_model(
 
 
 def _absolute(dataset: str) -> str:
-    kind, _, path = dataset.partition(":")
-    return f"{kind}:{Path(path).expanduser().resolve()}" if path else kind
+    kind, path = kind_of(dataset)
+    files = path.split(",") if kind.has_files else [path]
+    places = ",".join(str(Path(each).expanduser().resolve()) for each in files if each)
+    return ":".join(filter(None, (dataset.partition(":")[0], places)))
+
+
+def _with_absolute_root(settings: dict[str, Any]) -> dict[str, Any]:
+    data = settings["data"]
+    if data.get("image_root"):
+        root = str(Path(data["image_root"]).expanduser().resolve())
+        settings["data"] = data | {"image_root": root}
+    return settings
 
 
 def load_run(path: str | Path) -> SavedModel:
@@ -367,7 +378,7 @@ def _network(saved: Mapping[str, Any]) -> Network:
         backbone: Any = network.backbone
         features = torch.zeros(classes, backbone.out_features)
         counts, labels = torch.tensor(saved["class_counts"]), torch.arange(classes)
-        inputs = RebalanceInputs(counts, lambda: features, labels, generator)
+        inputs = RebalanceInputs(counts, lambda: [(features, labels)], generator)
         network = rebalance.network(network, inputs)
     network.load_state_dict(saved["weights"])
     return channels_last(network.requires_grad_(False).eval())

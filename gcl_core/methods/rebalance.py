@@ -8,7 +8,7 @@ trains, or at least runs, the whole network on images. A module, or a part of it
 
 import copy
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -29,6 +29,7 @@ from gcl_core.networks.heads import (
 from gcl_core.networks.network import Network, initialise
 from gcl_core.networks.oltr import MetaEmbedding, ModulatedBackbone, OLTRNetwork
 from gcl_core.networks.tde import CounterfactualHead, MultiHeadClassifier
+from gcl_core.processes import summed
 
 
 @dataclass(frozen=True)
@@ -37,21 +38,31 @@ class RebalanceInputs:
 
     Attributes:
         class_counts: (C,) training images of each class.
-        features: gives the frozen features (N, D) of the training images, without augmentation.
-        labels: (N,) of the training images.
+        features: gives the frozen features (n, D) of the training images, without augmentation, and
+            their labels (n,), batch by batch; in several processes, those of this one's share.
         generator: source of new weights.
     """
 
     class_counts: Tensor
-    features: Callable[[], Tensor]
-    labels: Tensor
+    features: Callable[[], Iterable[tuple[Tensor, Tensor]]]
     generator: torch.Generator
 
-    def class_means(self, features: Tensor) -> Tensor:
-        """Mean feature of each class: (N, D) of all training images to (C, D) float32."""
-        sums = torch.zeros(len(self.class_counts), features.shape[1], dtype=torch.float64)
-        sums.index_add_(0, self.labels, features.double())
-        return (sums / self.class_counts[:, None]).float()
+    def class_sums(self, place: Callable[[Tensor], Tensor] = lambda features: features) -> Tensor:
+        """Sum of the features of each class, (C, D) float64, each `place`d before.
+
+        The features are seen once and never all at a time.
+        """
+        sums = torch.zeros(())
+        for features, labels in self.features():
+            placed = place(features.double())
+            if not sums.ndim:
+                sums = placed.new_zeros(len(self.class_counts), placed.shape[1])
+            sums.index_add_(0, labels, placed)
+        return summed(sums)
+
+    def class_means(self, place: Callable[[Tensor], Tensor] = lambda features: features) -> Tensor:
+        """Mean feature of each class, (C, D) float32, each `place`d before."""
+        return (self.class_sums(place) / self.class_counts[:, None]).float()
 
 
 BATCH_NORMS = ("frozen", "shifted")
@@ -154,11 +165,15 @@ class NearestMean(_Rebalancing):
 
     def build(self, head: nn.Module, inputs: RebalanceInputs) -> nn.Module:
         """Minus the squared distance to the mean training feature of each class."""
-        features = inputs.features().double()
-        centre = features.mean(0) if self.transform == "cl2n" else torch.zeros(features.shape[1])
-        unit = self.transform != "none"
-        placed = F.normalize(features - centre) if unit else features
-        return NearestMeanHead(inputs.class_means(placed), centre.float(), unit)
+        unit, centre = self.transform != "none", torch.zeros((), dtype=torch.float64)
+        if self.transform == "cl2n":
+            centre = inputs.class_sums().sum(0) / inputs.class_counts.sum()
+
+        def placed(features: Tensor) -> Tensor:
+            return F.normalize(features - centre) if unit else features
+
+        means = inputs.class_means(placed)
+        return NearestMeanHead(means, centre.float().expand(means.shape[1]).clone(), unit)
 
 
 @dataclass(frozen=True)
@@ -233,7 +248,7 @@ class MetaEmbed(_Rebalancing):
         """The backbone with attention, and a meta-embedding from mean features and classifier."""
         head, backbone = copy.deepcopy(network.head), network.backbone
         assert isinstance(head, nn.Linear) and isinstance(backbone, Backbone)
-        embedding = MetaEmbedding(head, inputs.class_means(inputs.features()), self.reach)
+        embedding = MetaEmbedding(head, inputs.class_means(), self.reach)
         modulated = ModulatedBackbone(backbone)
         for new in (modulated.attention, embedding.selector, embedding.classifier):
             initialise(new, inputs.generator)

@@ -41,6 +41,7 @@ from gcl_core.methods.rebalance import (
     Rebalancing,
     TauNorm,
 )
+from gcl_core.methods.recipes import recipe_of
 from gcl_core.methods.reweight import EffectiveNumberByImages, EffectiveNumberWeights, PowerWeights
 from gcl_core.methods.sampling import CBEN, ClassBalanced
 from gcl_core.methods.settings import Settings, Stage, override
@@ -529,13 +530,16 @@ def resolve(
     if method not in METHODS:
         raise GCLError(f"method {method!r} is unknown; allowed: {', '.join(METHODS)}")
     kind, _ = kind_of(dataset)
+    recipe = recipe_of(dataset.partition(":")[0], method).changes
     changes = {**_network(dataset, changes), **changes}
     preset = preset or default_preset(dataset, changes)
-    changes = {**_pixels(kind, changes.get("network", kind.network)), **changes}
     if preset not in PRESETS:
         raise GCLError(f"preset {preset!r} is unknown; allowed: {', '.join(PRESETS)}")
+    if preset == "paper" and recipe:
+        raise GCLError("preset 'paper' is for CIFAR: of larger data official is what is known")
     chosen = METHODS[method]
-    device = device_kind(accelerator, changes.get("network", kind.network))
+    network = changes.get("network", recipe.get("network", kind.network))
+    device = device_kind(accelerator, network)
     settings = Settings(
         data=DataSettings(dataset=dataset, imbalance_ratio=kind.imbalance_ratio),
         stage1=chosen.stage1,
@@ -544,12 +548,13 @@ def resolve(
         head=chosen.head,
         precision=kind.precision or best_precision(device),
     )
+    values = {**_pixels(kind, network), **recipe, **EPOCHS.get(preset, {})}
     if preset == "paper":
-        settings = override(settings, chosen.paper)
-    values = EPOCHS.get(preset, {}) if preset != "pretrained" else _pretrained(settings)
-    for name, given in values.items():
-        if not name.startswith("stage2_") or settings.stage2 is not None:
-            settings = override(settings, {name: given})
+        values |= chosen.paper
+    elif preset == "pretrained":
+        values |= _pretrained(settings)
+    if settings.stage2 is None:
+        values = {name: own for name, own in values.items() if not name.startswith("stage2_")}
     if changes.get("precision") == "auto":
         changes = changes | {"precision": best_precision(device)}
-    return override(settings, changes)
+    return override(override(settings, values), changes)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from gcl_core.config import Config, value
 from gcl_core.data.samplers import effective_weights
 from gcl_core.losses.clouds import checked_counts
+from gcl_core.processes import several, summed
 
 
 @dataclass(frozen=True)
@@ -78,19 +79,18 @@ class Reweighted(nn.Module):
     def forward(self, outputs: Tensor, target: Tensor) -> Tensor:
         weight = self.weights[target]
         losses = weight * self.criterion(outputs, target)
-        return losses.mean() if self.by_images else losses.sum() / _of_all_processes(weight.sum())
+        return losses.mean() if self.by_images else losses.sum() / _of_all_processes(weight)
 
 
-def _of_all_processes(total: Tensor) -> Tensor:
-    """The mean of a sum over the processes of a run: each trains on its share of a batch.
+def _of_all_processes(weight: Tensor) -> Tensor:
+    """Sum of the weights (N,) of a batch; in several processes N times the mean of all of them.
 
-    The gradients of all are averaged, so that a share of sum w L / mean_r sum_r w is that of the
-    whole batch.
+    Each process trains on its share of a batch, and its loss counts by the size of that share.
     """
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        torch.distributed.all_reduce(total)
-        total /= torch.distributed.get_world_size()
-    return total
+    if not several():
+        return weight.sum()
+    total = summed(torch.stack((weight.sum(), weight.new_tensor(len(weight)))))
+    return len(weight) * total[0] / total[1]
 
 
 ClassWeights = EffectiveNumberWeights | EffectiveNumberByImages | PowerWeights

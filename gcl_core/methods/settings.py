@@ -31,7 +31,7 @@ KINDS: dict[str, Mapping[str, type]] = {
     "sampler": SAMPLINGS,
     "rebalance": REBALANCERS,
 }
-TRAINS = ("all", "last_block", "norms", "head")
+TRAINS = ("all", "last_block", "new_block", "norms", "head")
 OPTIONAL = ("class_weights",)  # kinds that any stage can be given, or relieved of by "none"
 
 
@@ -85,9 +85,10 @@ class Stage(Config):
     )
     trains: str | None = value(
         None,
-        "what is trained: all, last_block (the paper for Places-LT), norms (normalisation layers "
-        "and biases), each with the classifier, or the head, which is the classifier alone; none: "
-        "all in stage 1, in stage 2 what the re-balancing changes",
+        "what is trained: all, last_block, new_block (the last block from new weights; published "
+        "code for Places-LT), norms (normalisation layers and biases), each with the classifier, "
+        "or the head, which is the classifier alone; none: all in stage 1, in stage 2 what the "
+        "re-balancing changes",
         allowed=TRAINS,
         late=True,
     )
@@ -176,12 +177,20 @@ class Settings(Config):
         allowed=PRECISIONS,
     )
     devices: int = value(1, "processes, each with its share of every batch", low=1, high=1024)
+    sync_norm: bool = value(
+        False,
+        "batch normalisation by statistics of all processes, on GPUs; no: each has its own, and "
+        "rank 0's are kept (PyTorch's default)",
+        late=True,
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_network(self.network)
         if self.weights != "none" and not self.network.startswith(PREFIX):
             raise GCLError(f"weights are for networks of timm, not for {self.network!r}")
+        if self.sync_norm and self.devices == 1:
+            raise GCLError("sync_norm is for several processes, and devices is 1; leave it out")
         self._fits(self.stage1.objective, "objective", "", self.head)
         if self.stage2 is not None:
             head, rebalance = self.head, self.stage2.rebalance
@@ -203,6 +212,8 @@ class Settings(Config):
             rebalance = second.rebalance
             if second.head_start != "random":
                 raise GCLError("head_start is for stage 1: stage 2 goes on from its classifier")
+            if second.trains == "new_block":
+                raise GCLError("trains 'new_block' is for stage 1: stage 2 goes on from its block")
         if self.head == "bilateral" and self.network.startswith(PREFIX):
             allowed = ", ".join(BACKBONES)
             raise GCLError(f"head 'bilateral' doubles the last block of {allowed} only")

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlparse
 from urllib.request import getproxies
 
@@ -18,9 +18,7 @@ from torch import Tensor, nn
 from gcl_core.errors import GCLError, shown
 from gcl_core.files import load_tensors
 from gcl_core.networks.backbones import Backbone
-
-if TYPE_CHECKING:
-    from gcl_core.networks.network import Network
+from gcl_core.networks.network import Network, initialise
 
 log = logging.getLogger(__name__)
 
@@ -281,7 +279,7 @@ def _timm() -> Any:
     return timm
 
 
-def slow_down(network: "Network", decay: float) -> None:
+def slow_down(network: Network, decay: float) -> None:
     """Let the learning rate fall by a factor from each layer to the one before it.
 
     Raises:
@@ -289,19 +287,53 @@ def slow_down(network: "Network", decay: float) -> None:
     """
     if decay == 1:
         return
-    if not isinstance(network.backbone, TimmBackbone):
-        raise GCLError("layer_decay needs a network of timm, such as timm:resnet50")
-    depths = network.backbone.depths()
+    backbone = _timm_backbone(network, "layer_decay")
+    depths = backbone.depths()
     top = max(depths.values()) + 1  # the classifier
-    network.backbone.lr_factors = {name: decay ** (top - depth) for name, depth in depths.items()}
+    backbone.lr_factors = {name: decay ** (top - depth) for name, depth in depths.items()}
 
 
-def freeze(network: "Network", trains: str | None) -> None:
+def renew_last_block(network: Network, generator: torch.Generator) -> None:
+    """Draw the last block's weights anew, as `initialise` draws them (Places-LT, published code).
+
+    Raises:
+        GCLError: the backbone is none of timm's, or its last block has parts of another kind.
+    """
+    backbone = _timm_backbone(network, "trains 'new_block'")
+    places = {name.rpartition(".")[0] for name in backbone.last_block()}
+    for name, module in backbone.named_modules():
+        if name not in places:
+            continue
+        if not isinstance(module, nn.Conv2d | nn.Linear | nn.BatchNorm2d):
+            kind = type(module).__name__
+            raise GCLError(
+                f"trains 'new_block' is for networks like timm:resnet152: the last block of "
+                f"{backbone.network} has a {kind}"
+            )
+        initialise(module, generator)
+
+
+def _timm_backbone(network: Network, what: str) -> TimmBackbone:
+    if not isinstance(network.backbone, TimmBackbone):
+        raise GCLError(f"{what} needs a network of timm, such as timm:resnet50")
+    return network.backbone
+
+
+def synchronise(network: nn.Module) -> None:
+    """Let batch normalisation have its statistics of all processes; nothing else changes."""
+    convert: Any = nn.SyncBatchNorm.convert_sync_batchnorm
+    if any(isinstance(part, TimmBackbone) for part in network.modules()):
+        convert = _timm().layers.convert_sync_batchnorm  # it knows those with an activation in them
+    convert(network)
+
+
+def freeze(network: Network, trains: str | None) -> None:
     """Let only a part of a network be trained; what is frozen stays in evaluation mode.
 
     Args:
-        trains: all (or None), last_block (and what follows), norms (normalisation layers and all
-            biases) or head; the classifier is trained in each.
+        trains: all (or None), last_block (and what follows), new_block (the same, see
+            `renew_last_block`), norms (normalisation layers and all biases) or head; the classifier
+            is trained in each.
 
     Raises:
         GCLError: the backbone has no blocks that could be told apart.
@@ -310,10 +342,8 @@ def freeze(network: "Network", trains: str | None) -> None:
         return
     backbone = network.backbone
     names = {name for name, _ in backbone.named_parameters()}
-    if trains == "last_block":
-        if not isinstance(backbone, TimmBackbone):
-            raise GCLError("trains 'last_block' needs a network of timm, such as timm:resnet50")
-        names = backbone.last_block()
+    if trains in ("last_block", "new_block"):
+        names = _timm_backbone(network, f"trains {trains!r}").last_block()
     elif trains == "norms":
         norms = {n for n, module in backbone.named_modules() if isinstance(module, NORMS)}
         names = {n for n in names if n.endswith(".bias") or n.rpartition(".")[0] in norms}

@@ -14,6 +14,8 @@ from typing import Any
 
 from scipy.stats import kendalltau
 
+from gcl_core.analysis.intervals import t_factor
+from gcl_core.data.lists import PUBLISHED
 from gcl_core.results.printed import (
     BEYOND,
     DATA,
@@ -29,14 +31,24 @@ from gcl_core.results.records import epochs_text, load_records
 Record = Mapping[str, Any]
 
 NOTHING = "not measured"
-RECORD_FILES = "cifar*.json"  # those of data that the paper has
-REFERENCES = {1: "CE loss", 3: "log. diff.", 4: "CBEN + cRT", 5: "w/o RT", BEYOND: "cloud"}
+RECORD_FILES = ("cifar*.json", *(f"{kind}*.json" for kind in PUBLISHED))  # the paper's data
+REFERENCES = {
+    1: "CE loss",
+    2: "CE loss",
+    3: "log. diff.",
+    4: "CBEN + cRT",
+    5: "w/o RT",
+    BEYOND: "cloud",
+}
 # Besides each row against the table's reference: what stage 2 adds, and what GCL adds to rivals.
 MORE_GAPS = {
-    1: (
-        ("CE loss + mixup + cRT", "CE loss + mixup"),
-        ("GCL", "CE loss + mixup + cRT"),
-        ("GCL", "MisLAS"),
+    **dict.fromkeys(
+        (1, 2),
+        (
+            ("CE loss + mixup + cRT", "CE loss + mixup"),
+            ("GCL", "CE loss + mixup + cRT"),
+            ("GCL", "MisLAS"),
+        ),
     ),
     5: (("CBEN + cRT", "CBEN + LWS"), ("CBEN + cRT", "CBEN + τ-nor.")),
     BEYOND: (("margin + stage 2", "cloud + stage 2"),),
@@ -90,13 +102,23 @@ class Gap:
     Attributes:
         paper, ours: the paper's difference and ours; None where a row has no number.
         error: standard error of ours; None where nothing tells it.
+        freedom: degrees of freedom of the error.
         source: where the error is from.
+        spread: standard deviation of a single run, which the paper's two runs are taken to have
+            as well; 0 takes the paper's gap as exact.
     """
 
     paper: float | None
     ours: float | None = None
     error: float | None = None
+    freedom: float = math.inf
     source: str = ""
+    spread: float = 0.0
+
+    @property
+    def half(self) -> float | None:
+        """Half of the 95 % t interval of ours."""
+        return None if self.error is None else t_factor(self.freedom) * self.error
 
     @property
     def verdict(self) -> str:
@@ -105,15 +127,16 @@ class Gap:
             return NOTHING
         if self.paper is None:
             return "the paper has none"
-        same = self.ours * self.paper > 0
-        if self.error is None:
-            return ("same order" if same else "opposite") + ", no error bar"
-        reach = 2 * self.error
-        near = abs(self.ours - self.paper) <= reach
-        if abs(self.ours) <= reach:
+        product = self.ours * self.paper
+        if self.error is None or self.half is None:
+            sign = "same sign" if product > 0 else "other sign" if product < 0 else "no gap"
+            return f"{sign}; one run each cannot tell more"
+        apart = t_factor(self.freedom) * math.hypot(self.error, math.sqrt(2) * self.spread)
+        near = abs(self.ours - self.paper) <= apart
+        if abs(self.ours) <= self.half:
             return "within the noise" + ("" if near else ", the paper's gap is not")
-        if not same:
-            return "opposite"
+        if product <= 0:
+            return "opposite, which luck can be" if near else "opposite"
         if near:
             return "agrees"
         return "same order, " + ("larger" if abs(self.ours) > abs(self.paper) else "smaller")
@@ -121,7 +144,7 @@ class Gap:
 
 def load_measured(results: Path) -> list[dict[str, Any]]:
     """All run records of data that the paper has, from a folder of record files."""
-    files = sorted(results.glob(RECORD_FILES))
+    files = sorted(file for pattern in RECORD_FILES for file in results.glob(pattern))
     return [record for file in files for record in load_records(file)]
 
 
@@ -169,18 +192,34 @@ def run_spread(records: Iterable[Record]) -> float | None:
 
     None where none has. Settings may be any, those of no table among them, at any ratio.
     """
+    several = _repeated(records)
+    if not several:
+        return None
+    squares = sum((len(values) - 1) * variance(values) for values in several)
+    return math.sqrt(squares / run_freedom(records))
+
+
+def run_freedom(records: Iterable[Record]) -> int:
+    """Degrees of freedom of `run_spread`."""
+    return sum(len(values) - 1 for values in _repeated(records))
+
+
+def _repeated(records: Iterable[Record]) -> list[list[float]]:
+    """Top-1 of each setting that has two seeds or more."""
     groups: dict[str, dict[int, float]] = {}
     for record in records:
         identity = {key: part for key, part in record["identity"].items() if key != "seed"}
         groups.setdefault(json.dumps(identity, sort_keys=True), {})[record["seed"]] = record["top1"]
-    several = [list(seeds.values()) for seeds in groups.values() if len(seeds) > 1]
-    if not several:
-        return None
-    freedom = sum(len(values) - 1 for values in several)
-    return math.sqrt(sum((len(v) - 1) * variance(v) for v in several) / freedom)
+    return [list(seeds.values()) for seeds in groups.values() if len(seeds) > 1]
 
 
-def gap(one: Measured, other: Measured, paper: float | None, spread: float | None = None) -> Gap:
+def gap(
+    one: Measured,
+    other: Measured,
+    paper: float | None,
+    spread: float | None = None,
+    freedom: int = 1,
+) -> Gap:
     """The difference of two rows and its error bar.
 
     Seed by seed where two seeds or more have both rows, as they may share their stage 1 and always
@@ -189,25 +228,31 @@ def gap(one: Measured, other: Measured, paper: float | None, spread: float | Non
     Args:
         one, other: runs of the two rows.
         paper: the paper's difference.
-        spread: see `run_spread`; the error bar of rows with a single seed is made from it.
+        spread: see `run_spread`; the error bar of rows with a single seed is made from it, and
+            that of the paper's.
+        freedom: see `run_freedom`.
     """
     if not (one.top1 and other.top1):
         return Gap(paper)
+    single = spread or 0.0
     shared = sorted(one.top1.keys() & other.top1.keys())
     if len(shared) > 1:
         pairs = [one.top1[seed] - other.top1[seed] for seed in shared]
-        return Gap(
-            paper, mean(pairs), stdev(pairs) / math.sqrt(len(pairs)), f"{len(pairs)} seeds, paired"
-        )
+        error, source = stdev(pairs) / math.sqrt(len(pairs)), f"{len(pairs)} seeds, paired"
+        return Gap(paper, mean(pairs), error, len(pairs) - 1, source, single)
     sides = [list(side.top1.values()) for side in (one, other)]
     ours = mean(sides[0]) - mean(sides[1])
     if all(len(side) > 1 for side in sides):
-        error = math.sqrt(sum(variance(side) / len(side) for side in sides))
-        return Gap(paper, ours, error, f"{len(sides[0])} and {len(sides[1])} seeds")
+        parts = [variance(side) / len(side) for side in sides]
+        # Welch and Satterthwaite's
+        weights = sum(v**2 / (len(side) - 1) for v, side in zip(parts, sides, strict=True))
+        own = sum(parts) ** 2 / weights if weights else sum(map(len, sides)) - 2
+        source = f"{len(sides[0])} and {len(sides[1])} seeds"
+        return Gap(paper, ours, math.sqrt(sum(parts)), own, source, single)
     if spread is None:
-        return Gap(paper, ours, None, "one seed")
-    error = spread * math.sqrt(sum(1 / len(side) for side in sides))
-    return Gap(paper, ours, error, "one seed, borrowed")
+        return Gap(paper, ours, source="one seed")
+    error = single * math.sqrt(sum(1 / len(side) for side in sides))
+    return Gap(paper, ours, error, freedom, "one seed, borrowed", single)
 
 
 def order(rows: Sequence[PaperRow], column: Column, records: Sequence[Record]) -> tuple[float, int]:
@@ -234,11 +279,11 @@ def gaps(table: int, column: Column, records: Sequence[Record]) -> dict[tuple[st
     rows = {row.name: row for row in paper_rows(table)}
     reference = REFERENCES[table]
     pairs = [(name, reference) for name in rows if name != reference]
-    spread = run_spread(records)
+    luck = run_spread(records), run_freedom(records)
     runs = {name: measure(row, column, records) for name, row in rows.items()}
     result = {}
     for one, other in (*pairs, *MORE_GAPS.get(table, ())):
         numbers = [rows[name].values.get(column) for name in (one, other)]
         paper = None if None in numbers else numbers[0] - numbers[1]  # type: ignore[operator]
-        result[one, other] = gap(runs[one], runs[other], paper, spread)
+        result[one, other] = gap(runs[one], runs[other], paper, *luck)
     return result

@@ -1,13 +1,11 @@
 """Methods whose settings are chosen on a validation part, and what the test part then says."""
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean
 from typing import Any
 
-import scipy.stats
-
+from gcl_core.analysis.intervals import with_interval
 from gcl_core.data.load import load_dataset
 from gcl_core.figures.looks import METHOD_LOOKS
 from gcl_core.figures.photographs import photographs
@@ -58,20 +56,6 @@ def accuracy(record: Record, name: str) -> float:
     if name == "class_mean":
         return mean(own for own in record["per_class"] if own is not None)
     return float(record[name])
-
-
-def interval(values: Sequence[float]) -> tuple[float, float]:
-    """Mean, and half the width of its 95 % t interval: (mean, t_{n-1, 0.975} s / sqrt(n))."""
-    n = len(values)
-    if n < 2:
-        return values[0], math.nan
-    return mean(values), float(scipy.stats.t.ppf(0.975, n - 1)) * stdev(values) / math.sqrt(n)
-
-
-def with_interval(values: Sequence[float], sign: str = "") -> str:
-    """`78.1 ± 0.9`: mean and half of the 95 % t interval."""
-    middle, half = interval(values)
-    return f"{middle:{sign}.1f}" + ("" if math.isnan(half) else f" ± {half:.1f}")
 
 
 def chosen_table(records: Sequence[Record]) -> str:

@@ -1,13 +1,15 @@
-"""The page `results/README.md`: the paper's tables row by row beside our records, and the gaps."""
+"""The pages with tables: the paper's row by row beside our records, and those of our own runs."""
 
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from statistics import mean, stdev
 
+from gcl_core.analysis.intervals import interval
+from gcl_core.benchmark.speed import bench_table
 from gcl_core.figures.charts import PaperDot, paper_dots
 from gcl_core.figures.looks import METHOD_LOOKS
 from gcl_core.figures.saving import save_figure
+from gcl_core.files import load_json
 from gcl_core.results.agreement import (
     NOTHING,
     REFERENCES,
@@ -20,14 +22,23 @@ from gcl_core.results.agreement import (
     order,
     short_names,
 )
-from gcl_core.results.chosen import chosen_block
+from gcl_core.results.chosen import FILE, chosen_block
+from gcl_core.results.found import found_table
 from gcl_core.results.markdown import markdown_table
-from gcl_core.results.printed import ABLATION, BEYOND, CIFAR, Column, paper_rows, records_of
+from gcl_core.results.printed import ABLATION, BEYOND, CIFAR, LARGE, Column, paper_rows, records_of
+from gcl_core.results.protocol import protocol_blocks
 from gcl_core.results.records import load_records
-from gcl_core.results.tables import mean_and_spread, update_page
+from gcl_core.results.tables import (
+    cifar_records,
+    comparison,
+    digits_block,
+    mean_and_spread,
+    update_page,
+)
 
 COLUMNS: dict[int, tuple[Column, ...]] = {
     1: tuple(column for column in CIFAR if column[0] == "CIFAR-10-LT"),
+    2: LARGE,
     **dict.fromkeys((3, 4, 5, BEYOND), (ABLATION,)),
 }
 CHOSEN = ("plankton",)  # files of records whose settings are chosen on validation parts
@@ -71,19 +82,19 @@ def gaps_table(table: int, column: Column, records: Sequence[Record]) -> str:
     for (one, other), each in gaps(table, column, records).items():
         if each.ours is None:
             continue
-        error = "-" if each.error is None else f"{each.error:.2f}"
+        half = "-" if each.half is None else f"± {each.half:.2f}"
         lines.append(
             [
                 f"{one} − ({other})" if "+" in other else f"{one} − {other}",
                 "-" if each.paper is None else signed(each.paper),
                 signed(each.ours),
-                f"{error} ({each.source})" if each.source else error,
+                f"{half} ({each.source})" if each.source else half,
                 each.verdict,
             ]
         )
     if not lines:
         return ""
-    return markdown_table(["gap", "paper", "ours", "standard error", "verdict"], lines)
+    return markdown_table(["gap", "paper", "ours", "95 % interval", "verdict"], lines)
 
 
 def signed(points: float) -> str:
@@ -113,7 +124,7 @@ def column_block(
     parts = []
     for protocol, runs in (found or {NOTHING: []}).items():
         parts += [
-            f"**{column[0]}, ratio {column[1]:g}.** Ours: {protocol}.",
+            f"**{_column_name(column)}.** Ours: {protocol}.",
             rows_table(table, column, runs) if rows else "",
             gaps_table(table, column, runs),
             order_sentence(table, column, runs) if printed else "",
@@ -121,29 +132,49 @@ def column_block(
     return "\n\n".join(filter(None, parts))
 
 
+def _column_name(column: Column) -> str:
+    name, ratio = column
+    return name if ratio is None else f"{name}, ratio {ratio:g}"
+
+
 def table_block(table: int, records: Sequence[Record]) -> str:
     """All of one table on the results page."""
     return "\n\n".join(column_block(table, column, records) for column in COLUMNS[table])
 
 
-def page_blocks(results: Path) -> dict[str, str]:
-    """What the page's marked places have to hold, from the records in `results`."""
-    records = load_measured(results)
-    blocks = {f"table{table}": table_block(table, records) for table in COLUMNS}
-    return blocks | {name: chosen_block(load_records(results / f"{name}.json")) for name in CHOSEN}
+def page_blocks(results: Path) -> dict[str, dict[str, str]]:
+    """What the marked places of each page have to hold, from the records in `results`."""
+    measured = load_measured(results)
+    ours = {"digits": digits_block(load_records(results / "digits.json"))}
+    if (results / FILE).exists():
+        ours["clothes"] = chosen_block(load_records(results / FILE))
+    ours |= {name: comparison(records) for name, records in cifar_records(results).items()}
+    pages = {
+        "README.md": {"found": found_table(results)},
+        "results/README.md": {
+            **{f"table{table}": table_block(table, measured) for table in COLUMNS},
+            **{f: chosen_block(load_records(results / f"{f}.json")) for f in CHOSEN},
+        },
+        "results/study.md": ours,
+        "docs/recipes.md": protocol_blocks(results),
+    }
+    if (bench := results / "bench.json").exists():
+        pages["docs/speed.md"] = {"bench": f"```text\n{bench_table(load_json(bench))}\n```"}
+    return pages
 
 
-def update_results(root: Path, *, check: bool = False) -> bool:
-    """Bring `results/README.md` in step with the records; returns whether it already was.
+def update_pages(root: Path, *, check: bool = False) -> dict[str, bool]:
+    """Bring the tables of all pages in step with the records; whether each page already was.
 
     Args:
-        root: folder of results/.
+        root: the project's folder.
         check: only look, do not write.
 
     Raises:
-        GCLError: the page lacks a place for a table.
+        GCLError: a page lacks a place for a table.
     """
-    return update_page(root / "results" / "README.md", page_blocks(root / "results"), check=check)
+    pages = page_blocks(root / "results")
+    return {page: update_page(root / page, of, check=check) for page, of in pages.items()}
 
 
 def table1_dots(column: Column, records: Sequence[Record]) -> dict[str, list[PaperDot]]:
@@ -167,9 +198,10 @@ def table1_dots(column: Column, records: Sequence[Record]) -> dict[str, list[Pap
             values = list(measure(row, column, runs).top1.values())
             each = gaps_of[name][pair]
             if values:
-                top1[name] = mean(values), stdev(values) if len(values) > 1 else None
+                middle, half = interval(values)
+                top1[name] = middle, None if math.isnan(half) else half
             if values and each.ours is not None:
-                gap_to[name] = each.ours, each.error
+                gap_to[name] = each.ours, each.half
         accuracies.append(PaperDot(*shown, row.values.get(column), top1))
         differences.append(PaperDot(*shown, quoted[pair].paper, gap_to))
     return {"Top-1 (%)": accuracies, f"Gap to {REFERENCES[1]} (points)": differences}

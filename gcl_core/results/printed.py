@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gcl_core.data.imbalance import long_tailed_counts
+from gcl_core.data.lists import PUBLISHED
+from gcl_core.methods.recipes import COMMON
 from gcl_core.methods.registry import METHODS, resolve
 
 Column = tuple[str, float | None]
@@ -22,9 +24,7 @@ Column = tuple[str, float | None]
 CIFAR: tuple[Column, ...] = tuple(
     (name, ratio) for name in ("CIFAR-10-LT", "CIFAR-100-LT") for ratio in (200.0, 100.0, 50.0)
 )
-LARGE: tuple[Column, ...] = tuple(
-    (name, None) for name in ("ImageNet-LT", "iNaturalist 2018", "Places-LT")
-)
+LARGE: tuple[Column, ...] = tuple((PUBLISHED[kind].title, None) for kind in COMMON)
 ABLATION: Column = ("CIFAR-10-LT", 100.0)  # Tables 3 to 5: their 82.68 is that of Table 1
 BEYOND = 6  # the cloud against hard margins of the same mean
 
@@ -141,7 +141,11 @@ ROWS: tuple[PaperRow, ...] = (
     _second("CE loss + mixup [33] (2018)", "ce_mixup", 45.66, 65.77, 29.51),
     _second("LDAM-DRW [2] (2019)", "ldam_drw", 48.80, 68.00, None, quoted=True),
     _second("OLTR [16] (2019)", "oltr", None, None, 35.9, quoted=True),
-    _second("Decoupling [10] (2020)", None, 47.70, 69.49, 37.62),  # which of Kang et al.'s?
+    _second("Decoupling [10] (2020)", None, 47.70, 69.49, 37.62),  # which of these four?
+    _second("CE loss + cRT", "ce_crt", None, None, None),
+    _second("CE loss + LWS", "ce_lws", None, None, None),
+    _second("CE loss + τ-nor.", "ce_tau_norm", None, None, None),
+    _second("CE loss + NCM", "ce_ncm", None, None, None),
     _second("CE loss + mixup + cRT [10] (2020)", "ce_mixup_crt", 51.68, 70.16, 38.51),
     _second("Logit adjustment [17] (2021)", "logit_adjustment", 51.11, 66.36, None, quoted=True),
     _second("DisAlign [35] (2021)", "disalign", 52.91, 70.06, 39.30, quoted=True),
@@ -174,6 +178,7 @@ DATA = {
     f"cifar100{OTHER}": ("CIFAR-100-LT", f"CIFAR-100{OTHER}"),
     "folder:cifar10-jpeg": ("CIFAR-10-LT", "CIFAR-10, JPEG re-encoded"),
 }
+DATA |= {kind: (data.title, data.title) for kind, data in PUBLISHED.items()}
 FULL_CLASSES = {"CIFAR-10-LT": (5000, 10), "CIFAR-100-LT": (500, 100)}  # images, classes
 
 OFF = (None, False, 0, "frozen")  # defaults that do nothing; "frozen": batch normalisation, stage 2
@@ -197,11 +202,14 @@ def column_of(record: Mapping[str, Any]) -> Column | None:
     Re-encoded images count as the data set that they were made from: who shows them says so.
     """
     name, _ = DATA.get(record["dataset"], (None, ""))
-    ratio = record["imbalance_ratio"]
+    ratio, counts = record["imbalance_ratio"], record["identity"]["images"]["class_counts"]
+    if record["dataset"] in PUBLISHED:
+        data = PUBLISHED[record["dataset"]]
+        whole = ratio is None and (sum(counts), len(counts)) == (data.images["train"], data.classes)
+        return (data.title, None) if whole else None
     if name is None or ratio is None:
         return None
-    counts = long_tailed_counts(*FULL_CLASSES[name], ratio)
-    return (name, ratio) if record["identity"]["images"]["class_counts"] == counts else None
+    return (name, ratio) if counts == long_tailed_counts(*FULL_CLASSES[name], ratio) else None
 
 
 def belongs(record: Mapping[str, Any], row: PaperRow) -> bool:

@@ -1,5 +1,6 @@
 """Run records: what is kept of a run when its folder is gone. Small, readable, committed."""
 
+import functools
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -106,13 +107,17 @@ def plain_settings(settings: Settings) -> dict[str, Any]:
 
 def changes_of(settings: Settings, method: str, preset: str) -> dict[str, Any]:
     """Settings, by flat name, that are not those of the method and preset; without `PROTOCOL`."""
-    usual = plain_settings(resolve(settings.data.dataset, method, preset))
-    own = plain_settings(settings)
+    usual, own = _usual(settings.data.dataset, method, preset), plain_settings(settings)
     return {
         name: list(each) if isinstance(each, tuple) else each
         for name, each in own.items()
         if name not in PROTOCOL and (name not in usual or usual[name] != each)
     }
+
+
+@functools.cache  # a grid asks for each of its thousands of cells
+def _usual(dataset: str, method: str, preset: str) -> dict[str, Any]:
+    return plain_settings(resolve(dataset, method, preset))
 
 
 def save_records(file: Path, records: list[dict[str, Any]]) -> None:

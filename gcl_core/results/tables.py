@@ -6,18 +6,16 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from gcl_core.benchmark.speed import bench_table
 from gcl_core.errors import GCLError
 from gcl_core.figures.charts import record_curves
 from gcl_core.figures.saving import save_figure
-from gcl_core.files import atomic_write, load_json
+from gcl_core.files import atomic_write
 from gcl_core.methods.registry import METHODS
-from gcl_core.results.chosen import FILE, chosen_block
 from gcl_core.results.markdown import as_text, markdown_table
 from gcl_core.results.records import ACCURACIES, epochs_text, load_records
 
 CURVES = ("ce", "ce_mixup_crt", "gcl_crt")  # a few methods, so that none hides another
-# Imbalance ratio and precision of the README's tables of CIFAR; their files, and each one's preset.
+# Imbalance ratio and precision of the tables of CIFAR; their files, and each one's preset.
 SHOWN = (100.0, "bfloat16")
 CIFAR_FILES = {
     "cifar10": "official",
@@ -127,28 +125,6 @@ def digits_block(records: Sequence[dict[str, Any]]) -> str:
     """The comparison on digits, and what GCL with cRT gains over CE, plain and re-balanced."""
     gains = [paired_gain(records, "gcl_crt", base) for base in ("ce", "ce_mixup_crt")]
     return "\n\n".join([comparison(records), *gains])
-
-
-def readme_blocks(results: Path) -> dict[str, str]:
-    """What the README's marked places have to hold, from the records in `results`."""
-    blocks = {"digits": digits_block(load_records(results / "digits.json"))}
-    if (results / FILE).exists():
-        blocks["clothes"] = chosen_block(load_records(results / FILE))
-    blocks |= {name: comparison(records) for name, records in cifar_records(results).items()}
-    bench = results / "bench.json"
-    if bench.exists():
-        blocks["bench"] = f"```text\n{bench_table(load_json(bench))}\n```"
-    return blocks
-
-
-def update_readme(root: Path, *, check: bool = False) -> bool:
-    """Bring the README's tables in step with `results/`; returns whether they already were.
-
-    Args:
-        root: folder of README.md and results/.
-        check: only look, do not write.
-    """
-    return update_page(root / "README.md", readme_blocks(root / "results"), check=check)
 
 
 def update_page(page: Path, blocks: Mapping[str, str], *, check: bool = False) -> bool:

@@ -17,6 +17,7 @@ from gcl_core.hardware import channels_last
 from gcl_core.networks.pretrained import TimmBackbone
 
 Inference = Callable[[Tensor], Tensor]
+NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm)
 MOST_CONFUSED = 200  # classes; 8,142 of them would make 66 million cells
 
 
@@ -44,7 +45,7 @@ def _folded(module: nn.Module) -> nn.Module:
     inside = {id(part) for each in theirs for part in each.modules()}
     for parent in [part for part in module.modules() if id(part) not in inside]:
         for (name, conv), (other, norm) in itertools.pairwise(list(parent.named_children())):
-            if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+            if isinstance(conv, nn.Conv2d) and isinstance(norm, NORMS):
                 setattr(parent, name, fuse_conv_bn_eval(conv, norm))
                 setattr(parent, other, nn.Identity())
     return module
@@ -146,20 +147,3 @@ def macro_f1(classes: Iterable[tuple[float, float, float]]) -> float:
     """
     scores = [score for counts in classes if (score := f1_score(*counts)) is not None]
     return sum(scores) / len(scores)
-
-
-def destinations(confusion: Tensor, groups: Mapping[str, list[int]]) -> dict[str, Tensor]:
-    """Where the test images of each class go, in percent: "right", and wrong by group.
-
-    Args:
-        confusion: (C, C) images by true (row) and predicted (column) class.
-        groups: classes by group.
-
-    Returns:
-        (C,) float64 by "right" and by group of the predicted class; for each class they add up to
-        100, or are NaN where it has no test images.
-    """
-    images = confusion.double()
-    share = 100 * images / images.sum(1, keepdim=True)
-    wrong = share - share.diagonal().diag_embed()
-    return {"right": share.diagonal(), **{g: wrong[:, c].sum(1) for g, c in groups.items()}}

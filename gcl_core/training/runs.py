@@ -16,8 +16,8 @@ import io
 import json
 import logging
 import platform
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
@@ -35,6 +35,7 @@ log = logging.getLogger(__name__)
 RESULTS_VERSION = 2
 # Several processes may look at a lock at once. Each holds it for less than this.
 LOOK_SECONDS = 0.1
+WAIT_SECONDS = 10.0  # for a folder, before whoever waits too is told
 
 
 class RunFolder:
@@ -86,10 +87,13 @@ class RunFolder:
         return max(0, len(file.read_text().splitlines()) - 1) if file.exists() else 0
 
     @contextmanager
-    def opened(self) -> Iterator[None]:
+    def opened(self, waiting: Callable[[], object] = lambda: None) -> Iterator[None]:
         """Make the folder ready and keep every other process out of it until the block ends.
 
         A finished one is left as it is, and may be one that can only be read.
+
+        Args:
+            waiting: called every `WAIT_SECONDS` while another process has the folder.
 
         Raises:
             GCLError: the folder belongs to other settings, or cannot be written.
@@ -105,7 +109,10 @@ class RunFolder:
                 lock.acquire(timeout=0)
             except filelock.Timeout:
                 log.info("%s: another process is working on this run; waiting for it", self.path)
-                lock.acquire()
+                while not lock.is_locked:
+                    waiting()
+                    with suppress(filelock.Timeout):
+                        lock.acquire(timeout=WAIT_SECONDS)
         except OSError as error:
             raise GCLError(
                 f"cannot use run folder {self.path}: {error.strerror or error}"

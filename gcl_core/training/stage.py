@@ -1,10 +1,11 @@
-"""One stage of training: epochs over batches, a checkpoint after each, a result at the end."""
+"""One stage of training: epochs over batches, checkpoints after and within them, a result."""
 
 import contextlib
+import logging
 import math
 import os
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -22,10 +23,15 @@ from gcl_core.methods.reweight import ClassWeights, Reweighted
 from gcl_core.methods.sampling import InstanceBalanced
 from gcl_core.methods.settings import Stage, learning_rate
 from gcl_core.networks.network import Network
+from gcl_core.processes import same_buffers, summed
 from gcl_core.training.evaluation import Inference, Tally, frozen
 from gcl_core.training.progress import Progress
 from gcl_core.training.runs import RunFolder
 from gcl_core.training.step import EAGER, Step, make_step
+
+log = logging.getLogger(__name__)
+BETWEEN_LOOKS = 16  # steps after which several processes look together at the time
+KEPT = 2**26  # numbers: 256 MB of features that are computed once instead of in every epoch
 
 
 @dataclass(frozen=True)
@@ -99,9 +105,11 @@ class StageRun:
 
     @cached_property
     def _kept_features(self) -> dict[int, list[tuple[Tensor, Tensor]]]:
-        """Of a frozen prefix, by the identity of the part."""
-        parts = (self.dataset.test, self.dataset.validation)
-        return {id(part): list(self._features(part)) for part in parts if part is not None}
+        """Of a frozen prefix, by the identity of the part; those of a large one are not kept."""
+        backbone: Any = self.network.backbone
+        parts = [part for part in (self.dataset.test, self.dataset.validation) if part is not None]
+        small = [part for part in parts if len(part) * backbone.out_features <= KEPT]
+        return {id(part): list(self._features(part)) for part in small}
 
     @torch.no_grad()
     def evaluate(self, split: Split | None = None) -> dict[str, Any]:
@@ -112,11 +120,10 @@ class StageRun:
         split = split or self.dataset.test
         tally = Tally(self.dataset.num_classes, self.fabric.device)
         head = self.network.head.eval()
-        batches = self._features(split) if self.prefix is None else self._kept_features[id(split)]
-        for features, labels in batches:
+        kept = self._kept_features if self.prefix is not None else {}
+        for features, labels in kept.get(id(split)) or self._features(split):
             tally.add(head(features), labels)
-        if self.fabric.world_size > 1:
-            torch.distributed.all_reduce(tally.cells)
+        tally.cells = summed(tally.cells)
         return tally.accuracies(self.dataset.groups)
 
 
@@ -125,8 +132,10 @@ def train_stage(part: StageRun, progress: str = "none", keep: Collection[int] = 
 
     Everything that the next epoch depends on (weights, optimiser, random streams, epoch) is saved
     after the last epoch, and after each that ends a second or more after the last save (environment
-    variable GCL_CHECKPOINT_SECONDS), so that a run that is killed and started again ends with the
-    same bits. A finished folder is only read; a module without trainable weights is only evaluated.
+    variable GCL_CHECKPOINT_SECONDS), and within an epoch whenever the last save is ten minutes ago
+    (GCL_CHECKPOINT_STEP_SECONDS), so that a run that is killed and started again ends with the same
+    bits. Then an epoch that was begun is drawn again, without reading an image of the steps that
+    are done. A finished folder is only read; a module without trainable weights is only evaluated.
 
     Args:
         progress: see `Progress`.
@@ -135,19 +144,20 @@ def train_stage(part: StageRun, progress: str = "none", keep: Collection[int] = 
 
     Raises:
         GCLError: the loss is no longer finite, a file of the folder is not fit for use, or
-            GCL_CHECKPOINT_SECONDS is no number >= 0.
+            one of the variables is no number >= 0.
         OSError: the folder cannot be written; the last checkpoint stays.
     """
     fabric, stage, folder = part.fabric, part.stage, part.folder
     module, title = part.trained, f"stage {part.number}"
     writes = fabric.is_global_zero
-    between_saves = _checkpoint_seconds()
-    with folder.opened() if writes else contextlib.nullcontext():
-        fabric.barrier()
+    between_saves = _seconds("GCL_CHECKPOINT_SECONDS", 1)
+    between_step_saves = _seconds("GCL_CHECKPOINT_STEP_SECONDS", 600)
+    with _opened(folder, fabric):
         saved, finished = folder.load_checkpoint(), folder.result is not None
         fabric.barrier()  # every process has read before any writes
         if saved is not None:
             module.load_state_dict(saved["module"])
+            part.dataset.refused.update(saved.get("refused", ()))
         elif finished:
             raise GCLError(
                 f"{folder.path} has a result but no checkpoint.pt; move it away and run again"
@@ -172,6 +182,9 @@ def train_stage(part: StageRun, progress: str = "none", keep: Collection[int] = 
                 part.streams.restore(saved["streams"][fabric.global_rank])
             trained, stepper = fabric.setup(module, optimizer)
             step = make_step(part.step, fabric, trained, stepper, [part.streams.noise])
+        done = Done.none(fabric.device) if saved is None else Done.of(saved, fabric.device)
+        if done.steps:
+            log.info("%s: going on in epoch %d, after step %d", title, len(history) + 1, done.steps)
         bar = Progress(
             progress if writes else "none", title, len(history), epochs, len(part.epoch(0)[0])
         )
@@ -181,13 +194,39 @@ def train_stage(part: StageRun, progress: str = "none", keep: Collection[int] = 
             if writes:
                 folder.keep(0, {"module": module.state_dict(), "result": untrained})
         last_save, timings = time.monotonic(), list[dict[str, Any]]()
+
+        def save(streams: dict[str, Tensor], **more: Any) -> None:
+            nonlocal last_save, timings
+            refused = set[str]().union(*_of_all_ranks(fabric, part.dataset.refused))
+            state = {
+                "module": module.state_dict(),
+                "optimizer": optimizer.state_dict(),
+                "streams": _of_all_ranks(fabric, streams),
+                "history": history,
+            }
+            state |= {"refused": sorted(refused)} if refused else {}
+            if writes:
+                folder.save_checkpoint(state | more, timings)
+            last_save, timings = time.monotonic(), []
+
         with contextlib.closing(bar):
+            bar.step(done.steps)
             for epoch in range(len(history), epochs):
                 began = time.perf_counter()
                 for group in optimizer.param_groups:
                     group["lr"] = learning_rate(stage, epoch) * group["lr_factor"]
                 batches, criterion = part.epoch(epoch)
-                loss = train_epoch(step, criterion, batches, bar)
+                begun = part.streams.state()
+
+                def after_step(done: Done, begun: dict[str, Tensor] = begun) -> None:
+                    # Their states at the epoch's begin draw it again; noise is not drawn ahead.
+                    if _is_time(fabric, done.steps, last_save + between_step_saves):
+                        noise = {"noise": part.streams.noise.get_state()}
+                        save(begun | noise, done=done.state())
+
+                loss = train_epoch(step, criterion, batches, bar, done, after_step)
+                same_buffers(module)
+                done = Done.none(fabric.device)
                 if not math.isfinite(loss):
                     raise GCLError(
                         f"{title}, epoch {epoch + 1}: the training loss is {loss}; "
@@ -197,20 +236,12 @@ def train_stage(part: StageRun, progress: str = "none", keep: Collection[int] = 
                 row = {"epoch": epoch + 1, "lr": learning_rate(stage, epoch), "train_loss": loss}
                 accuracy = part.evaluate()
                 history.append(row | _one_row(accuracy) | _on_validation(part))
-                state = {
-                    "module": module.state_dict(),
-                    "optimizer": optimizer.state_dict(),
-                    "streams": _of_all_ranks(fabric, part.streams),
-                    "history": history,
-                }
-                if writes:
-                    if epoch + 1 in keep:
-                        folder.keep(epoch + 1, {"module": state["module"], "result": accuracy})
-                    timing = {"epoch": epoch + 1, "train_seconds": round(seconds, 3)}
-                    timings.append(timing | {"step": part.step})
-                    if epoch + 1 == epochs or time.monotonic() - last_save >= between_saves:
-                        folder.save_checkpoint(state, timings)
-                        last_save, timings = time.monotonic(), []
+                if writes and epoch + 1 in keep:
+                    folder.keep(epoch + 1, {"module": module.state_dict(), "result": accuracy})
+                timing = {"epoch": epoch + 1, "train_seconds": round(seconds, 3)}
+                timings.append(timing | {"step": part.step})
+                if epoch + 1 == epochs or _is_time(fabric, 0, last_save + between_saves):
+                    save(part.streams.state())
                 bar.epoch(history[-1])
         if accuracy is None:  # nothing is trained, or it was killed after the last checkpoint
             accuracy = part.evaluate()
@@ -218,16 +249,64 @@ def train_stage(part: StageRun, progress: str = "none", keep: Collection[int] = 
             if not weights:
                 folder.save_checkpoint({"module": module.state_dict(), "history": history}, [])
             names = {"class_names": list(part.dataset.class_names)}
-            folder.finish(accuracy | names | {"epochs": epochs} | _best(history))
+            refused = len(part.dataset.refused)
+            more = names | ({"unreadable": refused} if refused else {})
+            folder.finish(accuracy | more | {"epochs": epochs} | _best(history))
         fabric.barrier()
 
 
-def _checkpoint_seconds() -> float:
-    text = os.environ.get("GCL_CHECKPOINT_SECONDS", "1")
+@contextlib.contextmanager
+def _opened(folder: RunFolder, fabric: Fabric) -> Iterator[None]:
+    """The folder, opened by rank 0; while it waits for another run, the others hear of it."""
+    if fabric.is_global_zero:
+        with folder.opened(waiting=lambda: fabric.broadcast(False)):
+            fabric.broadcast(True)
+            yield
+    else:
+        while not fabric.broadcast(False):
+            pass
+        yield
+
+
+@dataclass
+class Done:
+    """What is done of an epoch: steps, images and the sum of their losses, ()."""
+
+    steps: int
+    images: int
+    total: Tensor
+
+    @classmethod
+    def none(cls, device: torch.device) -> "Done":
+        """Of an epoch that is not begun."""
+        return cls(0, 0, torch.zeros((), device=device))
+
+    @classmethod
+    def of(cls, checkpoint: dict[str, Any], device: torch.device) -> "Done":
+        """What a checkpoint says."""
+        if "done" not in checkpoint:  # it was made after an epoch
+            return cls.none(device)
+        state = checkpoint["done"]
+        return cls(state["steps"], state["images"], state["total"].to(device))
+
+    def state(self) -> dict[str, Any]:
+        """For a checkpoint."""
+        return {"steps": self.steps, "images": self.images, "total": self.total}
+
+
+def _seconds(variable: str, default: float) -> float:
+    text = os.environ.get(variable, str(default))
     with contextlib.suppress(ValueError):
         if (seconds := float(text)) >= 0:
             return seconds
-    raise GCLError(f"GCL_CHECKPOINT_SECONDS must be a number >= 0, got {text!r}")
+    raise GCLError(f"{variable} must be a number >= 0, got {text!r}")
+
+
+def _is_time(fabric: Fabric, steps: int, moment: float) -> bool:
+    """Whether a moment has come; several processes look, now and then, at the clock of rank 0."""
+    if fabric.world_size == 1:
+        return time.monotonic() >= moment
+    return steps % BETWEEN_LOOKS == 0 and bool(fabric.broadcast(time.monotonic() >= moment))
 
 
 def parameter_groups(module: nn.Module) -> list[dict[str, Any]]:
@@ -248,28 +327,42 @@ def parameter_groups(module: nn.Module) -> list[dict[str, Any]]:
     return [{"params": params, "lr_factor": factor} for factor, params in groups.items()]
 
 
-def train_epoch(step: Step, criterion: nn.Module, batches: Batches, bar: Progress) -> float:
-    """One epoch; returns the mean loss. The host waits for the device once, at the end."""
+def train_epoch(
+    step: Step,
+    criterion: nn.Module,
+    batches: Batches,
+    bar: Progress,
+    done: Done | None = None,
+    after_step: Callable[[Done], None] = lambda done: None,
+) -> float:
+    """One epoch, or the rest of it; returns the mean loss. The host waits for the device once.
+
+    Args:
+        done: what is done of it.
+        after_step: called after every step.
+    """
     fabric = step.fabric
     step.module.train()
     criterion.train()
-    total = torch.zeros((), device=fabric.device)
-    images = 0
-    for batch in batches:
-        total += step(criterion, batch) * len(batch.target)
-        images += len(batch.target)
+    done = done or Done.none(fabric.device)
+    for batch in batches.without_first(done.steps) if done.steps else batches:
+        done.total += step(criterion, batch) * len(batch.target)
+        done.images += len(batch.target)
+        done.steps += 1
         bar.step()
-    if fabric.world_size > 1:  # of all processes; each has as many images
-        torch.distributed.all_reduce(total)
-    return float(total) / (images * fabric.world_size)
+        after_step(done)
+    total, images = done.total, torch.tensor(done.images)
+    if fabric.world_size > 1:
+        total, images = summed(torch.stack((total.double(), images.to(total))))
+    return float(total) / float(images)
 
 
 def _one_row(accuracy: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in accuracy.items() if not isinstance(value, list)}
 
 
-def _of_all_ranks(fabric: Fabric, streams: Streams) -> list[dict[str, Tensor]]:
-    states = [streams.state()] * fabric.world_size
+def _of_all_ranks(fabric: Fabric, state: Any) -> list[Any]:
+    states = [state] * fabric.world_size
     if fabric.world_size > 1:
         torch.distributed.all_gather_object(states, states[fabric.global_rank])
     return states

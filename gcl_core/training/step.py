@@ -52,7 +52,7 @@ class Step:
     def __call__(self, criterion: nn.Module, batch: Batch) -> Tensor:
         loss = batch.loss(criterion, self.module(batch.inputs))
         self.optimizer.zero_grad(set_to_none=True)
-        self.fabric.backward(loss)
+        self.fabric.backward(loss if batch.weight == 1 else batch.weight * loss)
         self.optimizer.step()
         return loss.detach()
 

@@ -5,7 +5,6 @@ import copy
 import logging
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +15,11 @@ from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from lightning_fabric.strategies.ddp import DDPStrategy
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
-from torch.distributed import DistBackendError
 
+from gcl_core import processes
 from gcl_core.data.dataset import Described, LongTailedDataset
-from gcl_core.data.load import load_dataset
+from gcl_core.data.epoch import clean_batches
+from gcl_core.data.load import decoded_by, load_dataset
 from gcl_core.data.streams import Streams
 from gcl_core.errors import GCLError
 from gcl_core.files import load_json
@@ -29,12 +29,20 @@ from gcl_core.methods.rebalance import RebalanceInputs
 from gcl_core.methods.settings import Settings, Stage, to_dict
 from gcl_core.networks.models import build_backbone, build_network
 from gcl_core.networks.network import CosineClassifier, Network
-from gcl_core.networks.pretrained import freeze, slow_down, weights_identity
+from gcl_core.networks.pretrained import (
+    freeze,
+    renew_last_block,
+    slow_down,
+    synchronise,
+    weights_identity,
+)
 from gcl_core.training.evaluation import Inference, frozen, outputs_of
 from gcl_core.training.features import features_of
 from gcl_core.training.runs import RunFolder
 from gcl_core.training.stage import StageRun, train_stage
 from gcl_core.training.step import step_kind
+
+CALIBRATED = 2**22  # outputs of validation images at most; two numbers are fitted on them
 
 
 @dataclass(frozen=True)
@@ -91,6 +99,7 @@ def run(
     dataset: LongTailedDataset | None = None,
     keep: Collection[int] = (),
     step: str = "auto",
+    workers: int | None = None,
 ) -> Run:
     """Train, or continue, or reuse a run; stage 1 is shared by all runs that differ after it.
 
@@ -104,6 +113,7 @@ def run(
             a folder of its own, for what is finished is never trained again.
         step: "eager", "captured" (on a GPU, replayed from a CUDA graph: faster, with the same bits)
             or "auto"; see `gcl_core.training.step`.
+        workers: processes that decode image files; see `gcl_core.data.load.decoded_by`.
 
     Raises:
         GCLError: data, settings or files that the user has to mend; an epoch to keep that there is
@@ -112,8 +122,9 @@ def run(
     """
     dataset = load_dataset(settings.data) if dataset is None else dataset
     device = device_kind(accelerator, settings.network)
+    if settings.sync_norm and device == "cpu":
+        raise GCLError("sync_norm needs GPUs, as PyTorch has none for a CPU; leave it out")
     fabric = make_fabric(device, settings.precision, settings.devices)
-    kind = step_kind(step, fabric)
     if fabric.device.type == "cpu":
         keep_freed_memory()
     for epoch in keep:
@@ -122,14 +133,19 @@ def run(
     folders = run_folders(settings, dataset.described, runs, keep, device)
     stages = [stage for stage in (settings.stage1, settings.stage2) if stage is not None]
     prefix: Inference | None = None
-    with _all_or_none(fabric):
+    reading = decoded_by(dataset, workers, fabric.device, settings.devices)
+    with processes.together(settings.devices), reading:
+        fabric.launch()
+        kind = step_kind(step, fabric)
         images, backbone = _inputs(settings, dataset, fabric, progress)
         for number, (stage, folder) in enumerate(zip(stages, folders, strict=True), 1):
             streams = Streams.seeded(settings.seed, number, fabric.global_rank, fabric.device)
             if number == 1:
-                network = _network(settings, images, streams, fabric)
+                network = first_network(settings, images, streams, fabric)
             else:
-                network, prefix = _rebalanced(network, stage, images, streams, fabric)
+                network, prefix = second_network(network, stage, images, streams, fabric)
+            if settings.sync_norm:
+                synchronise(network)
             channels_last(network.to(fabric.device))
             rest = (prefix, streams, folder, fabric, kind)
             part = StageRun(number, stage, images, network, *rest)
@@ -146,7 +162,7 @@ def run(
 
 
 def make_fabric(accelerator: str, precision: str, devices: int = 1) -> Fabric:
-    """Device, precision ("float32" or "bfloat16") and processes, started.
+    """Device, precision ("float32" or "bfloat16") and processes, which are not launched yet.
 
     Raises:
         GCLError: there is no such device, or not as many.
@@ -169,32 +185,13 @@ def make_fabric(accelerator: str, precision: str, devices: int = 1) -> Fabric:
         raise GCLError(
             f"accelerator {accelerator!r} with devices {devices} is not here: {error}"
         ) from error
-    fabric.launch()
     return fabric
 
 
 def _side_by_side() -> DDPStrategy:
     # Without a look for unused weights, DDP adds gradients in other groups after the first step
-    # than before: from three processes on, a continued run would end with other bits. The others
-    # wait while rank 0 waits for a folder that another run has locked; half an hour is the default.
-    return DDPStrategy(find_unused_parameters=True, timeout=timedelta(days=7))
-
-
-@contextlib.contextmanager
-def _all_or_none(fabric: Fabric) -> Iterator[None]:
-    """Ends all processes of a run when one of them has ended: none waits for another for ever."""
-    try:
-        yield
-    except BaseException as error:
-        for process in getattr(fabric.strategy.launcher, "procs", ()):
-            process.kill()
-        # Gloo, the conversation of processes on a CPU, has no error of its own.
-        if isinstance(error, DistBackendError) or "/gloo/" in str(error):
-            raise GCLError(
-                "another process of this run has ended; "
-                "the same command continues after the last saved epoch"
-            ) from error
-        raise
+    # than before: from three processes on, a continued run would end with other bits.
+    return DDPStrategy(find_unused_parameters=True, timeout=processes.PATIENCE)
 
 
 def run_folders(
@@ -253,7 +250,7 @@ def _inputs(
     return features_of(dataset, backbone, fabric, progress), backbone
 
 
-def _network(
+def first_network(
     settings: Settings, dataset: LongTailedDataset, streams: Streams, fabric: Fabric
 ) -> Network:
     """The network of stage 1: new weights but for those that are given."""
@@ -269,13 +266,15 @@ def _network(
         inputs = _rebalance_inputs(frozen(network.backbone, fabric), dataset, streams, fabric)
         assert isinstance(network.head, CosineClassifier)
         with torch.no_grad():
-            network.head.weight.copy_(F.normalize(inputs.class_means(inputs.features())))
+            network.head.weight.copy_(F.normalize(inputs.class_means()))
+    if stage.trains == "new_block":
+        renew_last_block(network, streams.weights)
     slow_down(network, stage.layer_decay)
     freeze(network, stage.trains)
     return network
 
 
-def _rebalanced(
+def second_network(
     network: Network, stage: Stage, dataset: LongTailedDataset, streams: Streams, fabric: Fabric
 ) -> tuple[Network, Inference | None]:
     """The network of stage 2, made from that of stage 1, and its backbone if that is frozen."""
@@ -295,17 +294,20 @@ def _rebalanced(
 @torch.no_grad()
 def _validation_outputs(
     network: Network, images: LongTailedDataset, device: torch.device
-) -> Tensor:
+) -> tuple[Tensor, Tensor]:
+    """Outputs (N, C) and labels (N,) of the validation images, or of every n-th where too large."""
     assert images.validation is not None
-    return outputs_of(network.eval(), images.validation, images, device).cpu()
+    every = max(1, -(-len(images.validation) * images.num_classes // CALIBRATED))
+    some = images.validation.subset(torch.arange(0, len(images.validation), every))
+    return outputs_of(network.eval(), some, images, device).cpu(), some.labels
 
 
 def _rebalance_inputs(
     backbone: Inference, dataset: LongTailedDataset, streams: Streams, fabric: Fabric
 ) -> RebalanceInputs:
-    return RebalanceInputs(
-        torch.tensor(dataset.class_counts),
-        lambda: outputs_of(backbone, dataset.train, dataset, fabric.device).cpu(),
-        dataset.train.labels,
-        streams.weights,
-    )
+    def features() -> Iterator[tuple[Tensor, Tensor]]:
+        ranks = fabric.global_rank, fabric.world_size
+        for images, labels in clean_batches(dataset.train, dataset, fabric.device, *ranks):
+            yield backbone(images).cpu(), labels
+
+    return RebalanceInputs(torch.tensor(dataset.class_counts), features, streams.weights)

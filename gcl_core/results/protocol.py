@@ -1,0 +1,100 @@
+"""The page `docs/recipes.md`: how Table 2 is trained here, where that is from, what it costs."""
+
+from pathlib import Path
+from typing import Any
+
+from gcl_core.data.lists import PUBLISHED, Published
+from gcl_core.files import load_json
+from gcl_core.methods.recipes import COMMON, RECIPES
+from gcl_core.methods.registry import resolve
+from gcl_core.methods.settings import Settings, Stage
+from gcl_core.results.markdown import markdown_table
+from gcl_core.results.printed import paper_rows
+from gcl_core.results.records import epochs_text
+
+COST = "cost.json"  # of `gcl bench --table2 --out`, on a GPU
+# Training a ResNet-50 at 224 px in mixed precision with timm's benchmark script on one A100
+# (issue 1491 of huggingface/pytorch-image-models): nobody's measurement of this package.
+IMAGES_PER_SECOND = 2600
+# Multiplications of one pass forward, in units of ResNet-50's (4.1 and 11.5 billion); training
+# everything is three of them.
+FORWARD = {"timm:resnet50": 1.0, "timm:resnet152": 2.8}
+EIGHT = 8  # devices of one machine
+
+
+def estimated_hours(settings: Settings, data: Published) -> float:
+    """Hours of a run on one GPU, from passes through the network; decoding has to keep up."""
+    forward = FORWARD[settings.network]
+    passes = 0.0
+    for stage in filter(None, (settings.stage1, settings.stage2)):
+        trains = stage.rebalance is None or stage.rebalance.trains
+        whole = _whole_network(stage)
+        epochs = stage.epochs if trains else 0
+        passes += forward * epochs * data.images["train"] * (3 if whole else 1)
+        passes += forward * max(1, epochs) * data.images["test"]
+    return passes / (3 * IMAGES_PER_SECOND) / 3600
+
+
+def _whole_network(stage: Stage) -> bool:
+    if stage.rebalance is None:
+        return stage.trains in (None, "all")
+    return stage.rebalance.needs_backbone
+
+
+def recipes_block(kind: str) -> str:
+    """One data set: what all methods share, and a line for each method."""
+    data, common = PUBLISHED[kind], COMMON[kind]
+    printed = {row.method: row.values.get((data.title, None)) for row in paper_rows(2)}
+    rows = []
+    for method, recipe in RECIPES[kind].items():
+        settings = resolve(kind, method)
+        stages = [stage for stage in (settings.stage1, settings.stage2) if stage is not None]
+        own = recipe.source.removeprefix(common.source).removeprefix("; ")
+        guess = recipe.guess.removeprefix(common.guess).removeprefix("; ")
+        paper = printed.get(method)
+        hours = estimated_hours(settings, data)
+        rows.append(
+            [
+                method,
+                "-" if paper is None else f"{paper:.2f}",
+                epochs_text(_trained(stage) for stage in stages),
+                own or "-",
+                guess or "-",
+                f"{hours:.1f}",
+                f"{hours / EIGHT:.1f}",
+            ]
+        )
+    headings = ["method", "paper", "epochs", "besides, from", "guess", "GPU hours"]
+    guess = f" A guess: {common.guess}." if common.guess else ""
+    text = f"All methods: {common.source}.{guess}"
+    return f"{text}\n\n{markdown_table([*headings, f'on {EIGHT}'], rows)}"
+
+
+def _trained(stage: Stage) -> int:
+    return stage.epochs if stage.rebalance is None or stage.rebalance.trains else 0
+
+
+def cost_block(results: Path) -> str:
+    """What `gcl bench --table2` measured on a GPU, or that nobody has."""
+    if not (results / COST).exists():
+        return "Nobody has run it on a GPU yet; the hours above are estimates."
+    return cost_table(load_json(results / COST))
+
+
+def cost_table(found: dict[str, Any]) -> str:
+    """The measurements of `measure_costs`: images a second, memory, hours by devices."""
+    rows = []
+    for cell in found["cells"]:
+        rates = [f"{stage['training'] or 0:.4g}" for stage in cell["stages"]]
+        looks = [f"{stage['evaluation']:.4g}" for stage in cell["stages"]]
+        memory = max(stage["gb"] for stage in cell["stages"])
+        hours = f"{cell['hours']:.1f}", f"{cell['hours'] / EIGHT:.1f}"
+        texts = " + ".join(rates), " + ".join(looks), f"{memory:.1f}"
+        rows.append([PUBLISHED[cell["dataset"]].title, cell["method"], *texts, *hours])
+    headings = ["data", "method", "training, images/s", "evaluation, images/s", "GB", "hours"]
+    return markdown_table([*headings, f"on {EIGHT}, at best"], rows)
+
+
+def protocol_blocks(results: Path) -> dict[str, str]:
+    """What the page's marked places have to hold."""
+    return {kind: recipes_block(kind) for kind in RECIPES} | {"cost": cost_block(results)}
