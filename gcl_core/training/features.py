@@ -36,9 +36,8 @@ def features_of(
     Raises:
         GCLError: an image cannot be read.
     """
-    parts = {"train": dataset.train, "test": dataset.test, "validation": dataset.validation}
-    present = {name: part for name, part in parts.items() if part is not None}
-    contents = sorted({own for part in present.values() for own in part.images.contents})
+    parts = [part for part in (dataset.train, dataset.test, dataset.validation) if part is not None]
+    contents = sorted({own for part in parts for own in part.images.contents})
     kept = cache_folder() / f"features-{_key(contents, dataset, backbone, fabric)}.pt"
     features = torch.empty(0)
     if kept.exists():
@@ -47,7 +46,7 @@ def features_of(
         except GCLError as error:
             log.warning("%s; features are computed again", error)
     if not len(features):
-        features = _computed(contents, dataset, list(present.values()), backbone, fabric, progress)
+        features = _computed(contents, dataset, parts, backbone, fabric, progress)
         if fabric.is_global_zero:
             try:
                 kept.parent.mkdir(parents=True, exist_ok=True)
@@ -60,8 +59,15 @@ def features_of(
         rows = torch.tensor([row[own] for own in part.images.contents])
         return Split(MemoryImages(features[rows][:, :, None, None]), part.labels)
 
-    found = {name: split(part) for name, part in present.items()}
-    return replace(dataset, **found, mean=(), std=(), augment=PadCrop(0, False))
+    return replace(
+        dataset,
+        train=split(dataset.train),
+        test=split(dataset.test),
+        validation=None if dataset.validation is None else split(dataset.validation),
+        mean=(),
+        std=(),
+        augment=PadCrop(0, False),
+    )
 
 
 def _key(
