@@ -17,7 +17,7 @@ from lightning_fabric.plugins.environments.lightning import find_free_network_po
 from gcl_core import files, processes
 from gcl_core.cli import main
 from gcl_core.errors import GCLError
-from gcl_core.training import runs
+from gcl_core.training import runs, stage
 
 
 def set_threads(variable: str | None) -> None:
@@ -128,7 +128,7 @@ def fork_the_others(arguments, broken, patience=60.0, grace=0.5):
     place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(find_free_network_port())}
     processes._others = functools.cache(others)
     processes.PATIENCE, processes.GRACE_SECONDS = timedelta(seconds=patience), grace
-    runs.WAIT_SECONDS = 0.2
+    runs.WAIT_SECONDS, stage.BETWEEN_LOOKS = 0.2, 1
 
 
 def at_call(number, owner, name, action):

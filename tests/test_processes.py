@@ -98,9 +98,16 @@ def test_its_accuracies_are_those_of_the_network_that_is_saved(whole):
     assert sum(map(sum, model.result["confusion"])) == len(test)
 
 
-@pytest.mark.parametrize("number", [2, 2 + SMALL["epochs"] + 1])  # within stage 1, and stage 2
-def test_continued_they_end_with_the_same_bits(tmp_path, whole, number):
-    die = functools.partial(sabotage.die_at_write, number, "after")
+@pytest.mark.parametrize(
+    "die",
+    [
+        pytest.param(functools.partial(sabotage.die_after_a_step, 4), id="in an epoch"),
+        pytest.param(
+            functools.partial(sabotage.die_at_write, 2 + SMALL["epochs"], "after"), id="in stage 2"
+        ),
+    ],
+)
+def test_continued_they_end_with_the_same_bits(tmp_path, whole, die):
     assert started(train(tmp_path, 3), {0: die}).finish().status == -signal.SIGKILL
     trained(tmp_path, 3)
     assert tree(tmp_path) == tree(whole)

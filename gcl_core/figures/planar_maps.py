@@ -156,11 +156,10 @@ def _key(figure: Figure, data: FewDigits, colours: Sequence[str]) -> None:
     labels = [f"{name}: {count} images" for name, count in classes]
     labels += ["training (outer ring)", "test (inner)"]
     columns = 5 if figure.get_figwidth() > 9 else 3
-    place = "outside lower center"
     figure.legend(
         handles,
         labels,
-        loc=place,
+        loc="outside lower center",
         ncols=columns,
         frameon=False,
         handletextpad=0.1,

@@ -89,7 +89,7 @@ def _of_all_processes(weight: Tensor) -> Tensor:
     """
     if not several():
         return weight.sum()
-    total = summed(torch.stack((weight.sum(), weight.new_tensor(len(weight)))))
+    total = summed(torch.stack((weight.sum(), weight.new_full((), len(weight)))))
     return len(weight) * total[0] / total[1]
 
 

@@ -37,7 +37,7 @@ from gcl_core.results.tables import (
 )
 
 COLUMNS: dict[int, tuple[Column, ...]] = {
-    1: tuple(column for column in CIFAR if column[0] == "CIFAR-10-LT"),
+    1: CIFAR,
     2: LARGE,
     **dict.fromkeys((3, 4, 5, BEYOND), (ABLATION,)),
 }

@@ -182,7 +182,7 @@ def train_stage(part: StageRun, progress: str = "none", keep: Collection[int] = 
                 part.streams.restore(saved["streams"][fabric.global_rank])
             trained, stepper = fabric.setup(module, optimizer)
             step = make_step(part.step, fabric, trained, stepper, [part.streams.noise])
-        done = Done.none(fabric.device) if saved is None else Done.of(saved, fabric.device)
+        done = Done.none(fabric.device) if saved is None else Done.of(saved, fabric)
         if done.steps:
             log.info("%s: going on in epoch %d, after step %d", title, len(history) + 1, done.steps)
         bar = Progress(
@@ -222,7 +222,7 @@ def train_stage(part: StageRun, progress: str = "none", keep: Collection[int] = 
                     # Their states at the epoch's begin draw it again; noise is not drawn ahead.
                     if _is_time(fabric, done.steps, last_save + between_step_saves):
                         noise = {"noise": part.streams.noise.get_state()}
-                        save(begun | noise, done=done.state())
+                        save(begun | noise, done=_of_all_ranks(fabric, done.state()))
 
                 loss = train_epoch(step, criterion, batches, bar, done, after_step)
                 same_buffers(module)
@@ -270,7 +270,7 @@ def _opened(folder: RunFolder, fabric: Fabric) -> Iterator[None]:
 
 @dataclass
 class Done:
-    """What is done of an epoch: steps, images and the sum of their losses, ()."""
+    """What a process has done of an epoch: steps, images and the sum of their losses, ()."""
 
     steps: int
     images: int
@@ -282,16 +282,16 @@ class Done:
         return cls(0, 0, torch.zeros((), device=device))
 
     @classmethod
-    def of(cls, checkpoint: dict[str, Any], device: torch.device) -> "Done":
-        """What a checkpoint says."""
+    def of(cls, checkpoint: dict[str, Any], fabric: Fabric) -> "Done":
+        """What a checkpoint says of this process's share."""
         if "done" not in checkpoint:  # it was made after an epoch
-            return cls.none(device)
-        state = checkpoint["done"]
-        return cls(state["steps"], state["images"], state["total"].to(device))
+            return cls.none(fabric.device)
+        state = checkpoint["done"][fabric.global_rank]
+        return cls(state["steps"], state["images"], state["total"].to(fabric.device))
 
     def state(self) -> dict[str, Any]:
         """For a checkpoint."""
-        return {"steps": self.steps, "images": self.images, "total": self.total}
+        return {"steps": self.steps, "images": self.images, "total": self.total.cpu()}
 
 
 def _seconds(variable: str, default: float) -> float:
