@@ -1,6 +1,7 @@
 """Photographs that stay in their files: parts of them, threads, a validation part, damaged ones."""
 
 import hashlib
+import json
 import math
 
 import numpy as np
@@ -9,13 +10,16 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from sklearn.metrics import f1_score
 
+from gcl_core.cli import main
 from gcl_core.data.augment import ResizedCrop
 from gcl_core.data.file_images import FileImages
 from gcl_core.data.image_files import decode, median_side
 from gcl_core.data.load import DataSettings, load_dataset
 from gcl_core.errors import GCLError
 from gcl_core.methods.registry import resolve
+from gcl_core.results.records import record
 from gcl_core.training.two_stages import run
 from toys import image_folder, seeded
 
@@ -160,8 +164,54 @@ def test_a_validation_part_is_evaluated_and_chosen_on(root, tmp_path):
     (root / "val" / "dog").mkdir()
     (root / "val" / "ant" / "0.png").rename(root / "val" / "dog" / "0.png")
     (root / "val" / "ant").rmdir()
-    with pytest.raises(GCLError, match="train/ and val/ have different classes: dog"):
+    with pytest.raises(GCLError, match="val/ has classes that train/ has not: dog"):
         load_dataset(wanted(root))
+
+
+def test_class_folders_alone_are_divided_by_the_data_seed(tmp_path, monkeypatch, capsys, caplog):
+    """And a class with one picture, which has none in the test, is trained and has no accuracy."""
+    monkeypatch.setenv("GCL_CACHE", str(tmp_path / "cache"))
+    root, random = tmp_path / "photos", np.random.default_rng(0)
+    for name, number in (("ant", 20), ("bee", 10), ("cow", 3), ("dog", 2), ("elk", 1)):
+        (root / name).mkdir(parents=True)
+        for i in range(number):
+            pixels = random.integers(0, 256, (32, 32, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(root / name / f"{i}.png")
+
+    def counts(part):
+        return torch.bincount(part.labels, minlength=5).tolist()
+
+    seeds = [load_dataset(wanted(root, data_seed=seed)) for seed in (0, 1)]
+    for dataset in seeds:
+        parts = dataset.train, dataset.test, dataset.validation
+        assert [counts(part) for part in parts] == [
+            [14, 7, 1, 1, 1],
+            [4, 2, 1, 1, 0],
+            [2, 1, 1, 0, 0],
+        ]
+        files = sorted(file for part in parts for file in part.images.files)
+        assert files == sorted(map(str, root.glob("*/*")))
+    assert seeds[0].fingerprint != seeds[1].fingerprint
+    assert "1 of 5 classes have no test images, and so no accuracy: elk" in caplog.text
+
+    runs, page = str(tmp_path / "runs"), tmp_path / "page.html"
+    small = ("--network", "resnet32", "--epochs", "1", "--batch-size", "8", "--progress", "none")
+    told = ("--dataset", f"folder:{root}", "--preset", "smoke", *small, "--runs", runs, "--json")
+    assert main(["train", "--method", "ce", *told]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["per_class"][4] is None and None not in result["per_class"][:4]
+    assert main(["predict", result["run"], str(root / "elk"), "--json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)["predictions"]) == 1
+    assert main(["report", result["run"], "--out", str(page)]) == 0
+    assert "no test images: not known" in page.read_text("utf-8")
+    settings = resolve(f"folder:{root}", "ce", "smoke", network="resnet32", epochs=1, batch_size=8)
+    done = run(settings, tmp_path / "runs", accelerator="cpu", progress="none")
+    kept = record(done, "ce", "smoke")
+    cells = np.array(done.result["confusion"])
+    labels = [(t, g) for t in range(5) for g in range(5) for _ in range(cells[t, g])]
+    truth, said = zip(*labels, strict=True)
+    expected = f1_score(truth, said, labels=range(4), average="macro", zero_division=0)
+    assert kept["macro_f1"] == pytest.approx(100 * expected, abs=1e-3)
 
 
 @pytest.mark.parametrize("augment", ["resized_crop", "pad_crop"])

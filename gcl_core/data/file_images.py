@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import torch
 from PIL import Image
@@ -178,6 +179,31 @@ class FileImages:
                 sizes.append(4 * image.width * image.height)  # as Pillow keeps RGB
         return sum(sizes) * len(self) // max(1, len(sizes))
 
+    def joined(self, others: "Sequence[FileImages]") -> "FileImages":
+        """These images and then those of others of the same size."""
+        every = (self, *others)
+        files = [each.path(index) for each in every for index in range(len(each))]
+        known = [each.labels for each in every if each.labels is not None]
+        return replace(self, files=files, root="", labels=torch.cat(known) if known else None)
+
+    @cached_property
+    def contents(self) -> list[bytes]:
+        """What tells each image from others of its size: a hash of its file and share.
+
+        With a root: of what `hash_into` takes, and of its path.
+        """
+        if not self.root:
+            return [hashlib.sha256(own + b"%r" % self.share).digest() for own in self._hashes]
+        digest = hashlib.sha256()
+        self.hash_into(digest)
+        return [hashlib.sha256(digest.digest() + own.encode()).digest() for own in self.files]
+
+    @cached_property
+    def _hashes(self) -> list[bytes]:
+        files = [self.path(index) for index in (self.sampled if self.root else range(len(self)))]
+        with ThreadPoolExecutor() as pool:
+            return list(pool.map(_content, files))
+
     def hash_into(self, digest: "hashlib._Hash") -> None:
         """Give a hash what tells these images from others: size, and content of every file.
 
@@ -185,12 +211,10 @@ class FileImages:
         """
         shown = (*self.size, self.share) if self.share < 1 else self.size
         digest.update(str(shown).encode())
-        files = [self.path(index) for index in (self.sampled if self.root else range(len(self)))]
         if self.root:
             digest.update("\n".join(self.files).encode())
-        with ThreadPoolExecutor() as pool:
-            for own in pool.map(_content, files):
-                digest.update(own)
+        for own in self._hashes:
+            digest.update(own)
 
     def statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Mean and standard deviation of each channel, in units of the full pixel range."""

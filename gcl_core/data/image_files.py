@@ -36,19 +36,18 @@ MIXED_SIDE = 32  # what ResNet-32 is made for, and a CPU can train
 
 
 def list_images(split: Path) -> tuple[list[tuple[str, int]], tuple[str, ...]]:
-    """(file, label) pairs and class names of one split, in the order of torchvision's ImageFolder.
+    """(file, label) pairs and class names of one part, in the order of torchvision's ImageFolder.
 
     Images are the regular files of all formats that Pillow decodes, each once; one warning says
     what is left out. Class names are in Unicode's composed form, control characters escaped, so
     that they are the same from every system; folders that differ in form only are one class.
 
     Raises:
-        GCLError: no such folder, no class folder, a class without an image, or a folder or link
-            that cannot be read.
+        GCLError: no such folder, no class folder, or a folder or link that cannot be read.
     """
     if not split.is_dir():
         raise GCLError(
-            f"no such folder: {split}; an image folder has train/ and test/ "
+            f"no such folder: {split}; an image folder has train/ and test/, or neither "
             "(python -m gcl_core split SOURCE OUT makes both from one)"
         )
     left_out: list[str] = []
@@ -64,9 +63,6 @@ def list_images(split: Path) -> tuple[list[tuple[str, int]], tuple[str, ...]]:
     if not classes:
         raise GCLError(f"{split} holds no class folder: it needs {split}/CLASS/IMAGE")
     class_names = tuple(sorted(classes))
-    for name in class_names:
-        if not classes[name]:
-            raise GCLError(f"class '{name}' has no image in {split / name}")
     return [(path, j) for j, name in enumerate(class_names) for path in classes[name]], class_names
 
 
@@ -166,7 +162,8 @@ def decode_cached(root: Path, files: list[tuple[str, int]], image_size: int | No
 def median_side(root: Path) -> int:
     """Median of the shorter sides of some training images of a folder; 0 if there are none."""
     sides = []
-    for place, folders, names in os.walk(root / "train"):
+    train = root / "train"
+    for place, folders, names in os.walk(train if train.is_dir() else root):
         folders.sort()
         for name in sorted(names)[:SAMPLED]:
             with suppress(GCLError):

@@ -1,6 +1,7 @@
 """Image folders that are written: a data set as files, and a test part held out of others."""
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -87,7 +88,7 @@ def split_image_folder(
             )
     parts = [*shares, "train"]
     if groups is None:
-        part_of = _drawn_parts(labels, list(shares.values()), seed)
+        part_of = drawn_parts(labels, list(shares.values()), seed)
     else:
         group_of = read_groups(Path(groups).expanduser(), images, source)
         rest = 1 - sum(shares.values())
@@ -108,15 +109,20 @@ def split_image_folder(
     return out
 
 
-def _drawn_parts(labels: list[int], shares: list[float], seed: int) -> list[int]:
-    """The part of each image, drawn class by class; what no share takes is the last part."""
+def drawn_parts(labels: Sequence[int], shares: Sequence[float], seed: int) -> list[int]:
+    """The part of each image, drawn class by class; what no share takes is the last part.
+
+    Of n images of a class, part i gets max(1, round(shares[i] n)); the last part gets one at least,
+    and of a class with too few images for all parts the first ones come next.
+    """
     generator = torch.Generator().manual_seed(seed)
     part_of = [len(shares)] * len(labels)
-    for label in range(max(labels) + 1):
+    for label in range(max(labels, default=-1) + 1):
         own = [i for i, its in enumerate(labels) if its == label]
         rest = [own[i] for i in torch.randperm(len(own), generator=generator).tolist()]
         for part, share in enumerate(shares):
-            held = min(max(1, round(share * len(own))), len(rest) - (len(shares) - part))
+            later = max(1, min(len(shares) - part, len(rest) - 1))
+            held = min(max(1, round(share * len(own))), len(rest) - later)
             for i in rest[:held]:
                 part_of[i] = part
             rest = rest[held:]

@@ -4,6 +4,7 @@ import hashlib
 import io
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -110,6 +111,15 @@ class MemoryImages:
             self._crops = augment, augment.crops(self.pixels)
         for indices, drawn in zip(steps, draws, strict=True):
             yield augment.cut(self._crops[1], indices, drawn)
+
+    def joined(self, others: "Sequence[MemoryImages]") -> "MemoryImages":
+        """These images and then those of others of the same shape, without pictures."""
+        return MemoryImages(torch.cat([self.pixels, *(other.pixels for other in others)]))
+
+    @cached_property
+    def contents(self) -> list[bytes]:
+        """What tells each image from others, whatever data set it is in: a hash of its bytes."""
+        return [hashlib.sha256(image.tobytes()).digest() for image in self.pixels.numpy()]
 
     def hash_into(self, digest: "hashlib._Hash") -> None:
         """Give a hash what tells these images from others."""

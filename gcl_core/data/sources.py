@@ -5,6 +5,7 @@ told otherwise stands beside it in `DATASETS`.
 """
 
 import hashlib
+import logging
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -17,7 +18,7 @@ import torch
 from torch import Tensor
 
 from gcl_core.data.augment import Augment, PadCrop, ResizedCrop
-from gcl_core.data.clothes import read_clothes
+from gcl_core.data.clothes import TEST_SHARE, VALIDATION_SHARE, read_clothes
 from gcl_core.data.dataset import LongTailedDataset, Split
 from gcl_core.data.file_images import FileImages
 from gcl_core.data.image_files import (
@@ -28,6 +29,7 @@ from gcl_core.data.image_files import (
     median_side,
     unreadable,
 )
+from gcl_core.data.image_folder import drawn_parts
 from gcl_core.data.images import MemoryImages
 from gcl_core.data.imbalance import class_counts_of, nested_subset
 from gcl_core.data.lists import (
@@ -43,6 +45,9 @@ if TYPE_CHECKING:  # torchvision and scikit-learn are slow to import, and many c
     from torchvision.datasets import CIFAR10
 
     from gcl_core.data.load import DataSettings
+
+log = logging.getLogger(__name__)
+Listed = list[tuple[str, int]]  # files with their labels
 
 # Per-channel mean and standard deviation in [0, 1]: the published code, for both CIFAR sets.
 CIFAR_MEAN = (0.4914, 0.4822, 0.4465)
@@ -99,14 +104,21 @@ def read_cifar100(path: str, wanted: "DataSettings") -> LongTailedDataset:
 
 
 def read_folder(path: str, wanted: "DataSettings") -> LongTailedDataset:
-    """Any images in PATH/train/CLASS and PATH/test/CLASS, and PATH/val/CLASS, if it is there.
+    """Any images in PATH/train/CLASS, PATH/test/CLASS and, if it is there, PATH/val/CLASS; or in
+    PATH/CLASS, of each class 20 % for the test and 10 % for validation, by seed.
 
     They are decoded once and cached, or read when they are needed (augment resized_crop).
-    """
+    """  # noqa: D205
     root = existing_folder(path, "--dataset folder:PATH")
     in_files = wanted.augment == "resized_crop"
     side = wanted.image_size or (PHOTOGRAPH_SIDE if in_files else None)
-    names, parts, left_out = _class_folders(root, side, in_files, wanted.skip_unreadable)
+    names, files = _listed(root, wanted.data_seed)
+    parts, left_out = _read(root, files, side, in_files, wanted.skip_unreadable)
+    tested = set(parts["test"].labels.tolist())
+    if untested := [name for label, name in enumerate(names) if label not in tested]:
+        some = ", ".join(untested[:5]) + (", ..." if untested[5:] else "")
+        message = "%s: %d of %d classes have no test images, and so no accuracy: %s"
+        log.warning(message, shown(str(root)), len(untested), len(names), some)
     train = parts["train"]
     if in_files:
         augment: Augment = ResizedCrop()
@@ -120,23 +132,62 @@ def read_folder(path: str, wanted: "DataSettings") -> LongTailedDataset:
     return replace(dataset, validation=parts.get("val"), about=about)
 
 
-def _class_folders(
-    root: Path, image_size: int | None, in_files: bool = False, skip: int = 0
-) -> tuple[tuple[str, ...], dict[str, Split], int]:
-    """Class names, the parts by name, and how many unreadable images were left out of them."""
-    parts = ("train", "test", "val") if (root / "val").is_dir() else ("train", "test")
-    files: dict[str, list[tuple[str, int]]] = {}
+def _listed(root: Path, seed: int) -> tuple[tuple[str, ...], dict[str, Listed]]:
+    """Class names, and the images of train, test and, if there are any, val.
+
+    Raises:
+        GCLError: a class without training images, fewer than two classes, no test images.
+    """
+    parts = [part for part in ("train", "test", "val") if (root / part).is_dir()]
+    names, files = _in_parts(root, parts) if parts else _drawn(root, seed)
+    place = root / "train" if parts else root
+    trained = {label for _, label in files["train"]}
+    for label, name in enumerate(names):
+        if label not in trained:
+            raise GCLError(f"class '{name}' has no image in {place / name}")
+    if len(names) < 2:
+        raise GCLError(f"{place} has one class only ({names[0]}); 2 are needed")
+    if not files["test"]:
+        raise GCLError(f"{root} has no test image; a class needs 2 images to have one")
+    return names, {part: own for part, own in files.items() if own}
+
+
+def _in_parts(root: Path, parts: list[str]) -> tuple[tuple[str, ...], dict[str, Listed]]:
+    files: dict[str, Listed] = {}
     names: tuple[str, ...] = ()
-    for part in parts:
+    for part in ("train", "test", *parts[2:]):  # the first two have to be there
         listed, own = list_images(root / part)
         names = names or own
-        odd = set(names) ^ set(own) if part == "test" else set(own) - set(names)
-        if odd:
+        if odd := {own[label] for _, label in listed} - set(names):
             some = ", ".join(sorted(odd)[:5])
-            raise GCLError(f"{root}: train/ and {part}/ have different classes: {some}")
+            raise GCLError(f"{root}: {part}/ has classes that train/ has not: {some}")
         files[part] = [(file, names.index(own[label])) for file, label in listed]
-    if len(names) < 2:
-        raise GCLError(f"{root / 'train'} has one class only ({names[0]}); 2 are needed")
+    return names, files
+
+
+def _drawn(root: Path, seed: int) -> tuple[tuple[str, ...], dict[str, Listed]]:
+    listed, names = list_images(root)
+    part_of = drawn_parts([j for _, j in listed], (TEST_SHARE, VALIDATION_SHARE), seed)
+    files = {
+        part: [each for each, its in zip(listed, part_of, strict=True) if its == number]
+        for number, part in enumerate(("test", "val", "train"))
+    }
+    log.info(
+        "%s has no train/ and test/: of each class %.0f %% are for the test and %.0f %% for "
+        "validation, drawn by data_seed %d (split SOURCE OUT can keep groups together)",
+        *(shown(str(root)), 100 * TEST_SHARE, 100 * VALIDATION_SHARE, seed),
+    )
+    return names, files
+
+
+def _read(
+    root: Path,
+    files: dict[str, Listed],
+    image_size: int | None = None,
+    in_files: bool = False,
+    skip: int = 0,
+) -> tuple[dict[str, Split], int]:
+    """The parts by name, and how many unreadable images were left out of them."""
     bad = unreadable(root, [each for own in files.values() for each in own]) if skip else set()
     if len(bad) > skip:
         raise GCLError(
@@ -154,7 +205,7 @@ def _class_folders(
         cut = pixels.split([len(own) for own in files.values()])
         images = {part: MemoryImages(own) for part, own in zip(files, cut, strict=True)}
     labels = {part: torch.tensor([label for _, label in own]) for part, own in files.items()}
-    return names, {part: Split(images[part], labels[part]) for part in files}, len(bad)
+    return {part: Split(images[part], labels[part]) for part in files}, len(bad)
 
 
 def _measured(
@@ -183,7 +234,8 @@ def _cifar(
         existing_folder(path, f"--dataset {name}:PATH") if path else cache_folder() / "torchvision"
     )
     if (root / "train").is_dir() or (root / "test").is_dir():
-        names, parts, _ = _class_folders(root, None)
+        names, files = _listed(root, wanted.data_seed)
+        parts, _ = _read(root, files)
         train, test = parts["train"], parts["test"]
         if names != classes:
             odd = sorted(set(names) ^ set(classes))

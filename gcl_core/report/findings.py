@@ -11,7 +11,7 @@ from torch import Tensor
 
 from gcl_core.data.imbalance import by_size, class_groups
 from gcl_core.inference.calibration import expected_calibration_error
-from gcl_core.training.evaluation import weighted_accuracy
+from gcl_core.training.evaluation import f1_score, macro_f1, weighted_accuracy
 
 Z95 = 1.959964  # quantile of the normal distribution for intervals of 95 %
 BINS = 15  # of confidence, for the calibration error of Guo et al. 2017
@@ -68,11 +68,14 @@ class ClassFinding:
     precision: Share
 
     @property
+    def counts(self) -> tuple[int, int, int]:
+        """Test images that are right, of the class, and taken for it: for `f1_score`."""
+        return self.recall.images, self.recall.total, self.precision.total
+
+    @property
     def f1(self) -> float | None:
-        """2 right / (test images + images taken for the class); None without test images."""
-        if not self.recall.total:
-            return None
-        return 2 * self.recall.images / (self.recall.total + self.precision.total)
+        """F1 in [0, 1]; None without test images."""
+        return f1_score(*self.counts)
 
 
 @dataclass(frozen=True)
@@ -162,7 +165,7 @@ class Findings:
     @property
     def macro_f1(self) -> float:
         """Mean F1 of the classes that have test images."""
-        return sum(each.f1 or 0.0 for each in self.tested) / len(self.tested)
+        return macro_f1(each.counts for each in self.classes)
 
 
 def findings(

@@ -79,7 +79,7 @@ def gain(records: Sequence[Record], method: str, base: str) -> str:
     return f"`{method}` − `{base}`, split by split: {', '.join(parts)}."
 
 
-def clothes_block(records: Sequence[Record]) -> str:
+def chosen_block(records: Sequence[Record]) -> str:
     """The table of photographs, and what GCL gains over CE, and over its cloud's mean."""
     gains = [gain(records, "gcl", base) for base in ("ce", NAMES[SAME_MEAN])]
     return "\n\n".join([chosen_table(records), *gains])

@@ -22,7 +22,7 @@ from gcl_core.results.agreement import (
     order,
     short_names,
 )
-from gcl_core.results.chosen import FILE, clothes_block
+from gcl_core.results.chosen import FILE, chosen_block
 from gcl_core.results.found import found_table
 from gcl_core.results.markdown import markdown_table
 from gcl_core.results.printed import ABLATION, BEYOND, CIFAR, LARGE, Column, paper_rows, records_of
@@ -41,6 +41,7 @@ COLUMNS: dict[int, tuple[Column, ...]] = {
     2: LARGE,
     **dict.fromkeys((3, 4, 5, BEYOND), (ABLATION,)),
 }
+CHOSEN = ("plankton",)  # files of records whose settings are chosen on validation parts
 WITHOUT_LOOK = "#8A8A8A"
 
 
@@ -146,11 +147,14 @@ def page_blocks(results: Path) -> dict[str, dict[str, str]]:
     measured = load_measured(results)
     ours = {"digits": digits_block(load_records(results / "digits.json"))}
     if (results / FILE).exists():
-        ours["clothes"] = clothes_block(load_records(results / FILE))
+        ours["clothes"] = chosen_block(load_records(results / FILE))
     ours |= {name: comparison(records) for name, records in cifar_records(results).items()}
     pages = {
         "README.md": {"found": found_table(results)},
-        "results/README.md": {f"table{table}": table_block(table, measured) for table in COLUMNS},
+        "results/README.md": {
+            **{f"table{table}": table_block(table, measured) for table in COLUMNS},
+            **{f: chosen_block(load_records(results / f"{f}.json")) for f in CHOSEN},
+        },
         "results/study.md": ours,
         "docs/recipes.md": protocol_blocks(results),
     }

@@ -12,6 +12,7 @@ from gcl_core.errors import GCLError
 from gcl_core.files import atomic_json, load_json
 from gcl_core.methods.registry import resolve
 from gcl_core.methods.settings import Settings, flat_settings, get_setting
+from gcl_core.training.evaluation import macro_f1
 from gcl_core.training.runs import RunFolder
 from gcl_core.training.two_stages import Run
 
@@ -81,10 +82,9 @@ def _on_validation(result: dict[str, Any]) -> dict[str, Any]:
         return {}
     kept = {"validation": result["validation"]}
     if "confusion" in result:
-        cells = np.array(result["confusion"], dtype=float)
-        both = cells.sum(0) + cells.sum(1)
-        f1 = 2 * cells.diagonal() / np.maximum(both, 1)
-        kept["macro_f1"] = round(100 * float(f1[both > 0].mean()), 4)
+        cells = np.array(result["confusion"])
+        counts = zip(cells.diagonal(), cells.sum(1), cells.sum(0), strict=True)
+        kept["macro_f1"] = round(100 * float(macro_f1(counts)), 4)
     return kept
 
 

@@ -2,7 +2,7 @@
 
 import copy
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -18,7 +18,7 @@ from gcl_core.networks.pretrained import TimmBackbone
 
 Inference = Callable[[Tensor], Tensor]
 NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm)
-MOST_CONFUSED = 100  # classes; 8,142 of them would make 66 million cells
+MOST_CONFUSED = 200  # classes; 8,142 of them would make 66 million cells
 
 
 def frozen(module: nn.Module, fabric: Fabric) -> Inference:
@@ -65,7 +65,7 @@ class Tally:
     without cloud, margin or scale; ties go to the first class.
 
     Args:
-        num_classes: C. Up to 100 the whole confusion matrix is kept: (C, C) images by true (row)
+        num_classes: C. Up to 200 the whole confusion matrix is kept: (C, C) images by true (row)
             and predicted (column) class. Above, where it would have too many cells, (C, 2) images
             that are wrong and right.
     """
@@ -126,3 +126,24 @@ def weighted_accuracy(
     if bool((share < 0).any()) or not bool(share.sum() > 0):
         raise GCLError("weights must be >= 0 and not all zero")
     return float((share * accuracy).sum() / share.sum())
+
+
+def f1_score(right: float, tested: float, taken: float) -> float | None:
+    """2 right / (tested + taken) of one class: harmonic mean of precision and recall, in [0, 1].
+
+    Args:
+        right: test images of the class that were taken for it.
+        tested: its test images; without any it has no F1: None.
+        taken: test images, of any class, that were taken for it.
+    """
+    return 2 * right / (tested + taken) if tested else None
+
+
+def macro_f1(classes: Iterable[tuple[float, float, float]]) -> float:
+    """Mean F1 of the classes that have test images, of which there is one at least.
+
+    Args:
+        classes: what `f1_score` takes, of each class.
+    """
+    scores = [score for counts in classes if (score := f1_score(*counts)) is not None]
+    return sum(scores) / len(scores)

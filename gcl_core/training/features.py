@@ -3,6 +3,7 @@
 import hashlib
 import logging
 from dataclasses import replace
+from typing import Any
 
 import torch
 from lightning_fabric import Fabric
@@ -29,70 +30,80 @@ def features_of(
     """The same data with (N, D, 1, 1) float32 features in place of images, as they are unvaried.
 
     They are kept in the cache by what decides them: weights, images, normalisation and precision.
+    Equal images are computed once, and in an order that their contents decide: another division of
+    the same images into parts finds the same bits there.
 
     Raises:
         GCLError: an image cannot be read.
     """
-    kept = cache_folder() / f"features-{_key(dataset, backbone, fabric)}.pt"
-    parts = {"train": dataset.train, "test": dataset.test, "validation": dataset.validation}
-    present = {name: part for name, part in parts.items() if part is not None}
-    features: dict[str, Tensor] = {}
+    parts = [part for part in (dataset.train, dataset.test, dataset.validation) if part is not None]
+    contents = sorted({own for part in parts for own in part.images.contents})
+    kept = cache_folder() / f"features-{_key(contents, dataset, backbone, fabric)}.pt"
+    features = torch.empty(0)
     if kept.exists():
         try:
-            features = load_tensors(kept)
+            features = load_tensors(kept)["features"]
         except GCLError as error:
             log.warning("%s; features are computed again", error)
-    if not features:
-        features = _computed(dataset, present, backbone, fabric, progress)
+    if not len(features):
+        features = _computed(contents, dataset, parts, backbone, fabric, progress)
         if fabric.is_global_zero:
             try:
                 kept.parent.mkdir(parents=True, exist_ok=True)
-                atomic_save(kept, features)
+                atomic_save(kept, {"features": features})
             except OSError as error:
                 log.warning("features are not cached: %s; GCL_CACHE names another folder", error)
+    row = {own: number for number, own in enumerate(contents)}
 
-    def split(name: str) -> Split:
-        return Split(MemoryImages(features[name][:, :, None, None]), present[name].labels)
+    def split(part: Split) -> Split:
+        rows = torch.tensor([row[own] for own in part.images.contents])
+        return Split(MemoryImages(features[rows][:, :, None, None]), part.labels)
 
     return replace(
         dataset,
-        train=split("train"),
-        test=split("test"),
-        validation=split("validation") if "validation" in present else None,
+        train=split(dataset.train),
+        test=split(dataset.test),
+        validation=None if dataset.validation is None else split(dataset.validation),
         mean=(),
         std=(),
         augment=PadCrop(0, False),
     )
 
 
-def _key(dataset: LongTailedDataset, backbone: nn.Module, fabric: Fabric) -> str:
-    digest = hashlib.sha256(f"1 {fabric.strategy.precision.precision}".encode())
+def _key(
+    contents: list[bytes], dataset: LongTailedDataset, backbone: nn.Module, fabric: Fabric
+) -> str:
+    digest = hashlib.sha256(f"2 {fabric.strategy.precision.precision}".encode())
     digest.update(f" {dataset.mean} {dataset.std} {fabric.device.type} ".encode())
-    digest.update(dataset.fingerprint.encode())
-    if dataset.validation is not None:
-        dataset.validation.images.hash_into(digest)
+    digest.update(f"{dataset.train.images.shape} ".encode())
+    for own in contents:
+        digest.update(own)
     hash_weights(digest, backbone)
     return digest.hexdigest()[:32]
 
 
 def _computed(
+    contents: list[bytes],
     dataset: LongTailedDataset,
-    parts: dict[str, Split],
+    parts: list[Split],
     backbone: nn.Module,
     fabric: Fabric,
     progress: str,
-) -> dict[str, Tensor]:
-    total = sum(map(len, parts.values()))
-    log.info("computing features of %d images, once", total)
+) -> Tensor:
+    """(M, D) of the images that have these contents, in their order."""
+    log.info("computing features of %d images, once", len(contents))
+    first: Any = parts[0].images  # all parts have the same kind of images
+    every = first.joined([part.images for part in parts[1:]])
+    found = (own for part in parts for own in part.images.contents)
+    places = {own: place for place, own in enumerate(found)}
+    order = torch.tensor([places[own] for own in contents])
+    images = Split(every.subset(order), torch.zeros(len(order), dtype=torch.int64))
     infer = frozen(channels_last(backbone.to(fabric.device)), fabric)
-    features = {}
-    bar = Progress(progress if fabric.is_global_zero else "none", "features", 0, 1, total)
-    for name, part in parts.items():
-        own = []
-        for images, labels in clean_batches(part, dataset, fabric.device):
-            own.append(infer(images).cpu())
-            bar.step(len(labels))
-        features[name] = torch.cat(own)
+    bar = Progress(progress if fabric.is_global_zero else "none", "features", 0, 1, len(images))
+    features = []
+    for pixels, labels in clean_batches(images, dataset, fabric.device):
+        features.append(infer(pixels).cpu())
+        bar.step(len(labels))
     bar.close()
     backbone.cpu()
-    return features
+    return torch.cat(features)
