@@ -118,10 +118,10 @@ def test_every_conda_package_says_what_it_is_for() -> None:
 def third_party_imports(folder: str) -> dict[str, set[str]]:
     """Files of a folder by the package that they import."""
     found: dict[str, set[str]] = {}
-    extensions = {f.stem for f in (ROOT / "docs").glob("*.py")}  # of Sphinx, for the pages
+    pages = {f.stem for f in (ROOT / "docs").rglob("*.py")} | {"moving"}  # what the site is made by
     for file in sorted((ROOT / folder).rglob("*.py")):
         local = {"gcl_core", "tests", "conftest"} | {f.stem for f in file.parent.glob("*.py")}
-        local |= extensions
+        local |= pages
         for node in ast.walk(ast.parse(file.read_text())):
             if isinstance(node, ast.Import):
                 modules = [alias.name for alias in node.names]
@@ -144,7 +144,7 @@ PARTS = sorted(folder.parent.name for folder in (ROOT / "gcl_core").glob("*/__in
         *(
             ("gcl_core", STUDY | PHOTOS | EXTRAS["export"]),
             ("notebooks", STUDY),
-            ("docs", DIRECT),
+            ("docs", DIRECT | {"docutils": Requirement("docutils")}),  # a part of Sphinx's interface
             ("tests", DIRECT),
         ),
     ],

@@ -382,7 +382,7 @@ def test_a_folder_of_photographs_gets_the_small_network_by_itself(photographs, t
         (
             "ce",
             {"trains": "half"},
-            "trains 'half' is unknown; allowed: all, last_block, norms, head",
+            "trains 'half' is unknown; allowed: all, last_block, new_block, norms, head",
         ),
     ],
 )

@@ -51,10 +51,12 @@ def test_a_student_copy_has_no_solution_and_no_output(path):
     solutions = [cell.source for cell in notebook.cells if is_solution(cell)]
     rest = [cell.source for cell in notebook.cells if not is_solution(cell)]
     assert [cell.source for cell in copy.cells] == rest
-    text = "\n".join(rest)
-    lines = [line for source in solutions for line in source.splitlines() if len(line) > 30]
-    assert lines
-    assert [line for line in lines if line in text] == []
+    lines = [[line for line in each.splitlines() if len(line) > 30] for each in solutions]
+    assert any(lines)
+    prose = "\n".join(cell.source for cell in copy.cells if cell.cell_type == "markdown")
+    assert [line for own in lines for line in own if line in prose] == []
+    text = "\n".join(rest)  # some lines, such as a loop over methods, are in every second cell
+    assert all(any(line not in text for line in own) for own in lines if own)
     assert all(not c.outputs and c.execution_count is None for c in copy.cells if "outputs" in c)
     assert any("outputs" in c and c.outputs for c in notebook.cells), "the original was changed"
 

@@ -54,7 +54,8 @@ def synchronise(folder: Path) -> None:
             tags = [cell.metadata.get("tags", []) for cell in notebook.cells]
             notebook = combine_inputs_with_outputs(notebook, present)
             for cell, own in zip(notebook.cells, tags, strict=True):  # not those of the present one
-                cell.metadata["tags"] = own
+                cell.metadata.pop("tags", None)
+                cell.metadata |= {"tags": own} if own else {}
         for cell in notebook.cells:
             if "hide-input" in cell.metadata.get("tags", []):  # folded on the pages, and in Jupyter
                 cell.metadata["jupyter"] = {"source_hidden": True}

@@ -48,7 +48,7 @@ class RebalanceInputs:
     generator: torch.Generator
 
     def class_sums(self, place: Callable[[Tensor], Tensor] = lambda features: features) -> Tensor:
-        """Sum of the features of each class, (C, D) float64, each `place`d before.
+        """Sum of the features of each class, (C, D) float64, after `place`.
 
         The features are seen once and never all at a time.
         """
@@ -61,7 +61,7 @@ class RebalanceInputs:
         return summed(sums)
 
     def class_means(self, place: Callable[[Tensor], Tensor] = lambda features: features) -> Tensor:
-        """Mean feature of each class, (C, D) float32, each `place`d before."""
+        """Mean feature of each class, (C, D) float32, after `place`."""
         return (self.class_sums(place) / self.class_counts[:, None]).float()
 
 
