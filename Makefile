@@ -47,8 +47,9 @@ site: $(INSTALLED) ## render notebooks, reference and results as web pages
 	    --doctree-dir build/doctrees $(ARGS) . build/site
 	@echo build/site/index.html
 
+# A process for each core; ARGS="-n 0" runs them in one, as for a debugger.
 test: $(INSTALLED) ## run the tests
-	$(RUN) pytest $(ARGS)
+	$(RUN) pytest --numprocesses auto --dist loadfile $(ARGS)
 
 lint: $(INSTALLED) ## check style, formatting, types and spelling
 	$(RUN) ruff check .

@@ -1,18 +1,23 @@
 """Markdown from rows of text."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 
 from gcl_core.errors import shown
 
 
-def markdown_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def markdown_table(
+    headings: Sequence[str], rows: Iterable[Sequence[str]], texts: Container[str] = ()
+) -> str:
     """A Markdown table; the first column is text, the others are numbers.
 
     Cells are Markdown; what a user has named, such as classes, goes through `as_text` before.
+
+    Args:
+        texts: headings of further columns of text.
     """
     lines = ["| " + " | ".join(headings) + " |"]
-    lines.append("|---|" + "---:|" * (len(headings) - 1))
+    lines.append("|---|" + "".join("---|" if h in texts else "---:|" for h in headings[1:]))
     lines += ["| " + " | ".join(row) + " |" for row in rows]
     return "\n".join(lines)
 

@@ -44,30 +44,32 @@ def _whole_network(stage: Stage) -> bool:
 def recipes_block(kind: str) -> str:
     """One data set: what all methods share, and a line for each method."""
     data, common = PUBLISHED[kind], COMMON[kind]
-    printed = {row.method: row.values.get((data.title, None)) for row in paper_rows(2)}
+    printed = {row.method: row for row in paper_rows(2)}
     rows = []
     for method, recipe in RECIPES[kind].items():
         settings = resolve(kind, method)
         stages = [stage for stage in (settings.stage1, settings.stage2) if stage is not None]
         own = recipe.source.removeprefix(common.source).removeprefix("; ")
         guess = recipe.guess.removeprefix(common.guess).removeprefix("; ")
-        paper = printed.get(method)
+        row = printed.get(method)
+        paper = row and row.values.get((data.title, None))
         hours = estimated_hours(settings, data)
         rows.append(
             [
                 method,
-                "-" if paper is None else f"{paper:.2f}",
+                f"{paper:.2f}{'¹' * row.quoted}" if row and paper else "-",
                 epochs_text(_trained(stage) for stage in stages),
-                own or "-",
-                guess or "-",
                 f"{hours:.1f}",
                 f"{hours / EIGHT:.1f}",
+                own or "-",
+                guess or "-",
             ]
         )
-    headings = ["method", "paper", "epochs", "besides, from", "guess", "GPU hours"]
+    texts = ["besides, from", "guess"]
+    headings = ["method", "paper", "epochs", "GPU hours", f"on {EIGHT}", *texts]
     guess = f" A guess: {common.guess}." if common.guess else ""
     text = f"All methods: {common.source}.{guess}"
-    return f"{text}\n\n{markdown_table([*headings, f'on {EIGHT}'], rows)}"
+    return f"{text}\n\n{markdown_table(headings, rows, texts)}"
 
 
 def _trained(stage: Stage) -> int:
