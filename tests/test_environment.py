@@ -144,7 +144,8 @@ PARTS = sorted(folder.parent.name for folder in (ROOT / "gcl_core").glob("*/__in
         *(
             ("gcl_core", STUDY | PHOTOS | EXTRAS["export"]),
             ("notebooks", STUDY),
-            ("docs", DIRECT | {"docutils": Requirement("docutils")}),  # a part of Sphinx's interface
+            # Extensions of Sphinx are written with docutils.
+            ("docs", DIRECT | {"docutils": Requirement("docutils")}),
             ("tests", DIRECT),
         ),
     ],
