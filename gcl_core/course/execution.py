@@ -171,6 +171,7 @@ def refuse_unknown(notebook: Path, names: Iterable[str]) -> None:
 
 
 def _parameters(notebook: Path) -> dict[str, Any]:
+    logging.getLogger("papermill").setLevel(logging.WARNING)  # else it names each that it reads
     try:
         if notebook.suffix == ".ipynb":
             return papermill.inspect_notebook(notebook)
