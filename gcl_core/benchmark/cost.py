@@ -62,8 +62,8 @@ def made_dataset(classes: int, side: int, batch: int, steps: int) -> LongTailedD
     generator = torch.Generator().manual_seed(0)
     pixels = torch.randint(256, (MADE, 3, side, side), dtype=torch.uint8, generator=generator)
     number = max(classes + 1, 2 * batch * steps)
-    labels = torch.arange(number).clamp(max=classes - 1).flip(0)
-    train = Split(MadeImages(pixels, number), labels.sub(classes - 1).neg())
+    labels = torch.arange(number).sub(number - classes).clamp(min=0)
+    train = Split(MadeImages(pixels, number), labels)
     test = Split(MadeImages(pixels, batch * steps), torch.zeros(batch * steps, dtype=torch.int64))
     names = tuple(map(str, range(classes)))
     statistics = (0.5,) * 3, (0.25,) * 3
@@ -75,11 +75,10 @@ def cost_of(settings: Settings, classes: int, steps: int, fabric: Fabric) -> lis
 
     A stage that trains nothing has None for its training.
     """
-    stages = [stage for stage in (settings.stage1, settings.stage2) if stage is not None]
     side = settings.data.image_size or 224
     found: list[dict[str, Any]] = []
     prefix = None
-    for number, stage in enumerate(stages, 1):
+    for number, stage in enumerate(settings.stages, 1):
         # A frozen backbone takes several batches at once: as many, or a multiple, are timed.
         together = max(1, inference_batch(fabric.device, (3, side, side)) // stage.batch_size)
         steps = -(-steps // together) * together
@@ -143,8 +142,7 @@ def _most_memory(fabric: Fabric) -> float:
 def hours_of(settings: Settings, rates: Sequence[dict[str, Any]], train: int, test: int) -> float:
     """Hours of a whole run from the images a second of its stages."""
     seconds = 0.0
-    stages = (settings.stage1, settings.stage2)
-    for stage, rate in zip(filter(None, stages), rates, strict=True):
+    for stage, rate in zip(settings.stages, rates, strict=True):
         seen = stage.epochs if rate["training"] else 0
         seconds += seen * train / rate["training"] if seen else 0
         seconds += max(seen, 1) * test / rate["evaluation"]

@@ -53,8 +53,7 @@ class Step:
         """Epochs that it trains in all."""
         if isinstance(self.work, NotebookCell):
             return 0
-        stage = self.work.stage2 or self.work.stage1
-        return 0 if stage.rebalance and not stage.rebalance.trains else stage.epochs
+        return self.work.stages[-1].trained_epochs
 
 
 @dataclass(frozen=True)

@@ -85,42 +85,26 @@ COMMON = {
 }
 
 MIXUP = Recipe({"mixup_alpha": 0.2}, "mixup 0.2: MiSLAS and the published GCL code for Places-LT")
-# Stage 2 of decoupling: a cosine from the rate of stage 1.
-COSINE = {"stage2_schedule": "cosine", "stage2_warmup": 0.0}
+
+
+def _decoupling(epochs: int, batch: int, lr: float, decay: float, said: str) -> Recipe:
+    """Stage 2 of Kang et al.: a cosine from a rate as in stage 1."""
+    changes = {
+        "stage2_schedule": "cosine",
+        "stage2_warmup": 0.0,
+        "stage2_epochs": epochs,
+        "stage2_batch_size": batch,
+        "stage2_lr": lr,
+        "stage2_weight_decay": decay,
+    }
+    text = f"stage 2: Kang et al., {said}; batch normalisation stays as it is (theirs moves)"
+    return Recipe(changes, text)
+
+
 DECOUPLING = {
-    "imagenet_lt": Recipe(
-        {
-            **COSINE,
-            "stage2_epochs": 10,
-            "stage2_batch_size": 512,
-            "stage2_lr": 0.2,
-            "stage2_weight_decay": 5e-4,
-        },
-        "stage 2: Kang et al., 10 epochs, cosine from 0.2; batch normalisation stays as it is "
-        "(theirs moves)",
-    ),
-    "inat2018": Recipe(
-        {
-            **COSINE,
-            "stage2_epochs": 30,
-            "stage2_batch_size": 512,
-            "stage2_lr": 0.2,
-            "stage2_weight_decay": 1e-4,
-        },
-        "stage 2: Kang et al., 30 epochs, cosine from 0.2; batch normalisation stays as it is "
-        "(theirs moves)",
-    ),
-    "places_lt": Recipe(
-        {
-            **COSINE,
-            "stage2_epochs": 10,
-            "stage2_batch_size": 256,
-            "stage2_lr": 0.1,
-            "stage2_weight_decay": 5e-4,
-        },
-        "stage 2: Kang et al., 10 epochs, batch 256, cosine from 0.1; batch normalisation stays as "
-        "it is (theirs moves)",
-    ),
+    "imagenet_lt": _decoupling(10, 512, 0.2, 5e-4, "10 epochs, cosine from 0.2"),
+    "inat2018": _decoupling(30, 512, 0.2, 1e-4, "30 epochs, cosine from 0.2"),
+    "places_lt": _decoupling(10, 256, 0.1, 5e-4, "10 epochs, batch 256, cosine from 0.1"),
 }
 MISLAS = Recipe(
     {

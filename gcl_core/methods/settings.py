@@ -126,6 +126,11 @@ class Stage(Config):
         """The first epoch (0-based) in which class weights and sampler are in force."""
         return round(self.deferred * self.epochs)
 
+    @property
+    def trained_epochs(self) -> int:
+        """Epochs that it trains; 0 where its re-balancing has nothing to train."""
+        return 0 if self.rebalance and not self.rebalance.trains else self.epochs
+
 
 def learning_rate(stage: Stage, epoch: int) -> float:
     """Learning rate of an epoch (0-based).
@@ -199,6 +204,11 @@ class Settings(Config):
                 head = rebalance.makes or head
             self._fits(self.stage2.objective, "objective", "stage2_", head)
         self._can_train()
+
+    @property
+    def stages(self) -> list[Stage]:
+        """Stage 1 and, if there is one, stage 2."""
+        return [stage for stage in (self.stage1, self.stage2) if stage is not None]
 
     @property
     def on_features(self) -> bool:

@@ -26,10 +26,8 @@ def estimated_hours(settings: Settings, data: Published) -> float:
     """Hours of a run on one GPU, from passes through the network; decoding has to keep up."""
     forward = FORWARD[settings.network]
     passes = 0.0
-    for stage in filter(None, (settings.stage1, settings.stage2)):
-        trains = stage.rebalance is None or stage.rebalance.trains
-        whole = _whole_network(stage)
-        epochs = stage.epochs if trains else 0
+    for stage in settings.stages:
+        whole, epochs = _whole_network(stage), stage.trained_epochs
         passes += forward * epochs * data.images["train"] * (3 if whole else 1)
         passes += forward * max(1, epochs) * data.images["test"]
     return passes / (3 * IMAGES_PER_SECOND) / 3600
@@ -48,7 +46,6 @@ def recipes_block(kind: str) -> str:
     rows = []
     for method, recipe in RECIPES[kind].items():
         settings = resolve(kind, method)
-        stages = [stage for stage in (settings.stage1, settings.stage2) if stage is not None]
         own = recipe.source.removeprefix(common.source).removeprefix("; ")
         guess = recipe.guess.removeprefix(common.guess).removeprefix("; ")
         row = printed.get(method)
@@ -58,7 +55,7 @@ def recipes_block(kind: str) -> str:
             [
                 method,
                 f"{paper:.2f}{'¹' * row.quoted}" if row and paper else "-",
-                epochs_text(_trained(stage) for stage in stages),
+                epochs_text(stage.trained_epochs for stage in settings.stages),
                 f"{hours:.1f}",
                 f"{hours / EIGHT:.1f}",
                 own or "-",
@@ -70,10 +67,6 @@ def recipes_block(kind: str) -> str:
     guess = f" A guess: {common.guess}." if common.guess else ""
     text = f"All methods: {common.source}.{guess}"
     return f"{text}\n\n{markdown_table(headings, rows, texts)}"
-
-
-def _trained(stage: Stage) -> int:
-    return stage.epochs if stage.rebalance is None or stage.rebalance.trains else 0
 
 
 def cost_block(results: Path) -> str:

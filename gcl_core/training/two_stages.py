@@ -131,14 +131,13 @@ def run(
         if not 0 <= epoch <= settings.stage1.epochs:
             raise GCLError(f"keep must be epochs from 0 to {settings.stage1.epochs}, got {epoch}")
     folders = run_folders(settings, dataset.described, runs, keep, device)
-    stages = [stage for stage in (settings.stage1, settings.stage2) if stage is not None]
     prefix: Inference | None = None
     reading = decoded_by(dataset, workers, fabric.device, settings.devices)
     with processes.together(settings.devices), reading:
         fabric.launch()
         kind = step_kind(step, fabric)
         images, backbone = _inputs(settings, dataset, fabric, progress)
-        for number, (stage, folder) in enumerate(zip(stages, folders, strict=True), 1):
+        for number, (stage, folder) in enumerate(zip(settings.stages, folders, strict=True), 1):
             streams = Streams.seeded(settings.seed, number, fabric.global_rank, fabric.device)
             if number == 1:
                 network = first_network(settings, images, streams, fabric)
