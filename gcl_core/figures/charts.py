@@ -248,6 +248,24 @@ def embedding_maps(
         return figure
 
 
+def _row_panels(
+    groups: Mapping[str, Mapping[str, Any]], xlabel: str, inches: float, around: float
+) -> tuple[Figure, np.ndarray]:
+    """A panel for each group, one below another; a named row, `inches` high, for each variant."""
+    sizes = [len(variants) for variants in groups.values()]
+    figure = Figure(figsize=(8.5, 0.75 * len(groups) + inches * sum(sizes) + around))
+    every = np.atleast_1d(
+        figure.subplots(len(groups), 1, sharex=True, height_ratios=[n + 0.6 for n in sizes])
+    )
+    for axes, (title, variants) in zip(every, groups.items(), strict=True):
+        axes.set_yticks(range(len(variants)), list(variants))
+        axes.set_ylim(len(variants) - 0.4, -0.6)
+        axes.set_title(title)
+        axes.grid(axis="y", visible=False)
+    every[-1].set_xlabel(xlabel)
+    return figure, every
+
+
 def dots(
     groups: Mapping[str, Mapping[str, Sequence[float]]],
     xlabel: str,
@@ -261,12 +279,8 @@ def dots(
         colour: of everything, or by the variant's name.
     """
     with style():
-        sizes = [len(variants) for variants in groups.values()]
-        figure = Figure(figsize=(8.5, 0.75 * len(groups) + 0.42 * sum(sizes) + 0.6))
-        every = np.atleast_1d(
-            figure.subplots(len(groups), 1, sharex=True, height_ratios=[n + 0.6 for n in sizes])
-        )
-        for axes, (title, variants) in zip(every, groups.items(), strict=True):
+        figure, every = _row_panels(groups, xlabel, 0.42, 0.6)
+        for axes, variants in zip(every, groups.values(), strict=True):
             for row, (name, values) in enumerate(variants.items()):
                 half = np.std(values, ddof=1) if len(values) > 1 else 0.0
                 own = colour if isinstance(colour, str) else colour[name]
@@ -276,11 +290,6 @@ def dots(
                 # At slightly different heights, so that equal values can be counted.
                 heights = row - 0.22 + np.linspace(-0.06, 0.06, len(values))
                 axes.plot(values, heights, "o", color=own, alpha=0.45, ms=5)
-            axes.set_yticks(range(len(variants)), list(variants))
-            axes.set_ylim(len(variants) - 0.4, -0.6)
-            axes.set_title(title)
-            axes.grid(axis="y", visible=False)
-        every[-1].set_xlabel(xlabel)
         return figure
 
 
@@ -297,11 +306,7 @@ def paired_gains(
         quoted: a difference that somebody else printed, drawn hollow, by title and name.
     """
     with style():
-        sizes = [len(variants) for variants in groups.values()]
-        figure = Figure(figsize=(8.5, 0.75 * len(groups) + 0.5 * sum(sizes) + 0.9))
-        every = np.atleast_1d(
-            figure.subplots(len(groups), 1, sharex=True, height_ratios=[n + 0.6 for n in sizes])
-        )
+        figure, every = _row_panels(groups, xlabel, 0.5, 0.9)
         for axes, (title, variants) in zip(every, groups.items(), strict=True):
             axes.axvline(0, color="#D55E00", lw=1.5)
             for row, (name, values) in enumerate(variants.items()):
@@ -312,11 +317,6 @@ def paired_gains(
                 if quoted and name in quoted.get(title, {}):
                     hollow = {"color": "#0072B2", "mfc": "white", "mew": 2, "ms": 8}
                     axes.plot([quoted[title][name]], [row + 0.22], "o", **hollow)
-            axes.set_yticks(range(len(variants)), list(variants))
-            axes.set_ylim(len(variants) - 0.4, -0.6)
-            axes.set_title(title)
-            axes.grid(axis="y", visible=False)
-        every[-1].set_xlabel(xlabel)
         return figure
 
 
