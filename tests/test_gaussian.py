@@ -201,7 +201,7 @@ def test_sampled_gradients_have_the_mean_of_the_quadrature():
 
 
 def test_the_cloud_that_is_held_is_held_at_its_mean():
-    loss, gradient = jensen_gap(15.0).axes
+    loss, gradient = jensen_gap(15.0, SIGMA).axes
     held = torch.linspace(-5, 20, 251, dtype=torch.float64) - 15 * 0.26571
     ours = [torch.from_numpy(axes.lines[1].get_ydata()) for axes in (loss, gradient)]
     torch.testing.assert_close(ours[0], F.softplus(-held), rtol=0, atol=1e-3)
