@@ -9,7 +9,7 @@ takes in training (`batches`), and its criterion takes what the network then giv
 """
 
 import inspect
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -221,8 +221,9 @@ class _TwoBranches(Objective):
 
     def batches(self, images: "TrainingImages", progress: float) -> Batches:
         """Pairs of batches, one for each branch."""
-        sampler = self.second(images.host_labels, generator=images.streams.order)
-        return Paired(images.in_views(self.views), images.drawn_by(sampler), 1 - progress**2)
+        sampler = self.second(images.dataset.train.labels, generator=images.streams.order)
+        first, second = replace(images, views=self.views), replace(images, sampler=sampler)
+        return Paired(first, second, 1 - progress**2)
 
 
 @dataclass(frozen=True)
