@@ -194,11 +194,6 @@ def anchor_angles(anchors: Tensor) -> Tensor:
     return _degrees(unit @ unit.T).fill_diagonal_(torch.nan)
 
 
-def nearest_anchor_angles(anchors: Tensor) -> Tensor:
-    """Angle in degrees from each class anchor to the nearest other one: (C, D) to (C,) float64."""
-    return anchor_angles(anchors).nan_to_num(torch.inf).min(1).values
-
-
 def overlap(features: Tensor, labels: Tensor, num_classes: int, k: int = 10) -> Tensor:
     """Share of the k nearest neighbours (by angle, itself excluded) that have another label.
 

@@ -142,14 +142,6 @@ def _chances(logits: Tensor, drop: Tensor, weight: Tensor, grid: Tensor) -> Tens
     return torch.stack([(log_all.exp() * rate).sum(1) for rate in rates], 1) * STEP
 
 
-def expected_target_gradient(
-    logits: Tensor, target: Tensor, reach: Tensor, sigma: float = 1 / 3
-) -> Tensor:
-    """E[1 - p_y] of each sample, (N,) float64; see `expected_probabilities`."""
-    probabilities = expected_probabilities(logits, reach, sigma)
-    return probabilities.scatter(1, target.cpu()[:, None], 0.0).sum(1)
-
-
 @dataclass(frozen=True)
 class Saturation:
     """How much gradient the training images of each class still give.
