@@ -6,6 +6,7 @@ import shutil
 import signal
 from types import SimpleNamespace
 
+import joblib
 import pytest
 import torch
 
@@ -171,7 +172,7 @@ def test_who_decodes_is_chosen_and_said(
         DataSettings(f"imagenet_lt:{listed_images(tmp_path / 'data')}", image_size=8)
     )
     monkeypatch.setenv("GCL_MEMORY_GB", budget)
-    monkeypatch.setattr(os, "cpu_count", lambda: 16)
+    monkeypatch.setattr(joblib, "cpu_count", lambda: 16)
     monkeypatch.setattr(workers.shutil, "disk_usage", lambda path: SimpleNamespace(free=free))
     caplog.clear()
     caplog.set_level("INFO")
