@@ -276,7 +276,7 @@ def _train(options: argparse.Namespace, rest: Sequence[str]) -> None:
         accelerator=options.accelerator,
         **changes,
     )
-    _say_what_was_chosen(settings, changes)
+    _say_what_was_chosen(settings, options.method, changes)
     dataset = gcl_core.load_dataset(settings.data)
 
     from gcl_core.hardware import device_kind, use_threads
@@ -321,8 +321,21 @@ def _train(options: argparse.Namespace, rest: Sequence[str]) -> None:
         print(json.dumps(line | {"epochs": epochs, "run": str(finished.path)}))
 
 
-def _say_what_was_chosen(settings: "Settings", changes: Mapping[str, str]) -> None:
-    """The network that nobody named, and how to have another."""
+def _say_what_was_chosen(settings: "Settings", method: str, changes: Mapping[str, str]) -> None:
+    """What nobody named: the recipe of a data set, or the network of photographs."""
+    from gcl_core.methods.recipes import recipe_of
+
+    if (recipe := recipe_of(settings.data.dataset.partition(":")[0], method)).changes:
+        epochs = " + ".join(str(stage.trained_epochs) for stage in settings.stages)
+        first = settings.stage1
+        logging.info(
+            "recipe of docs/recipes.md: %s, weights %s, %s epochs, batch %d, rate %g",
+            *(settings.network, settings.weights, epochs, first.batch_size, first.lr),
+        )
+        logging.info("  from: %s", recipe.source)
+        if recipe.guess:
+            logging.info("  a guess: %s", recipe.guess)
+        return
     if settings.weights == "none" or "network" in changes or "weights" in changes:
         return
     trained = settings.stage1.trains or "all"
