@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 INTERRUPTED = 130
 BROKEN_PIPE = 141
+FILES_TAKE = ("rounds", "steps", "batch_size", "network", "image_size", "workers")
 # Commands by the optional dependencies of pyproject.toml that they need.
 EXTRAS = {"grid": "grid", "export": "export"} | dict.fromkeys(
     ("study", "notebooks", "students", "tables"), "study"
@@ -155,12 +156,22 @@ def _parser() -> argparse.ArgumentParser:
     bench = command("bench", _bench, "measure the speed beside the loop one would else write")
     bench.add_argument("--json", action="store_true", help="the measurements as the last line")
     bench.add_argument("--out", type=Path, help="a file to keep the measurements in, as JSON")
-    bench.add_argument("--rounds", type=_positive, default=7, help="interleaved rounds (7)")
-    bench.add_argument(
+    bench.add_argument("--rounds", type=_positive, help="interleaved rounds (7; of --files 3)")
+    instead = bench.add_mutually_exclusive_group()
+    instead.add_argument(
+        "--files",
+        action="store_true",
+        help="instead, photographs in files: decoding, training and both, beside timm's script",
+    )
+    instead.add_argument(
         "--table2", action="store_true", help="instead, what the runs of the paper's Table 2 cost"
     )
-    bench.add_argument("--steps", type=_positive, default=10, help="timed, of --table2 (10)")
-    bench.add_argument("--batch-size", type=_whole(2), help="of --table2 (the recipe's)")
+    two = "of --files and --table2"
+    bench.add_argument("--steps", type=_positive, help=f"of a slice, {two} (100 and 10)")
+    bench.add_argument("--batch-size", type=_whole(2), help=f"{two} (256, and the recipe's)")
+    bench.add_argument("--network", help="of --files (timm:resnet50)")
+    bench.add_argument("--image-size", type=_whole(5), help="of --files (224)")
+    bench.add_argument("--workers", type=_whole(0), help="of --files (as train has them)")
     bench.add_argument("--accelerator", default="auto", choices=("auto", "cpu", "gpu"))
 
     compare = command(
@@ -351,20 +362,23 @@ def _say_what_was_chosen(settings: "Settings", method: str, changes: Mapping[str
 
 
 def _bench(options: argparse.Namespace, rest: Sequence[str]) -> None:
-    from gcl_core.benchmark.speed import bench_table, benchmark
+    from gcl_core.benchmark import cost, speed
+    from gcl_core.results.protocol import cost_table
 
     if options.out:  # before minutes of measuring
         options.out.parent.mkdir(parents=True, exist_ok=True)
+    measure: Callable[..., dict[str, Any]]
     if options.table2:
-        from gcl_core.benchmark.cost import measure_costs
-        from gcl_core.results.protocol import cost_table
-
-        sizes = {"steps": options.steps, "batch_size": options.batch_size}
-        result = measure_costs(**sizes, accelerator=options.accelerator)
-        print(cost_table(result))
+        measure, table, takes = cost.measure_costs, cost_table, FILES_TAKE[1:3]
+    elif options.files:
+        measure, table, takes = speed.benchmark_files, speed.files_table, FILES_TAKE
     else:
-        result = benchmark(options.rounds, accelerator=options.accelerator)
-        print(bench_table(result))
+        measure, table, takes = speed.benchmark, speed.bench_table, FILES_TAKE[:1]
+    given = {name: own for name in FILES_TAKE if (own := getattr(options, name)) is not None}
+    if wrong := [name for name in given if name not in takes]:
+        raise GCLError(f"this bench takes no --{wrong[0].replace('_', '-')}; see bench --help")
+    result = measure(**given, accelerator=options.accelerator)
+    print(table(result))
     if options.out:
         atomic_json(options.out, result)
     if options.json:

@@ -3,9 +3,9 @@
 import io
 import json
 import logging
-import time
 import math
 import sys
+import time
 
 import pytest
 import torch

@@ -16,7 +16,7 @@ from gcl_core.data.file_images import FileImages, Reading
 from gcl_core.data.load import DataSettings, decoded_by, load_dataset
 from gcl_core.data.workers import Processes, Task, Threads
 from gcl_core.errors import GCLError
-from processes import wait_until
+from processes import SERVER, wait_until
 from toys import image_folder, listed_images, seeded
 
 CPU = torch.device("cpu")
@@ -140,6 +140,24 @@ def test_a_process_that_dies_is_one_line(files, monkeypatch):
     assert str(process.pid) in text and "--workers" in text and "\n" not in text
     assert not decoder._idle  # it is not asked again
     epoch(labelled(files, 0, decoder))
+
+
+def decode_and_die(files, note):
+    decoder = Processes(1, pinned=False)
+    epoch(labelled(files, 0, decoder))
+    (loader,) = decoder._idle
+    (process,) = loader._iterator._workers
+    note.write_text(str(process.pid))
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_they_end_with_the_process_that_is_killed(files, tmp_path):
+    note = tmp_path / "pid"
+    killed = SERVER.Process(target=decode_and_die, args=(files, note))
+    killed.start()
+    killed.join(60)
+    assert killed.exitcode == -signal.SIGKILL
+    wait_until(lambda: not os.path.exists(f"/proc/{note.read_text()}"), 20)
 
 
 def test_too_little_shared_memory_is_said_before(files, two, monkeypatch):

@@ -1,7 +1,9 @@
 """Image files decoded ahead of time, by threads or by processes; the pixels are the same."""
 
 import multiprocessing
+import os
 import shutil
+import threading
 import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -163,6 +165,7 @@ class Processes:
                 pin_memory=self.pinned,
                 multiprocessing_context="forkserver" if "forkserver" in methods else "spawn",
                 generator=torch.Generator(),  # else it would move the global one
+                worker_init_fn=_end_with_parent,
             )
 
     def _that_fit(self, tasks: Iterable[Task]) -> Iterator[Task]:
@@ -187,6 +190,22 @@ def too_little_shared_memory(processes: int, task_bytes: int) -> str:
         f"{free / 2**20:.0f} MB: a smaller --workers (0: none, threads decode), or a larger "
         f"{SHARED} (docker run --shm-size)"
     )
+
+
+def _end_with_parent(number: int) -> None:
+    """End this process when the one that started it has ended, however it did.
+
+    PyTorch looks whether the parent in the system's sense is there, which is the fork server, and
+    that one waits for the processes it forked.
+    """
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def wait() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 class _Queue:
