@@ -5,7 +5,7 @@ import csv
 import io
 import json
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -63,7 +63,8 @@ def _predict(options: argparse.Namespace) -> int:
     width = max(len(shown(str(file))) for file in files)
     rows: list[tuple[str, list[tuple[str, float]]]] = []
     unreadable: list[str] = []
-    for some in _chunks(files):
+    for start in range(0, len(files), TOGETHER):
+        some = files[start : start + TOGETHER]
         readable, predictions = _predicted(model, some, prior, unreadable)
         for file, best in zip(readable, predictions.top(options.top), strict=True):
             rows.append((file, best))
@@ -85,11 +86,8 @@ def _predict(options: argparse.Namespace) -> int:
             "train with validation images for that (split SOURCE OUT --validation 0.1)"
         )
     else:
-        expected = options.prior or "as the run's loss assumes"
-        log.info(
-            "probabilities are calibrated on %d validation images; class shares: %s",
-            *(fitted.images, expected),
-        )
+        about = fitted.images, options.prior or "as the run's loss assumes"
+        log.info("probabilities are calibrated on %d validation images; class shares: %s", *about)
     if unreadable:
         log.error("%d of %d pictures could not be read", len(unreadable), len(files))
     return 1 if unreadable else 0
@@ -100,11 +98,6 @@ def _pictures(given: Path) -> list[str]:
 
     path = given.expanduser()
     return images_inside(path) if path.is_dir() else [str(path)]
-
-
-def _chunks(files: list[str]) -> Iterator[list[str]]:
-    for start in range(0, len(files), TOGETHER):
-        yield files[start : start + TOGETHER]
 
 
 def _predicted(

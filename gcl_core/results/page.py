@@ -180,13 +180,12 @@ def table1_dots(column: Column, records: Sequence[Record]) -> dict[str, list[Pap
         top1: dict[str, tuple[float, float | None]] = {}
         gap_to: dict[str, tuple[float, float | None]] = {}
         for name, runs in runs_of.items():
-            values = list(measure(row, column, runs).top1.values())
-            each = gaps_of[name][pair]
-            if values:
+            if values := list(measure(row, column, runs).top1.values()):
                 middle, half = interval(values)
                 top1[name] = middle, None if math.isnan(half) else half
-            if values and each.ours is not None:
-                gap_to[name] = each.ours, each.half
+                each = gaps_of[name][pair]
+                if each.ours is not None:
+                    gap_to[name] = each.ours, each.half
         accuracies.append(PaperDot(*shown, row.values.get(column), top1))
         differences.append(PaperDot(*shown, quoted[pair].paper, gap_to))
     return {"Top-1 (%)": accuracies, f"Gap to {REFERENCES[1]} (points)": differences}
