@@ -3,7 +3,6 @@
 import argparse
 import logging
 import math
-import os
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
@@ -77,6 +76,8 @@ def _jobs(options: argparse.Namespace) -> "list[Job]":
 
 def _workers(options: argparse.Namespace, steps: "Sequence[Step]") -> int:
     """Processes on this machine."""
+    from joblib import cpu_count
+
     from gcl_core.hardware import gpus
 
     on_gpu = any(step.device == "gpu" for step in steps)
@@ -86,25 +87,20 @@ def _workers(options: argparse.Namespace, steps: "Sequence[Step]") -> int:
         return int(options.workers)
     if on_gpu:
         return (options.per_gpu or 1) * max(1, gpus())
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return max(1, (cores or 1) // options.threads)
-
-
-def _listing(jobs: "Sequence[Job]", states: "Sequence[State]") -> str:
-    from gcl_core.grid.steps import STATES
-
-    width = max(len(job.cell.name) for job in jobs)
-    lines = [f"{j.cell.name:{width}}  {s}" for j, s in zip(jobs, states, strict=True)]
-    counts = Counter(state.kind for state in states)
-    total = ", ".join(f"{counts[kind]} {kind}" for kind in STATES if counts[kind])
-    return "\n".join([*lines, f"{len(jobs)} cells: {total}"])
+    return max(1, cpu_count() // options.threads)
 
 
 def _show(jobs: "Sequence[Job]") -> "list[State]":
-    from gcl_core.grid.steps import state_of
+    """Print how far each cell is, and how many are as far."""
+    from gcl_core.grid.steps import STATES, state_of
 
     states = [state_of(job) for job in jobs]
-    print(_listing(jobs, states))
+    width = max(len(job.cell.name) for job in jobs)
+    for job, state in zip(jobs, states, strict=True):
+        print(f"{job.cell.name:{width}}  {state}")
+    counts = Counter(state.kind for state in states)
+    total = ", ".join(f"{counts[kind]} {kind}" for kind in STATES if counts[kind])
+    print(f"{len(jobs)} cells: {total}")
     return states
 
 
