@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 INTERRUPTED = 130
 BROKEN_PIPE = 141
+FILES_TAKE = ("rounds", "steps", "batch_size", "network", "image_size", "workers")
 # Commands by the optional dependencies of pyproject.toml that they need.
 EXTRAS = {"grid": "grid", "export": "export"} | dict.fromkeys(
     ("study", "notebooks", "students", "tables"), "study"
@@ -148,11 +149,18 @@ def _parser() -> argparse.ArgumentParser:
     bench = command("bench", _bench, "measure the speed beside the loop one would else write")
     bench.add_argument("--json", action="store_true", help="the measurements as the last line")
     bench.add_argument("--out", type=Path, help="a file to keep the measurements in, as JSON")
-    bench.add_argument("--rounds", type=_positive, default=7, help="interleaved rounds (7)")
+    bench.add_argument("--rounds", type=_positive, help="interleaved rounds (7; of --files 3)")
+    instead = bench.add_mutually_exclusive_group()
+    text = "instead, photographs in files: decoding, training and both, beside timm's script"
+    instead.add_argument("--files", action="store_true", help=text)
     text = "instead, what the runs of the paper's Table 2 cost"
-    bench.add_argument("--table2", action="store_true", help=text)
-    bench.add_argument("--steps", type=_positive, default=10, help="timed, of --table2 (10)")
-    bench.add_argument("--batch-size", type=_whole(2), help="of --table2 (the recipe's)")
+    instead.add_argument("--table2", action="store_true", help=text)
+    two = "of --files and --table2"
+    bench.add_argument("--steps", type=_positive, help=f"of a slice, {two} (100 and 10)")
+    bench.add_argument("--batch-size", type=_whole(2), help=f"{two} (256, and the recipe's)")
+    bench.add_argument("--network", help="of --files (timm:resnet50)")
+    bench.add_argument("--image-size", type=_whole(5), help="of --files (224)")
+    bench.add_argument("--workers", type=_whole(0), help="of --files (as train has them)")
     bench.add_argument("--accelerator", **ACCELERATOR)
 
     about = "show that the fast loop reaches the accuracy of the plain one"
@@ -250,7 +258,7 @@ def _train(options: argparse.Namespace) -> None:
     changes, accelerator = overrides(options.rest), options.accelerator
     named = options.dataset, options.method, options.preset
     settings = gcl_core.resolve(*named, accelerator=accelerator, **changes)
-    _say_what_was_chosen(settings, changes)
+    _say_what_was_chosen(settings, options.method, changes)
     dataset = gcl_core.load_dataset(settings.data)
 
     from gcl_core.hardware import device_kind, use_threads
@@ -296,8 +304,21 @@ def _train(options: argparse.Namespace) -> None:
         print(json.dumps(line | {"epochs": epochs, "run": str(finished.path)}))
 
 
-def _say_what_was_chosen(settings: "Settings", changes: Mapping[str, str]) -> None:
-    """The network that nobody named, and how to have another."""
+def _say_what_was_chosen(settings: "Settings", method: str, changes: Mapping[str, str]) -> None:
+    """What nobody named: the recipe of a data set, or the network of photographs."""
+    from gcl_core.methods.recipes import recipe_of
+
+    if (recipe := recipe_of(settings.data.dataset.partition(":")[0], method)).changes:
+        epochs = " + ".join(str(stage.trained_epochs) for stage in settings.stages)
+        first = settings.stage1
+        logging.info(
+            "recipe of docs/recipes.md: %s, weights %s, %s epochs, batch %d, rate %g",
+            *(settings.network, settings.weights, epochs, first.batch_size, first.lr),
+        )
+        logging.info("  from: %s", recipe.source)
+        if recipe.guess:
+            logging.info("  a guess: %s", recipe.guess)
+        return
     if settings.weights == "none" or "network" in changes or "weights" in changes:
         return
     chosen = settings.network, settings.data.image_size, settings.stage1.trains or "all"
@@ -310,20 +331,23 @@ def _say_what_was_chosen(settings: "Settings", changes: Mapping[str, str]) -> No
 
 
 def _bench(options: argparse.Namespace) -> None:
-    from gcl_core.benchmark.speed import bench_table, benchmark
+    from gcl_core.benchmark import cost, speed
+    from gcl_core.results.protocol import cost_table
 
     if options.out:  # before minutes of measuring
         options.out.parent.mkdir(parents=True, exist_ok=True)
+    measure: Callable[..., dict[str, Any]]
     if options.table2:
-        from gcl_core.benchmark.cost import measure_costs
-        from gcl_core.results.protocol import cost_table
-
-        sizes = {"steps": options.steps, "batch_size": options.batch_size}
-        result = measure_costs(**sizes, accelerator=options.accelerator)
-        print(cost_table(result))
+        measure, table, takes = cost.measure_costs, cost_table, FILES_TAKE[1:3]
+    elif options.files:
+        measure, table, takes = speed.benchmark_files, speed.files_table, FILES_TAKE
     else:
-        result = benchmark(options.rounds, accelerator=options.accelerator)
-        print(bench_table(result))
+        measure, table, takes = speed.benchmark, speed.bench_table, FILES_TAKE[:1]
+    given = {name: own for name in FILES_TAKE if (own := getattr(options, name)) is not None}
+    if wrong := [name for name in given if name not in takes]:
+        raise GCLError(f"this bench takes no --{wrong[0].replace('_', '-')}; see bench --help")
+    result = measure(**given, accelerator=options.accelerator)
+    print(table(result))
     if options.out:
         atomic_json(options.out, result)
     if options.json:

@@ -81,12 +81,15 @@ def test_spread_of_features_on_a_cone_is_the_cones_angle():
     assert torch.isnan(spread[1:]).all()
 
 
-def test_anchors_of_a_simplex_are_96_degrees_apart():
-    simplex = torch.eye(10) - 0.1
-    angles = embedding.anchor_angles(simplex * torch.linspace(1, 5, 10)[:, None])
-    expected = math.degrees(math.acos(-1 / 9)) + torch.zeros(10, 10).double()
-    expected.fill_diagonal_(torch.nan)
-    torch.testing.assert_close(angles, expected, equal_nan=True)
+def test_angles_between_anchors_are_those_of_a_simplex_and_of_a_circle():
+    simplex = (torch.eye(10) - 0.1) * torch.linspace(1, 5, 10)[:, None]
+    apart = embedding.anchor_angles(simplex)[~torch.eye(10, dtype=torch.bool)]
+    assert apart.tolist() == pytest.approx([math.degrees(math.acos(-1 / 9))] * 90)
+    at = torch.tensor([0.0, 10.0, 40.0, 200.0], dtype=torch.float64).deg2rad()
+    angles = embedding.anchor_angles(torch.stack([at.cos(), at.sin()], 1))
+    assert angles.diagonal().isnan().all()
+    assert angles[0, 1:].tolist() == pytest.approx([10, 40, 160])
+    assert angles[3, :3].tolist() == pytest.approx([160, 170, 160])
 
 
 def test_answers_are_counted_as_if_the_images_were_balanced():
