@@ -364,8 +364,7 @@ def ruin(images, case):
 
 
 @pytest.mark.parametrize(
-    "case",
-    ["missing", "empty", "class without an image", "unreadable image", "one class"],
+    "case", ["missing", "empty", "class without an image", "unreadable image", "one class"]
 )
 def test_a_bad_folder_is_one_line_and_leaves_nothing(tmp_path, cache, case):
     images = image_folder(tmp_path / "images")

@@ -10,14 +10,7 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest
 from sklearn.metrics import precision_recall_fscore_support
 
-from gcl_core.report.findings import (
-    BINS,
-    Share,
-    findings,
-    nearest,
-    reliability,
-    surest_mistakes,
-)
+from gcl_core.report.findings import BINS, Share, findings, nearest, reliability, surest_mistakes
 from toys import seeded
 
 COUNTS = (40, 7, 90, 3, 12)
