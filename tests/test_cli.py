@@ -260,7 +260,8 @@ def test_usage_names_what_was_called(monkeypatch, capsys, program, called):
 
 def test_a_missing_package_is_named_with_what_brings_it(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "yaml", None)
-    monkeypatch.delitem(sys.modules, "gcl_core.grid.cells", raising=False)
+    for name in ("cells", "commands"):
+        monkeypatch.delitem(sys.modules, f"gcl_core.grid.{name}", raising=False)
     assert main("grid", "plan", "x.yaml") == 1
     assert capsys.readouterr() == ("", "gcl: grid needs yaml: pip install 'gcl-core[grid]'\n")
 
