@@ -57,7 +57,7 @@ def rows_table(table: int, column: Column, records: Sequence[Record]) -> str:
     for row in paper_rows(table):
         printed = row.values.get(column)
         runs = measure(row, column, records)
-        paper = "-" if printed is None else f"{printed:.2f}" + ("¹" if row.quoted else "")
+        paper = row.shown(column)
         if runs.mean is None:
             lines.append([row.name, paper, NOTHING, "-", "-", "-", "-", NOTHING])
             continue
@@ -129,11 +129,7 @@ def column_block(
 
 def printed_table(table: int, columns: Sequence[Column]) -> str:
     """The paper's numbers in columns that have none of ours."""
-    lines = []
-    for row in paper_rows(table):
-        mark = "¹" if row.quoted else ""
-        numbers = [f"{own:.2f}{mark}" if (own := row.values.get(c)) else "-" for c in columns]
-        lines.append([row.name, *numbers])
+    lines = [[row.name, *map(row.shown, columns)] for row in paper_rows(table)]
     return markdown_table(["row", *map(_column_name, columns)], lines)
 
 
