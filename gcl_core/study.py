@@ -12,13 +12,7 @@ import joblib
 import nbformat
 from tqdm.auto import tqdm
 
-from gcl_core.course.execution import (
-    accepted,
-    execute_notebook,
-    fingerprint,
-    made_of,
-    notebooks_in,
-)
+from gcl_core.course.execution import accepted, execute_notebook, fingerprint, made_of, notebooks_in
 from gcl_core.files import atomic_write
 from gcl_core.grid.cells import Cell, cells_of
 from gcl_core.grid.steps import jobs_of
