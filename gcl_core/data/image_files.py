@@ -30,6 +30,8 @@ log = logging.getLogger(__name__)
 NO_PIXELS = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
 # What systems leave in folders, besides names that begin with a dot.
 LEFT_BEHIND = {"thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx", "@eadir", "$recycle.bin"}
+# Pictures of telephones and cameras that Pillow does not read.
+CAMERA = (".heic", ".heif", ".arw", ".cr2", ".cr3", ".dng", ".nef", ".orf", ".raf", ".rw2")
 SMALLEST_SIDE = 5  # of less, ResNet-32 leaves one pixel, too little for batch normalisation
 SAMPLED = 5  # of each folder, to tell how large images are
 MIXED_SIDE = 32  # what ResNet-32 is made for, and a CPU can train
@@ -70,6 +72,13 @@ def images_inside(folder: Path) -> list[str]:
     if not found:
         raise GCLError(f"{folder} holds no image")
     return found
+
+
+def _to_convert(left_out: list[str]) -> str:
+    """What to do with pictures of cameras among the files, or nothing."""
+    pictures = [os.path.basename(path) for path in left_out if path.lower().endswith(CAMERA)]
+    named = f"; HEIC and raw pictures need converting to JPEG: {len(pictures)}, such as "
+    return named + shown(min(pictures)) if pictures else ""
 
 
 def _walk(split: Path, *, loose_too: bool = False) -> list[tuple[str, list[str]]]:
@@ -115,8 +124,9 @@ def _walk(split: Path, *, loose_too: bool = False) -> list[tuple[str, list[str]]
     images = [(place, list(taken(place, files, folders=False))) for place, files in places]
     if left_out:
         named = {os.path.basename(path): os.path.relpath(path, split) for path in left_out}
-        message = "%s: left out: %d that are no images, or are there already, such as %s"
-        log.warning(message, shown(str(split)), len(left_out), some(sorted(named.values())))
+        message = "%s: left out: %d that are no images, or are there already, such as %s%s"
+        names = some(sorted(named.values())), _to_convert(left_out)
+        log.warning(message, shown(str(split)), len(left_out), *names)
     return images
 
 
@@ -158,6 +168,7 @@ def median_side(root: Path) -> int:
 
 def unreadable(root: Path, files: list[tuple[str, int]]) -> set[str]:
     """The files among these that cannot be read as images; looked at once, and named."""
+    names = [name for name, _ in files]
 
     def problem(name: str) -> str:
         try:
@@ -166,16 +177,15 @@ def unreadable(root: Path, files: list[tuple[str, int]]) -> set[str]:
             return str(error)
         return ""
 
-    def problems() -> dict[str, str]:
-        log.info("reading %d images of %s, once", len(files), shown(str(root)))
-        names = [name for name, _ in files]
-        with ThreadPoolExecutor() as pool:
-            found = zip(names, pool.map(problem, names), strict=True)
-            return {name: what for name, what in found if what}
+    def look() -> dict[str, Any]:
+        log.info("reading %d images of %s, once", len(names), shown(str(root)))
+        with ThreadPoolExecutor() as pool:  # places, not names: the root may be given otherwise
+            return {"places": [i for i, what in enumerate(pool.map(problem, names)) if what]}
 
-    bad = cached(_stamp(root, files, ["unreadable-2"]), "names of unreadable images", problems)
-    for what in bad.values():
-        log.warning("left out: %s", what)
+    kept = cached(_stamp(root, files, ["unreadable-3"]), "places of unreadable images", look)
+    bad = [names[place] for place in kept["places"]]
+    for name in bad:
+        log.warning("left out: %s", problem(name))
     return set(bad)
 
 
@@ -299,7 +309,8 @@ def _opened(name: str | Image.Image) -> Iterator[Image.Image]:
                 raise ValueError(f"it is {image.width}x{image.height}; {least}")
             yield image
     except Exception as error:  # of almost any kind, for the bytes may be anything
-        raise GCLError(f"cannot read image {name}: {error}") from error
+        hint = "; convert it to JPEG" if str(name).lower().endswith(CAMERA) else ""
+        raise GCLError(f"cannot read image {name}: {error}{hint}") from error
 
 
 def _file(name: str) -> Image.Image:

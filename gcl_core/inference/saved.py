@@ -282,8 +282,6 @@ def save_model(
         value["calibration"] = asdict(fitted)
     try:
         with filelock.FileLock(folder / ".lock"):
-            for leftover in folder.glob(f".{MODEL}.*.tmp"):  # of a process that was killed
-                leftover.unlink()
             atomic_save(file, value)
     except OSError as error:
         if error.errno not in READ_ONLY:

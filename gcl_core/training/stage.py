@@ -211,7 +211,7 @@ def train_stage(part: StageRun, progress: str = "none", keep: Collection[int] = 
             last_save, timings = time.monotonic(), []
 
         with contextlib.closing(bar):
-            bar.step(done.steps)
+            bar.skip(done.steps)
             for epoch in range(len(history), epochs):
                 began = time.perf_counter()
                 for group in optimizer.param_groups:
