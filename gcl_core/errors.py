@@ -1,7 +1,7 @@
 """The one exception that tells a user what to mend, and text made fit for one line."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 # What moves a terminal's cursor, breaks the line or turns the direction of reading, and the bytes
 # of a file name that are not UTF-8. Joiners of letters stay: some languages need them.
@@ -23,7 +23,7 @@ class GCLError(ValueError):
         super().__init__(shown(re.sub(r"\s*\n\s*", " ", message)))
 
 
-def check_known(what: str, given: object, allowed: Iterable[str]) -> None:
+def check_known(what: str, given: object, allowed: Collection[str]) -> None:
     """Raise a `GCLError` that lists the allowed names unless what is given is one of them."""
     if given not in allowed:
         raise GCLError(f"{what} {given!r} is unknown; allowed: {', '.join(allowed)}")

@@ -125,8 +125,8 @@ def _walk(split: Path, *, loose_too: bool = False) -> list[tuple[str, list[str]]
     if left_out:
         named = {os.path.basename(path): os.path.relpath(path, split) for path in left_out}
         message = "%s: left out: %d that are no images, or are there already, such as %s%s"
-        names = some(sorted(named.values())), _to_convert(left_out)
-        log.warning(message, shown(str(split)), len(left_out), *names)
+        said = some(sorted(named.values())), _to_convert(left_out)
+        log.warning(message, shown(str(split)), len(left_out), *said)
     return images
 
 
