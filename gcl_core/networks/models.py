@@ -72,7 +72,7 @@ def check_network(name: str) -> None:
     if name.startswith(PREFIX):
         check_timm_name(name)
     else:
-        check_known("network", name, [*BACKBONES, "timm:NAME"])
+        check_known("network", name, [*BACKBONES, "or timm:NAME"])
 
 
 def resnet32(
