@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from PIL.Image import Image
 
 from gcl_core.data.dataset import LongTailedDataset
-from gcl_core.figures.drawing import Classes, as_label, class_axis, draw_counts
+from gcl_core.figures.drawing import Classes, as_label, class_axis, draw_counts, group_key
 from gcl_core.figures.looks import GROUP_COLOURS, style
 
 
@@ -35,13 +35,14 @@ def class_counts(dataset: LongTailedDataset) -> Figure:
     """Training images of each class as bars, the most first, on a logarithmic axis."""
     classes = Classes.of(dataset)
     with style():
-        figure = Figure(figsize=(8.5, 3.2 + classes.depth))
+        figure = Figure(figsize=(8.5, 3.5 + classes.depth))
         axes = figure.subplots()
         draw_counts(axes, classes.counts, classes.places)
         axes.set_yscale("log")
         axes.set_ylim(0.7, 2 * max(classes.counts))
         axes.set_title("Training images by class (logarithmic)")
         class_axis(axes, classes, counts=False, strip=False)
+        group_key(figure, dataset)
         return figure
 
 

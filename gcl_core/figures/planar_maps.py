@@ -61,15 +61,16 @@ def planes(
         for j in members:
             colours[j] = GROUP_COLOURS[group]
     with style():
-        rows = -(-len(panels) // columns)
-        figure = Figure(figsize=(size * columns, (size + 0.1) * rows + 0.4))
+        rows, width = -(-len(panels) // columns), size * columns
+        key = 5 if width > 9 else 3  # entries in a line
+        figure = Figure(figsize=(width, (size + 0.1) * rows + (0.4 if key == 5 else 0.7)))
         every = np.atleast_1d(figure.subplots(rows, columns)).flatten()
         for axes in every[len(panels) :]:
             axes.set_axis_off()
         for axes, (title, trained) in zip(every, panels.items(), strict=False):
             _plane(axes, data, trained, colours, dot=2 * size**2)
             axes.set_title(title)
-        _key(figure, data, colours)
+        _key(figure, data, colours, key)
         return figure
 
 
@@ -147,7 +148,7 @@ def _points(
         axes.scatter(x, y, color=colour, **{"zorder": 2, **more})  # type: ignore[arg-type]
 
 
-def _key(figure: Figure, data: FewDigits, colours: Sequence[str]) -> None:
+def _key(figure: Figure, data: FewDigits, colours: Sequence[str], columns: int) -> None:
     handles = [mpl.lines.Line2D([], [], color=c, marker="s", ls="", ms=10) for c in colours]
     handles += [
         mpl.lines.Line2D([], [], color="0.3", marker=marker, ls="", ms=7) for marker in ("o", "x")
@@ -155,7 +156,6 @@ def _key(figure: Figure, data: FewDigits, colours: Sequence[str]) -> None:
     classes = zip(data.class_names, data.class_counts, strict=True)
     labels = [f"{name}: {count} images" for name, count in classes]
     labels += ["training (outer ring)", "test (inner)"]
-    columns = 5 if figure.get_figwidth() > 9 else 3
     figure.legend(
         handles,
         labels,
