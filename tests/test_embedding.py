@@ -62,11 +62,6 @@ def test_norms_are_those_of_what_the_classifier_multiplies_by(trained):
     torch.testing.assert_close(embedding.weight_norms(trained["crt"]), crt.norm(dim=1).detach())
 
 
-def test_an_unknown_split_is_refused(trained):
-    with pytest.raises(GCLError, match="'val' is unknown; allowed: train, test"):
-        embedding.features_of(trained["crt"], "val")
-
-
 def test_spread_of_features_on_a_cone_is_the_cones_angle():
     angle = math.radians(25)
     turns = torch.arange(12) * (2 * math.pi / 12)
@@ -140,7 +135,7 @@ def test_overlap_refuses_more_neighbours_than_images():
 def test_tsne_keeps_clusters_apart_and_is_reproducible():
     centres = torch.eye(3).repeat_interleave(20, 0)
     features = centres + 0.05 * torch.randn(60, 3, generator=seeded())
-    first, second = (embedding.tsne(features, perplexity=10, seed=3) for _ in range(2))
+    first, second = (embedding.tsne(features, perplexity=10) for _ in range(2))
     assert torch.equal(first, second)
     labels = torch.arange(3).repeat_interleave(20)
     distances = torch.cdist(first, first).fill_diagonal_(torch.inf)
@@ -155,13 +150,8 @@ def test_tsne_sees_directions_only():
     assert torch.equal(*maps)
 
 
-def test_tsne_refuses_a_perplexity_that_is_too_large():
-    with pytest.raises(GCLError, match="perplexity must be above 0 and below the 10 images"):
-        embedding.tsne(torch.eye(10), perplexity=10)
-
-
 def test_maps_of_few_images_lower_the_perplexity(trained):
-    positions, labels = embedding.map_of(trained["crt"], "test", perplexity=50)
+    positions, labels = embedding.map_of(trained["crt"], "test", points=1000, perplexity=50)
     assert positions.shape == (12, 2)
     assert torch.equal(labels, trained["crt"].dataset.test.labels)
 

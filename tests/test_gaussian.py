@@ -75,17 +75,6 @@ def test_p_values_of_true_statements_are_evenly_spread():
         assert stats.kstest(values, "uniform").pvalue > 0.001, key
 
 
-@pytest.mark.parametrize("std", [0.0, -1.0, math.nan])
-def test_a_std_that_is_none_is_refused(std):
-    with pytest.raises(GCLError, match="std must be > 0"):
-        gaussian.gaussian_test(torch.zeros(3), 0, std)
-
-
-def test_one_value_cannot_be_tested():
-    with pytest.raises(GCLError, match="at least 2 values, got 1"):
-        gaussian.gaussian_test(torch.zeros(1), 0, 1)
-
-
 @given(st.floats(0.02, 20))
 def test_moments_are_those_of_the_quadrature(sigma):
     point, weight = cloud_quadrature(sigma)
@@ -212,7 +201,7 @@ def test_sampled_gradients_have_the_mean_of_the_quadrature():
 
 
 def test_the_cloud_that_is_held_is_held_at_its_mean():
-    loss, gradient = jensen_gap(15.0).axes
+    loss, gradient = jensen_gap(15.0, SIGMA).axes
     held = torch.linspace(-5, 20, 251, dtype=torch.float64) - 15 * 0.26571
     ours = [torch.from_numpy(axes.lines[1].get_ydata()) for axes in (loss, gradient)]
     torch.testing.assert_close(ours[0], F.softplus(-held), rtol=0, atol=1e-3)

@@ -174,8 +174,8 @@ def training_logits(run: Run) -> Tensor:
 
     The outputs times the scale of the last stage's objective, if it has one: s cos theta for GCL.
     """
-    dataset, network, cpu = run.dataset, run.network, torch.device("cpu")
-    outputs = outputs_of(network, dataset.train, dataset, cpu)
+    dataset = run.dataset
+    outputs = outputs_of(run.network, dataset.train, dataset, torch.device("cpu"))
     return outputs * _scale(run)
 
 
