@@ -9,7 +9,13 @@ from nbformat.v4 import new_code_cell, new_notebook, new_output
 
 import gcl_core
 from gcl_core.course import execution
-from gcl_core.course.execution import accepted, execute_notebook, fingerprint, synchronise
+from gcl_core.course.execution import (
+    accepted,
+    execute_notebook,
+    execution_of,
+    fingerprint,
+    synchronise,
+)
 from gcl_core.errors import GCLError
 
 PARAMETERS = "runs: str = 'runs'  # folder of runs\nfigures: str = ''  # folder of figures"
@@ -33,10 +39,11 @@ def test_a_notebook_is_executed_once_for_one_source_and_parameters(notebook, tmp
     source = notebook("import os; print(runs, figures, os.environ['TQDM_DISABLE'])")
     assert execute_notebook(source, target, {"runs": "here"})
     assert nbformat.read(target, 4).cells[-1].outputs[0].text == "here  1\n"
+    assert 1 <= execution_of(target)["core_seconds"] < 60
     assert not execute_notebook(source, target, {"runs": "here"})
     assert execute_notebook(source, target, {"runs": "there"})
     given = {"runs": "there"}
-    assert fingerprint(notebook("print(1)"), given) != execution.made_of(target)
+    assert fingerprint(notebook("print(1)"), given) != execution_of(target)["made_of"]
     assert not (target.parent / "failed").exists()
     assert "papermill" not in target.read_text()
     assert "TQDM_DISABLE" not in os.environ  # only while a notebook is executed
