@@ -147,8 +147,13 @@ def test_wrong_batches_are_refused(name, train):
     for outputs in (cosine[:, :1], cosine[0], cosine[:, :, None]):
         with pytest.raises(GCLError, match=r"(outputs|cosine) must be \(N, "):
             criterion(outputs, target)
-    for labels in (target[:5], target[:, None]):
-        with pytest.raises(GCLError, match="target must have one entry for each row"):
+    for labels, hint in (
+        (target[:5], r"\(40,\), got \(5,\)$"),
+        (target[:, None], r"got \(40, 1\); give target.flatten\(\)"),
+        (F.one_hot(target, 4), r"of one-hot labels, give target.argmax\(1\)"),
+        (cosine.softmax(1), "of soft labels, add up the losses of each label times its share"),
+    ):
+        with pytest.raises(GCLError, match=f"target must have one entry for each row.*{hint}"):
             criterion(cosine, labels)
     for dtype in (torch.int32, torch.uint8, torch.float32):
         with pytest.raises(GCLError, match=f"target must be int64, got {dtype}"):
@@ -163,8 +168,6 @@ def test_wrong_batches_are_refused(name, train):
             criterion(cosine, labels)
     with pytest.raises(GCLError, match=r"(outputs|cosine) must be a tensor, got ndarray: give"):
         criterion(cosine.numpy(), target)
-    with pytest.raises(GCLError, match="of soft labels, add up the losses of each label times"):
-        criterion(cosine, cosine.softmax(1))
 
 
 @every_loss

@@ -267,7 +267,7 @@ def test_everything_that_decides_the_result_is_in_the_name(tmp_path):
 def test_other_kinds_of_rebalancing_run(tmp_path, kind, epochs):
     done = run(tmp_path, "ce_mixup_crt", stage2_rebalance=kind)
     assert done.result["epochs"] == epochs
-    assert record(done, "ce_mixup_crt", "smoke")["epochs"] == [3, epochs]
+    assert record(done.settings, done.folders, "ce_mixup_crt", "smoke")["epochs"] == [3, epochs]
     first = done.folders[0].load_checkpoint()["module"]
     images = torch.randn(4, 1, 8, 8, generator=seeded())
     features = done.network.features(images)

@@ -111,7 +111,10 @@ def test_the_next_of_its_class_stands_in_for_an_image_that_breaks(files, two, pr
     (cut,) = other.batches([torch.tensor([0, 1])], ResizedCrop(), [drawn])
     (expected,) = labelled(files, 0).batches([torch.tensor([0, 3])], ResizedCrop(), [drawn])
     assert torch.equal(cut, expected)
-    for allowed, end in ((0, ""), (2, "; skip_unreadable allows 2 such files")):
+    for allowed, end in (
+        (0, "; skip_unreadable N leaves out up to N such files"),
+        (2, "; skip_unreadable allows 2 such files"),
+    ):
         with pytest.raises(GCLError, match=rf"^cannot read image .*{end}$") as caught:
             labelled(files, allowed).pixels  # noqa: B018
         assert str(caught.value).endswith(end) and files[14 if allowed else 1] in str(caught.value)

@@ -51,7 +51,7 @@ class Reading:
         if file in self.refused:
             return
         if not self.allowed:
-            raise GCLError(problem)
+            raise GCLError(f"{problem}; skip_unreadable N leaves out up to N such files")
         if len(self.refused) == self.allowed:
             raise GCLError(f"{problem}; skip_unreadable allows {self.allowed} such files")
         self.refused.add(file)

@@ -30,6 +30,8 @@ log = logging.getLogger(__name__)
 NO_PIXELS = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
 # What systems leave in folders, besides names that begin with a dot.
 LEFT_BEHIND = {"thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx", "@eadir", "$recycle.bin"}
+# Pictures of telephones and cameras that Pillow does not read.
+CAMERA = (".heic", ".heif", ".arw", ".cr2", ".cr3", ".dng", ".nef", ".orf", ".raf", ".rw2")
 SMALLEST_SIDE = 5  # of less, ResNet-32 leaves one pixel, too little for batch normalisation
 SAMPLED = 5  # of each folder, to tell how large images are
 MIXED_SIDE = 32  # what ResNet-32 is made for, and a CPU can train
@@ -58,8 +60,8 @@ def list_images(split: Path) -> tuple[list[tuple[str, int]], tuple[str, ...]]:
     if left_out:
         named = {os.path.basename(path): os.path.relpath(path, split) for path in left_out}
         some = shown(", ".join(sorted(named.values())[:3]))
-        message = "%s: left out: %d that are no images, or are there already, such as %s"
-        log.warning(message, shown(str(split)), len(left_out), some)
+        message = "%s: left out: %d that are no images, or are there already, such as %s%s"
+        log.warning(message, shown(str(split)), len(left_out), some, _to_convert(left_out))
     if not classes:
         raise GCLError(f"{split} holds no class folder: it needs {split}/CLASS/IMAGE")
     class_names = tuple(sorted(classes))
@@ -75,11 +77,19 @@ def images_inside(folder: Path) -> list[str]:
     left_out: list[str] = []
     found = [path for _, files in _walk(folder, left_out, loose_too=True) for path in files]
     if left_out:
-        message = "%s: left out: %d that are no images, such as %s"
-        log.warning(message, shown(str(folder)), len(left_out), shown(min(left_out)))
+        message = "%s: left out: %d that are no images, such as %s%s"
+        some = shown(min(left_out)), _to_convert(left_out)
+        log.warning(message, shown(str(folder)), len(left_out), *some)
     if not found:
         raise GCLError(f"{folder} holds no image")
     return found
+
+
+def _to_convert(left_out: list[str]) -> str:
+    """What to do with pictures of cameras among the files, or nothing."""
+    pictures = [os.path.basename(path) for path in left_out if path.lower().endswith(CAMERA)]
+    named = f"; HEIC and raw pictures need converting to JPEG: {len(pictures)}, such as "
+    return named + shown(min(pictures)) if pictures else ""
 
 
 def _walk(
@@ -173,17 +183,18 @@ def median_side(root: Path) -> int:
 
 def unreadable(root: Path, files: list[tuple[str, int]]) -> set[str]:
     """The files among these that cannot be read as images; looked at once, and named."""
-    kept = cache_folder() / f"{_stamp(root, files, ['unreadable-1'])}.json"
+    kept = cache_folder() / f"{_stamp(root, files, ['unreadable-2'])}.json"
     if kept.exists():
-        bad = list(load_json(kept))
+        bad = [files[place][0] for place in load_json(kept)]
     else:
         log.info("reading %d images of %s, once", len(files), shown(str(root)))
         with ThreadPoolExecutor() as pool:
             problems = list(pool.map(_problem, [name for name, _ in files]))
-        bad = [name for (name, _), problem in zip(files, problems, strict=True) if problem]
+        places = [place for place, problem in enumerate(problems) if problem]
+        bad = [files[place][0] for place in places]
         with suppress(OSError):  # only a cache
             kept.parent.mkdir(parents=True, exist_ok=True)
-            atomic_json(kept, bad)
+            atomic_json(kept, places)  # not names: the root may be given in another way
     for name in bad:
         log.warning("left out: %s", _problem(name))
     return set(bad)
@@ -317,7 +328,8 @@ def _opened(name: str | Image.Image) -> Iterator[Image.Image]:
                 raise ValueError(f"it is {image.width}x{image.height}; {least}")
             yield image
     except Exception as error:  # of almost any kind, for the bytes may be anything
-        raise GCLError(f"cannot read image {name}: {error}") from error
+        hint = "; convert it to JPEG" if str(name).lower().endswith(CAMERA) else ""
+        raise GCLError(f"cannot read image {name}: {error}{hint}") from error
 
 
 def _file(name: str) -> Image.Image:

@@ -16,7 +16,7 @@ from gcl_core.data.file_images import TOGETHER, FileImages
 from gcl_core.data.imbalance import PROFILES, long_tailed_counts
 from gcl_core.data.sources import DatasetKind, kind_of
 from gcl_core.data.workers import Processes, Threads, too_little_shared_memory
-from gcl_core.errors import GCLError
+from gcl_core.errors import GCLError, shown
 from gcl_core.hardware import memory_budget, usable_cores
 
 log = logging.getLogger(__name__)
@@ -157,13 +157,28 @@ def load_dataset(settings: DataSettings) -> LongTailedDataset:
         )
     if settings.test_crop < 1:
         whole = _with_test_crop(whole, settings.test_crop)
-    return replace(
+    dataset = replace(
         whole,
         train=whole.train.subset(kind.subset(whole.train.labels, counts, settings.data_seed)),
         augment=_augment(settings, whole.augment),
         mean=_each_channel("mean", settings.mean, whole.mean),
         std=_each_channel("std", settings.std, whole.std),
     )
+    if kind.in_files and not kind.listed:
+        _warn_of_copies(dataset)
+    return dataset
+
+
+def _warn_of_copies(dataset: LongTailedDataset) -> None:
+    """Say how many test images are training images too, and name one."""
+    test, known = dataset.test, set(dataset.train.images.contents)
+    copies = [index for index, own in enumerate(test.images.contents) if own in known]
+    if copies:
+        first = f"one of class {dataset.class_names[int(test.labels[copies[0]])]!r}"
+        if isinstance(test.images, FileImages):
+            first = shown(test.images.path(copies[0]))
+        message = "%s: %d of %d test images are in training too, so accuracies are too high: %s"
+        log.warning(message, dataset.name, len(copies), len(test), first)
 
 
 @contextlib.contextmanager

@@ -27,6 +27,7 @@ from torch.utils.data import ConcatDataset, Dataset, Sampler, Subset
 from gcl_core.data.imbalance import HOW_TO_NUMBER, class_counts_of
 from gcl_core.errors import GCLError
 from gcl_core.losses.clouds import Counts, checked_counts, cloud_sizes
+from gcl_core.losses.criterion import check_generator
 from gcl_core.processes import several
 
 
@@ -82,6 +83,7 @@ class _BalancedSampler(Sampler[int]):
         self.class_counts = class_counts_of(labels)
         if num_samples is not None and num_samples < 1:
             raise GCLError(f"num_samples must be at least 1, got {num_samples}")
+        check_generator(generator)
         self.num_samples = len(labels) if num_samples is None else num_samples
         self.generator = generator
         counts = self.class_counts.double()

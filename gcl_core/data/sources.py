@@ -144,7 +144,8 @@ def _listed(root: Path, seed: int) -> tuple[tuple[str, ...], dict[str, Listed]]:
     trained = {label for _, label in files["train"]}
     for label, name in enumerate(names):
         if label not in trained:
-            raise GCLError(f"class '{name}' has no image in {place / name}")
+            hint = "put some there, or remove the folder"
+            raise GCLError(f"class '{name}' has no image in {place / name}: {hint}")
     if len(names) < 2:
         raise GCLError(f"{place} has one class only ({names[0]}); 2 are needed")
     if not files["test"]:

@@ -49,7 +49,8 @@ def checked_counts(class_counts: Counts) -> Tensor:
         )
     if not bool(torch.isfinite(counts).all()) or bool((counts <= 0).any()):
         j = int((~(torch.isfinite(counts) & (counts > 0))).nonzero()[0])
-        raise GCLError(f"class_counts must be positive, class {j} has {counts[j]:g}")
+        hint = "give the training images of each class, and leave out classes that have none"
+        raise GCLError(f"class_counts must be positive, class {j} has {counts[j]:g}: {hint}")
     return counts
 
 

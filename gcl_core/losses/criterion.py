@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from gcl_core.errors import GCLError
 
 REDUCTIONS = ("mean", "sum", "none")
+ROUNDING = 0.01  # a cosine may be this much above 1; bfloat16 rounds to 1 / 256
 
 
 class Criterion(nn.Module):
@@ -25,6 +26,7 @@ class Criterion(nn.Module):
         reduction: "mean", "sum", or "none" for (N,) values.
         scale: factor > 0 of the outputs.
         classes: C, or None where any number of classes is welcome.
+        cosines: whether (on a CPU) outputs whose first row is not of cosines are refused.
 
     Shape:
         outputs: (N, C); target: (N,) int64 in [0, C).
@@ -36,11 +38,18 @@ class Criterion(nn.Module):
 
     losses: Callable[..., Tensor]  # (scale * outputs, target, what is given instead of a draw)
 
-    def __init__(self, reduction: str, scale: float = 1.0, classes: int | None = None) -> None:
+    def __init__(
+        self,
+        reduction: str,
+        scale: float = 1.0,
+        classes: int | None = None,
+        cosines: bool = False,
+    ) -> None:
         super().__init__()
         check_reduction(reduction)
         check_scale(scale)
         self.reduction, self.scale, self.classes = reduction, scale, classes
+        self.cosines = cosines
 
     def forward(self, outputs: Tensor, target: Tensor) -> Tensor:
         """The loss: () for "mean" and "sum", (N,) for "none"."""
@@ -53,6 +62,8 @@ class Criterion(nn.Module):
             expected = f"(N, {self.classes})" if self.classes else "(N, C) with C >= 2"
             raise GCLError(f"outputs must be {expected}, got {tuple(outputs.shape)}")
         check_target(target, outputs)
+        if self.cosines:
+            check_cosines(outputs)
         logits = self.scale * to_float32(outputs)
         if self.training:
             losses = self.losses(logits, target, *given)
@@ -88,15 +99,42 @@ def check_target(target: Tensor, outputs: Tensor) -> None:
     rows, classes = outputs.shape
     check_tensor("target", target)
     if target.shape != (rows,):
-        hint = "; of soft labels, add up the losses of each label times its share, as mixup does"
-        shapes = f"({rows},), got {tuple(target.shape)}{hint if target.ndim == 2 else ''}"
-        raise GCLError(f"target must have one entry for each row, {shapes}")
+        hint = ""
+        if target.numel() == rows:
+            hint = "; give target.flatten()"
+        elif target.shape == outputs.shape:
+            hint = "; of one-hot labels, give target.argmax(1); "
+            hint += "of soft labels, add up the losses of each label times its share, as mixup does"
+        shapes = f"({rows},), got {tuple(target.shape)}"
+        raise GCLError(f"target must have one entry for each row, {shapes}{hint}")
     if target.dtype != torch.int64:
         raise GCLError(f"target must be int64, got {target.dtype}")
     if may_read(target) and rows and not 0 <= target.min() <= target.max() < classes:
         bad = target[(target < 0) | (target >= classes)][0]
         hint = "leave out rows to be ignored, as outputs[target >= 0] and target[target >= 0] do"
         raise GCLError(f"target must be in [0, {classes}), got {bad}; {hint}")
+
+
+def check_cosines(outputs: Tensor) -> None:
+    """Refuse (on a CPU) outputs (N, C) whose first row is not of cosines.
+
+    One row is enough to tell logits from cosines, and costs nothing with 8,142 classes.
+    """
+    if may_read(outputs) and len(outputs):
+        largest = float(outputs[0].detach().abs().max())
+        if 1 + ROUNDING < largest < math.inf:
+            raise GCLError(
+                f"cosine must be in [-1, 1], got {largest:.4g}: give the output of a "
+                "CosineClassifier, not logits; the scale is in the loss"
+            )
+
+
+def check_generator(generator: object) -> None:
+    """Refuse a seed, or a generator of NumPy, where one of torch is wanted."""
+    if not isinstance(generator, torch.Generator | None):
+        kind = type(generator).__name__
+        hint = "give torch.Generator().manual_seed(0)"
+        raise GCLError(f"generator must be a torch.Generator, got {kind}: {hint}")
 
 
 def nothing_or_nan(outputs: Tensor) -> Tensor:

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from gcl_core.errors import GCLError
 from gcl_core.losses.clouds import Counts, cloud_sizes
 from gcl_core.losses.criterion import (
+    check_cosines,
+    check_generator,
     check_number,
     check_reduction,
     check_scale,
@@ -24,7 +26,6 @@ from gcl_core.losses.criterion import (
     traced,
 )
 
-ROUNDING = 0.01  # a cosine may be this much above 1; bfloat16 rounds to 1 / 256
 BLOCK = 2**18  # values that are worked on at a time on a CPU: 1 MiB, so that they stay in its cache
 
 
@@ -102,6 +103,7 @@ class GCLLoss(nn.Module):
         if not math.isfinite(margin):
             raise GCLError(f"margin must be a number, got {margin}")
         check_reduction(reduction)
+        check_generator(generator)
         self.scale, self.noise_multiplier, self.sigma = scale, noise_multiplier, sigma
         self.margin, self.focal_gamma, self.reduction = margin, focal_gamma, reduction
         self.generator, self.check_range = generator, check_range
@@ -152,14 +154,8 @@ class GCLLoss(nn.Module):
         if noise is not None and noise.shape != cosine.shape:
             shapes = f"{tuple(cosine.shape)}, got {tuple(noise.shape)}"
             raise GCLError(f"noise must have the shape of cosine, {shapes}")
-        # One row is enough to tell logits from cosines, and costs nothing with 8,142 classes.
-        if self.check_range and may_read(cosine) and len(cosine):
-            largest = float(cosine[0].detach().abs().max())
-            if 1 + ROUNDING < largest < math.inf:
-                raise GCLError(
-                    f"cosine must be in [-1, 1], got {largest:.4g}: give the output of a "
-                    "CosineClassifier, not logits; the scale is in the loss"
-                )
+        if self.check_range:
+            check_cosines(cosine)
         return to_float32(cosine)
 
     def _reach(self, cosine: Tensor) -> Tensor:
