@@ -39,7 +39,8 @@ def test_every_recipe_makes_settings_and_names_existing_ones(kind, method):
     mixes = METHODS[method].stage1.mixup_alpha > 0
     assert settings.stage1.mixup_alpha == (0.2 if mixes else 0)
     assert settings.stage1.batch_size == 512
-    assert settings.network == f"timm:resnet{152 if kind == 'places_lt' else 50}"
+    network = "timm:resnet152.tv_in1k" if kind == "places_lt" else "timm:resnet50"
+    assert settings.network == network
     assert (settings.weights, settings.stage1.trains) == (
         ("default", "new_block") if kind == "places_lt" else ("none", None)
     )

@@ -7,7 +7,7 @@ rest of stage 1 is the same for all, for equal terms: 200 epochs, batch 64, rate
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from typing import Any
 
@@ -41,7 +41,7 @@ from gcl_core.methods.rebalance import (
     Rebalancing,
     TauNorm,
 )
-from gcl_core.methods.recipes import recipe_of
+from gcl_core.methods.recipes import paper_recipe, recipe_of
 from gcl_core.methods.reweight import EffectiveNumberByImages, EffectiveNumberWeights, PowerWeights
 from gcl_core.methods.sampling import CBEN, ClassBalanced
 from gcl_core.methods.settings import Settings, Stage, override
@@ -57,7 +57,6 @@ class Method:
         source: where its settings come from.
         head: the classifier, and what belongs to it: a name in `gcl_core.networks.models`.
         stage1, stage2: official settings.
-        paper: what the paper's text says otherwise, by flat setting name.
     """
 
     summary: str
@@ -65,19 +64,13 @@ class Method:
     head: str
     stage1: Stage
     stage2: Stage | None = None
-    paper: Mapping[str, Any] = field(default_factory=dict)
 
-
-# Cao et al. (2019), whom the paper follows for CIFAR (Sec. 4.2): batch 128, decay by 0.01.
-CAO = {"batch_size": 128, "decay": 0.01}
-CAO_TWICE = CAO | {"stage2_batch_size": 128}  # of a method with two stages
 
 CE = Method(
     summary="softmax cross-entropy, nothing for the tail",
     source="Eq. 1; plain linear head with bias and the schedule of the published code",
     head="linear",
     stage1=Stage(objective=CrossEntropy()),
-    paper=CAO,
 )
 
 CE_MIXUP = replace(
@@ -105,7 +98,6 @@ def _rebalanced(first: Method, rebalance: Rebalancing, summary: str, source: str
         summary=summary,
         source=source,
         stage2=replace(BAG_OF_TRICKS, rebalance=rebalance),
-        paper=CAO_TWICE,
     )
 
 
@@ -168,7 +160,6 @@ DISALIGN = replace(
         warmup=0.0,
         weight_decay=5e-4,
     ),
-    paper=CAO_TWICE,
 )
 
 MISLAS = replace(
@@ -189,7 +180,6 @@ MISLAS = replace(
         schedule="cosine",
         warmup=0.0,
     ),
-    paper=CAO_TWICE,
 )
 
 FOCAL = replace(
@@ -247,7 +237,6 @@ LDAM_PLAIN = Method(
     source="Cao et al. 2019; largest margin 0.5, scale 30; their batch is 128, their decay 0.01",
     head="cosine",
     stage1=Stage(objective=LDAM()),
-    paper=CAO,
 )
 
 LDAM_DRW = replace(
@@ -297,7 +286,6 @@ BBN_METHOD = Method(
     "epochs",
     head="bilateral",
     stage1=Stage(objective=BBN()),
-    paper=CAO,
 )
 
 HYBRID_SC = Method(
@@ -307,7 +295,6 @@ HYBRID_SC = Method(
     "and greyscale at random (0.2); two linear layers project to 128",
     head="contrastive",
     stage1=Stage(objective=HybridSC()),
-    paper=CAO,
 )
 
 HYBRID_PSC = replace(
@@ -327,7 +314,6 @@ TDE_METHOD = Method(
     head="multi_head",
     stage1=Stage(objective=CrossEntropy()),
     stage2=replace(BAG_OF_TRICKS, rebalance=TDE()),
-    paper=CAO_TWICE,
 )
 
 OLTR_METHOD = replace(
@@ -346,7 +332,6 @@ OLTR_METHOD = replace(
         warmup=0.0,
         milestones=(1 / 3, 2 / 3),
     ),
-    paper=CAO_TWICE,
 )
 
 GCL_STAGE1 = Method(
@@ -354,7 +339,6 @@ GCL_STAGE1 = Method(
     source="Eq. 11 and 12; scale 30, noise multiplier 0.5, margin 0: published code for CIFAR",
     head="cosine",
     stage1=Stage(objective=GCL(), mixup_alpha=1.0),
-    paper=CAO | {"noise_multiplier": 1.0},
 )
 
 GCL_CRT = replace(
@@ -373,19 +357,6 @@ GCL_CRT = replace(
         warmup=0.0,
         mixup_alpha=1.0,
     ),
-    # No margin, focal factor or warm head is in the paper; its cRT follows Kang et al. Scale, a and
-    # b are not in its text either: there the code's values stay. Nor is the rate of stage 2, but at
-    # the code's 0.002 a new head does not get far: BagofTricks-LT's 0.1 is our assumption.
-    paper={
-        **GCL_STAGE1.paper,
-        "stage2_batch_size": 128,
-        "stage2_noise_multiplier": 1.0,
-        "stage2_margin": 0.0,
-        "stage2_focal_gamma": 0.0,
-        "stage2_mixup_alpha": 0.0,
-        "stage2_rebalance_fresh_head": True,
-        "stage2_lr": 0.1,
-    },
 )
 
 assert GCL_CRT.stage2 is not None
@@ -397,14 +368,6 @@ GCL_ANGULAR_CRT = replace(
     "epochs and rates as gcl_crt",
     stage1=replace(GCL_STAGE1.stage1, objective=AngularGCL()),
     stage2=replace(GCL_CRT.stage2, objective=AngularGCL(focal_gamma=1.0), sampler=ClassBalanced()),
-    paper=CAO
-    | {
-        "stage2_batch_size": 128,
-        "stage2_focal_gamma": 0.0,
-        "stage2_mixup_alpha": 0.0,
-        "stage2_rebalance_fresh_head": True,
-        "stage2_lr": 0.1,
-    },
 )
 
 METHODS = {
@@ -550,7 +513,7 @@ def resolve(
     )
     values = {**_pixels(kind, network), **recipe, **EPOCHS.get(preset, {})}
     if preset == "paper":
-        values |= chosen.paper
+        values |= paper_recipe(method).changes
     elif preset == "pretrained":
         values |= _pretrained(settings)
     if settings.stage2 is None:

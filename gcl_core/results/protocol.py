@@ -13,14 +13,13 @@ from gcl_core.results.markdown import markdown_table
 from gcl_core.results.printed import paper_rows
 from gcl_core.results.records import epochs_text
 
-COST = "cost.json"  # of `gcl bench --table2 --out`
+COST, FILES = "cost.json", "files.json"  # of `gcl bench --out`: --table2, --files
 # Operations a second, assumed of one H100. timm's benchmark script trains a ResNet-50 at 224 px in
 # mixed precision with 2,600 images a second on one A100 (issue 1491 of its repository): 63 TFLOP/s.
 # Most layers wait for memory, and an H100's is 1.6 times as fast (data sheets: 3.35, 2.04 TB/s).
 ASSUMED = 1.6 * 63e12
 EIGHT = 8  # devices of one machine
 CORES = 16  # beside each of them
-DECODING = 0.0085  # seconds of a core for a photograph (docs/speed.md)
 
 Stages = Sequence[Mapping[str, float | None]]  # of `cost_of`
 Cells = Mapping[tuple[str, str], Stages]
@@ -82,8 +81,12 @@ def recipes_block(kind: str, cells: Cells) -> str:
     return f"{text}\n\n{markdown_table(headings, rows, texts)}"
 
 
-def cost_table(found: dict[str, Any]) -> str:
-    """The measurements of `measure_costs`, and what follows from them for the recipes."""
+def cost_table(found: dict[str, Any], decoding: float | None = None) -> str:
+    """The measurements of `measure_costs`, and what follows from them for the recipes.
+
+    Args:
+        decoding: seconds of a core for a photograph.
+    """
     device = found["versions"]["gpu"] or "core"
     rows = []
     for cell in found["cells"]:
@@ -104,7 +107,7 @@ def cost_table(found: dict[str, Any]) -> str:
                 _both(each, 1e3, "training", "evaluation"),
                 f"{own:,.1f}",
                 f"{hours:.1f}",
-                f"{sum(images) * DECODING / CORES / 3600:.1f}",
+                f"{sum(images) * decoding / CORES / 3600:.1f}" if decoding else "-",
                 f"{hours / EIGHT:.2f}",
                 *(f"{size:.1f}" for size in sizes),
             ]
@@ -137,4 +140,8 @@ def protocol_blocks(results: Path) -> dict[str, str]:
     found = load_json(results / COST) if (results / COST).exists() else None
     cells = {(c["dataset"], c["method"]): c["stages"] for c in (found or {"cells": []})["cells"]}
     blocks = {kind: recipes_block(kind, cells) for kind in RECIPES}
-    return blocks | {"cost": cost_table(found) if found else "Nobody has measured it."}
+    blocks["cost"] = "Nobody has measured it."
+    if found:
+        decoding = load_json(results / FILES)["cpu_ms_per_image"]["our decoding"] / 1e3
+        blocks["cost"] = cost_table(found, decoding)
+    return blocks
