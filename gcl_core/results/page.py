@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gcl_core.analysis.intervals import interval
-from gcl_core.benchmark.speed import bench_table
+from gcl_core.benchmark.speed import bench_table, files_table
 from gcl_core.figures.charts import PaperDot, paper_dots
 from gcl_core.figures.looks import METHOD_LOOKS
 from gcl_core.figures.saving import save_figure
@@ -192,8 +192,14 @@ def page_blocks(results: Path) -> dict[str, dict[str, str]]:
         "results/study.md": ours,
         "docs/recipes.md": protocol_blocks(results),
     }
-    if (bench := results / "bench.json").exists():
-        pages["docs/speed.md"] = {"bench": f"```text\n{bench_table(load_json(bench))}\n```"}
+    speed = {"bench": bench_table, "files": files_table}
+    tables = {
+        name: table(load_json(results / f"{name}.json"))
+        for name, table in speed.items()
+        if (results / f"{name}.json").exists()
+    }
+    if tables:
+        pages["docs/speed.md"] = {f: f"```text\n{own}\n```" for f, own in tables.items()}
     return pages
 
 
