@@ -1,16 +1,22 @@
 """Files that are either whole or absent: atomic writing, and reading that names what is damaged."""
 
+import glob
 import io
 import json
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
 from gcl_core.errors import GCLError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 
 def project_root() -> Path:
@@ -25,29 +31,28 @@ def project_root() -> Path:
 def atomic_write(path: Path, data: bytes) -> None:
     """Write a whole file or none: a temporary file beside it, synchronised, then renamed.
 
-    Its mode follows the umask, as that of any new file.
+    Its mode follows the umask, as that of any new file. What a killed process left of the same file
+    is removed.
 
     Raises:
         OSError: no space, no permission; it names the file, and the temporary file is removed.
     """
-    temporary = _beside(path)
     try:
-        with temporary.open("xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException as error:
-        with suppress(OSError):  # the error above is the one to report
-            temporary.unlink()
-        if isinstance(error, OSError):  # it may name no file, or the temporary one
-            raise OSError(error.errno, error.strerror, str(path)) from error
-        raise
+        with _temporary(path, lambda place: place.touch(exist_ok=False)) as temporary:
+            with temporary.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+    except OSError as error:  # it may name no file, or the temporary one
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
     """Write a whole folder or none: yields a temporary folder beside it, renamed at the end.
+
+    What a killed process left of the same folder is removed.
 
     Raises:
         GCLError: there is something at `path` other than an empty folder.
@@ -56,19 +61,57 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     path = path.resolve()
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise GCLError(f"{path} has files in it; name another folder")
-    temporary = _beside(path)
-    temporary.mkdir(parents=True)
-    try:
+    with _temporary(path, lambda place: place.mkdir(parents=True)) as temporary:
         yield temporary
         os.replace(temporary, path)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
 
 
-def _beside(path: Path) -> Path:
-    # Random, not from `tempfile`: that makes files private whatever the umask says.
-    return path.parent / f".{path.name}.{secrets.token_hex(8)}.tmp"
+@contextmanager
+def _temporary(path: Path, make: Callable[[Path], None]) -> Iterator[Path]:
+    """A file or folder beside a path, removed after an error; first those that nobody holds are."""
+    for leftover in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+        with suppress(OSError), _held(leftover):
+            _remove(leftover)
+    with ExitStack() as stack:
+        while True:
+            # Random, not from `tempfile`: that makes files private whatever the umask says.
+            place = path.parent / f".{path.name}.{secrets.token_hex(8)}.tmp"
+            make(place)
+            with suppress(FileNotFoundError):
+                stack.enter_context(_held(place, wait=True))
+                if place.exists():  # else it was taken for a leftover before it was held
+                    break
+        try:
+            yield place
+        except BaseException:
+            _remove(place)
+            raise
+
+
+@contextmanager
+def _held(place: Path, wait: bool = False) -> Iterator[None]:
+    """Hold a file or folder; that ends with this process, whatever ends it.
+
+    Raises:
+        OSError: another process holds it, or this system cannot tell; not with `wait`.
+    """
+    if fcntl is None:
+        if not wait:
+            raise OSError
+        yield
+        return
+    descriptor = os.open(place, os.O_RDONLY)
+    try:
+        with suppress(OSError) if wait else nullcontext():
+            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _remove(place: Path) -> None:
+    with suppress(OSError):  # there is another error to report, or nobody asked for it
+        shutil.rmtree(place) if place.is_dir() else place.unlink()
 
 
 def atomic_json(path: Path, value: Any) -> None:

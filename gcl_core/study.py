@@ -81,7 +81,8 @@ def study(root: Path, out: Path, runs: Path, *, workers: int | None = None) -> s
     for line in _plan(training, reading):
         log.info("%s", line)
     done = list(_followed(parts, side_by_side((part.task for part in parts), workers)))
-    records = [record(r, c.method, c.preset) for r, c in zip(done, cells, strict=False)]
+    runs_of = zip(done, cells, strict=False)
+    records = [record(r.settings, r.folders, c.method, c.preset) for r, c in runs_of]
     save_records(out / "results" / "digits.json", records)
     away = out.resolve() != root.resolve()
     table = out / ("results.md" if away else "results/study.md")

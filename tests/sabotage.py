@@ -1,16 +1,24 @@
 """What can happen to a process in the middle of a run; each is done inside it."""
 
 import contextlib
+import ctypes
 import errno
 import functools
 import importlib
+import itertools
 import logging
 import os
 import resource
 import signal
+import subprocess
+import sys
 import time
+from collections.abc import Callable
 from datetime import timedelta
+from pathlib import Path
+from typing import Any
 
+import psutil
 import torch
 from lightning_fabric.plugins.environments.lightning import find_free_network_port
 
@@ -82,10 +90,72 @@ def full_disk_at_write(number: int) -> None:
     files.os.fsync = fsync_or_fail
 
 
-def small_files_only(size: int) -> None:
-    """No file may grow beyond `size` bytes (for the system's own "File too large")."""
-    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+def small_files_only(size: int, die: bool = False) -> None:
+    """No file may grow beyond `size` bytes: the system's own "File too large", or death there."""
+    signal.signal(signal.SIGXFSZ, signal.SIG_DFL if die else signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+
+
+# Every change of a file
+
+
+def _each_change(tell: Callable[[str], None]) -> None:
+    """Call `tell(EVENT)` before this process changes a file or folder, or has it put on the disk."""
+    writes = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+    changes = {"os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.truncate", "os.link"}
+
+    def heard(event: str, arguments: tuple[Any, ...]) -> None:
+        opened = event == "open" and arguments[2] & writes
+        if event in changes or opened and not str(arguments[0]).startswith("/dev/"):
+            tell(event)
+
+    fsync = os.fsync
+
+    def tell_and_sync(descriptor: int) -> None:
+        tell("fsync")
+        fsync(descriptor)
+
+    os.fsync = tell_and_sync
+    sys.addaudithook(heard)
+
+
+def count_changes(file: Path) -> None:
+    """Write as many bytes to a file as there are changes of others."""
+    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+
+    def count(event: str) -> None:
+        os.write(descriptor, b".")
+
+    _each_change(count)
+
+
+def die_at_change(number: int) -> None:
+    """SIGKILL before the `number`-th change, for this process and those that it has started."""
+    done = itertools.count(1)
+
+    def die_with_all(event: str) -> None:
+        if next(done) == number:
+            for each in [*psutil.Process().children(recursive=True), psutil.Process()]:
+                each.kill()
+
+    _each_change(die_with_all)
+
+
+def no_space_from_change(number: int) -> None:
+    """From the `number`-th change on there is no space left for what needs some."""
+    done = itertools.count(1)
+
+    def refuse(event: str) -> None:
+        if next(done) >= number and event in ("open", "os.mkdir", "fsync"):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    _each_change(refuse)
+
+
+def no_network() -> None:
+    """Nothing but this machine can be reached."""
+    assert not ctypes.CDLL(None).unshare(0x40000000)  # CLONE_NEWNET; os.unshare is of Python 3.12
+    subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
 
 
 # Several processes

@@ -1,8 +1,10 @@
 """Files are whole or absent, and what is not ours is refused by name and left alone."""
 
 import errno
+import multiprocessing
 import os
 import pickle
+import time
 import unicodedata
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -80,6 +82,31 @@ def test_a_folder_is_whole_or_absent(tmp_path, error, exists):
     ]
     with pytest.raises(GCLError, match="folder has files in it"), atomic_folder(folder):
         pass
+
+
+@pytest.mark.parametrize("write", [atomic_write, atomic_folder])
+def test_what_a_killed_process_left_is_removed_and_what_another_is_at_stays(tmp_path, write):
+    out, go = tmp_path / "a[1] b", tmp_path / "go"
+
+    def half():
+        with atomic_folder(out):
+            go.touch()
+            time.sleep(1000)
+
+    process = multiprocessing.get_context("fork").Process(target=half)
+    process.start()
+    while not go.exists():
+        time.sleep(0.01)
+    for left in (1, 0):
+        if write is atomic_write:
+            atomic_write(out, b"")
+            out.unlink()
+        else:
+            with atomic_folder(out):
+                pass
+        assert len(list(tmp_path.glob(".*.tmp"))) == left
+        process.kill()
+        process.join()
 
 
 @given(st.text())

@@ -208,7 +208,7 @@ def test_class_folders_alone_are_divided_by_the_data_seed(tmp_path, monkeypatch,
     assert "no test images: not known" in page.read_text("utf-8")
     settings = resolve(f"folder:{root}", "ce", "smoke", network="resnet32", epochs=1, batch_size=8)
     done = run(settings, tmp_path / "runs", accelerator="cpu", progress="none")
-    kept = record(done, "ce", "smoke")
+    kept = record(done.settings, done.folders, "ce", "smoke")
     cells = np.array(done.result["confusion"])
     labels = [(t, g) for t in range(5) for g in range(5) for _ in range(cells[t, g])]
     truth, said = zip(*labels, strict=True)

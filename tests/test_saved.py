@@ -48,7 +48,9 @@ def test_a_loaded_run_has_the_outputs_of_the_run(tmp_path, method):
     finished = run(tmp_path, settings_of(method))
     model, images = load_run(finished.path), finished.dataset.test.images.pixels
     with torch.no_grad():
-        expected = finished.network(normaliser(finished.dataset, CPU)(images))
+        expected = finished.network(
+            normaliser(finished.dataset.mean, finished.dataset.std, CPU)(images)
+        )
     assert torch.equal(model.outputs(images), expected)
     assert not model.network.training
     assert torch.equal(model.network.head(model.features(images)), expected)
@@ -67,7 +69,9 @@ def test_a_classifier_on_a_frozen_backbone_is_saved_with_it(tmp_path):
     finished = run(tmp_path / "runs", settings)
     model, images = load_run(finished.path), finished.dataset.test.images.pixels
     with torch.no_grad():
-        expected = finished.network(normaliser(finished.dataset, CPU)(images))
+        expected = finished.network(
+            normaliser(finished.dataset.mean, finished.dataset.std, CPU)(images)
+        )
     assert torch.equal(model.outputs(images), expected)
     assert model.calibration.images == len(finished.dataset.validation)
 

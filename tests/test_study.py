@@ -25,7 +25,7 @@ from gcl_core.training.two_stages import run
 def test_records_hold_result_protocol_and_history(tmp_path):
     settings = resolve("digits", "gcl_crt", "smoke", seed=3, data_seed=3)
     finished = run(settings, tmp_path / "runs", progress="none")
-    kept = record(finished, "gcl_crt", "smoke", history=True)
+    kept = record(finished.settings, finished.folders, "gcl_crt", "smoke", history=True)
     save_records(tmp_path / "records.json", [kept])
     (back,) = load_records(tmp_path / "records.json")
     assert back == json.loads(json.dumps(kept))
@@ -55,7 +55,8 @@ def test_a_stage_that_records_share_is_written_once(tmp_path):
 def test_a_record_of_given_counts_has_no_ratio(tmp_path):
     counts = "20,19,18,17,16,15,14,13,12,10"
     settings = resolve("digits", "ce", "smoke", class_counts=counts)
-    kept = record(run(settings, tmp_path, progress="none"), "ce", "smoke")
+    done = run(settings, tmp_path, progress="none")
+    kept = record(settings, done.folders, "ce", "smoke")
     assert kept["imbalance_ratio"] is None
 
 

@@ -6,6 +6,7 @@ import shutil
 import signal
 from types import SimpleNamespace
 
+import joblib
 import pytest
 import torch
 
@@ -15,7 +16,7 @@ from gcl_core.data.file_images import FileImages, Reading
 from gcl_core.data.load import DataSettings, decoded_by, load_dataset
 from gcl_core.data.workers import Processes, Task, Threads
 from gcl_core.errors import GCLError
-from processes import wait_until
+from processes import SERVER, wait_until
 from toys import image_folder, listed_images, seeded
 
 CPU = torch.device("cpu")
@@ -144,6 +145,24 @@ def test_a_process_that_dies_is_one_line(files, monkeypatch):
     epoch(labelled(files, 0, decoder))
 
 
+def decode_and_die(files, note):
+    decoder = Processes(1, pinned=False)
+    epoch(labelled(files, 0, decoder))
+    (loader,) = decoder._idle
+    (process,) = loader._iterator._workers
+    note.write_text(str(process.pid))
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_they_end_with_the_process_that_is_killed(files, tmp_path):
+    note = tmp_path / "pid"
+    killed = SERVER.Process(target=decode_and_die, args=(files, note))
+    killed.start()
+    killed.join(60)
+    assert killed.exitcode == -signal.SIGKILL
+    wait_until(lambda: not os.path.exists(f"/proc/{note.read_text()}"), 20)
+
+
 def test_too_little_shared_memory_is_said_before(files, two, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=2000))
     task = Task(files[:4], (8, 8))
@@ -174,7 +193,7 @@ def test_who_decodes_is_chosen_and_said(
         DataSettings(f"imagenet_lt:{listed_images(tmp_path / 'data')}", image_size=8)
     )
     monkeypatch.setenv("GCL_MEMORY_GB", budget)
-    monkeypatch.setattr(os, "cpu_count", lambda: 16)
+    monkeypatch.setattr(joblib, "cpu_count", lambda: 16)
     monkeypatch.setattr(workers.shutil, "disk_usage", lambda path: SimpleNamespace(free=free))
     caplog.clear()
     caplog.set_level("INFO")

@@ -57,14 +57,19 @@ class MadeImages(MemoryImages):
         yield from (self.pixels[indices % len(self.pixels)] for indices in steps)
 
 
-def made_dataset(classes: int, side: int, batch: int, steps: int) -> LongTailedDataset:
-    """Made images: each class once, the first one more often; as many test images as are timed."""
+def made_images(side: int, number: int) -> MadeImages:
+    """So many of them."""
     generator = torch.Generator().manual_seed(0)
     pixels = torch.randint(256, (MADE, 3, side, side), dtype=torch.uint8, generator=generator)
+    return MadeImages(pixels, number)
+
+
+def made_dataset(classes: int, side: int, batch: int, steps: int) -> LongTailedDataset:
+    """Made images: each class once, the first one more often; as many test images as are timed."""
     number = max(classes + 1, 2 * batch * steps)
     labels = torch.arange(number).sub(number - classes).clamp(min=0)
-    train = Split(MadeImages(pixels, number), labels)
-    test = Split(MadeImages(pixels, batch * steps), torch.zeros(batch * steps, dtype=torch.int64))
+    train = Split(made_images(side, number), labels)
+    test = Split(made_images(side, batch * steps), torch.zeros(batch * steps, dtype=torch.int64))
     names = tuple(map(str, range(classes)))
     statistics = (0.5,) * 3, (0.25,) * 3
     return LongTailedDataset("made", names, train, test, *statistics, PadCrop(1, False))

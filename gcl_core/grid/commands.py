@@ -108,11 +108,11 @@ def _show(jobs: "Sequence[Job]") -> "list[State]":
     return states
 
 
-def _status(options: argparse.Namespace, rest: Sequence[str]) -> None:
+def _status(options: argparse.Namespace) -> None:
     _show(_jobs(options))
 
 
-def _plan(options: argparse.Namespace, rest: Sequence[str]) -> None:
+def _plan(options: argparse.Namespace) -> None:
     from gcl_core.grid.steps import steps_left
 
     jobs = _jobs(options)
@@ -133,7 +133,7 @@ def _time_left(steps: "Sequence[Step]", runs: Path, workers: int) -> str:
     return f"{clock} and {unknown} steps of unknown time" if unknown else clock
 
 
-def _run(options: argparse.Namespace, rest: Sequence[str]) -> int:
+def _run(options: argparse.Namespace) -> int:
     from gcl_core.grid.failures import forget_failure
     from gcl_core.grid.steps import state_of, steps_left
 
@@ -193,7 +193,7 @@ def _outcome(job: "Job") -> str:
     return f"top-1 {result['top1']:.2f} %" if "top1" in result else "done"
 
 
-def _collect(options: argparse.Namespace, rest: Sequence[str]) -> None:
+def _collect(options: argparse.Namespace) -> None:
     from gcl_core.grid.parquet import records_of, save_results
     from gcl_core.results.records import add_records
 

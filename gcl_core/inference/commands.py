@@ -46,7 +46,7 @@ def add_inference(command: Callable[..., Any], positive: Callable[[str], int]) -
     export.add_argument("--out", type=Path, help="the file (in the run's folder)")
 
 
-def _predict(options: argparse.Namespace, rest: Any) -> int:
+def _predict(options: argparse.Namespace) -> int:
     from gcl_core.hardware import use_threads
     from gcl_core.inference.saved import load_run
 
@@ -170,7 +170,7 @@ def read_prior(file: Path) -> dict[str, float]:
     return found
 
 
-def _export(options: argparse.Namespace, rest: Any) -> None:
+def _export(options: argparse.Namespace) -> None:
     from gcl_core.hardware import use_threads
     from gcl_core.inference.export import export_run
     from gcl_core.inference.saved import load_run

@@ -40,7 +40,7 @@ class Deployed(nn.Module):
         self.network = model.network
         self.slope, offset = model.terms()
         self.register_buffer("offset", offset.float())
-        self.normalise = normaliser(model, self.offset.device)
+        self.normalise = normaliser(model.mean, model.std, self.offset.device)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         outputs = self.network(self.normalise(images))

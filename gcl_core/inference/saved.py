@@ -215,7 +215,7 @@ class SavedModel:
     @torch.no_grad()
     def _through(self, module: Callable[[Tensor], Tensor], images: Pictures) -> Tensor:
         device = next(self.network.parameters()).device
-        normalise = normaliser(self, device)
+        normalise = normaliser(self.mean, self.std, device)
         batches = self._batches(images, inference_batch(device, self.shape))
         return torch.cat([module(normalise(pixels.to(device))).cpu() for pixels in batches])
 
@@ -282,8 +282,6 @@ def save_model(
         value["calibration"] = asdict(fitted)
     try:
         with filelock.FileLock(folder / ".lock"):
-            for leftover in folder.glob(f".{MODEL}.*.tmp"):  # of a process that was killed
-                leftover.unlink()
             atomic_save(file, value)
     except OSError as error:
         if error.errno not in READ_ONLY:

@@ -60,18 +60,11 @@ def rows_table(table: int, column: Column, records: Sequence[Record]) -> str:
         if runs.mean is None:
             lines.append([row.name, paper, NOTHING, "-", "-", "-", "-", NOTHING])
             continue
-        lines.append(
-            [
-                row.name,
-                paper,
-                f"**{mean_and_spread(list(runs.top1.values()), 2)}**",
-                mean_and_spread(list(runs.best.values()), 2),
-                "-" if printed is None else signed(runs.mean - printed),
-                runs.epochs,
-                str(len(runs.top1)),
-                verdicts.get(row.name, "the reference"),
-            ]
-        )
+        ours, best = (mean_and_spread(list(of.values()), 2) for of in (runs.top1, runs.best))
+        away = "-" if printed is None else signed(runs.mean - printed)
+        verdict = verdicts.get(row.name, "the reference")
+        seeds = str(len(runs.top1))
+        lines.append([row.name, paper, f"**{ours}**", best, away, runs.epochs, seeds, verdict])
     headings = ["row", "paper", "ours", "best on test (optimistic)", "ours − paper", "epochs"]
     return markdown_table([*headings, "seeds", "verdict"], lines)
 
@@ -82,16 +75,11 @@ def gaps_table(table: int, column: Column, records: Sequence[Record]) -> str:
     for (one, other), each in gaps(table, column, records).items():
         if each.ours is None:
             continue
+        name = f"{one} − ({other})" if "+" in other else f"{one} − {other}"
+        paper = "-" if each.paper is None else signed(each.paper)
         half = "-" if each.half is None else f"± {each.half:.2f}"
-        lines.append(
-            [
-                f"{one} − ({other})" if "+" in other else f"{one} − {other}",
-                "-" if each.paper is None else signed(each.paper),
-                signed(each.ours),
-                f"{half} ({each.source})" if each.source else half,
-                each.verdict,
-            ]
-        )
+        source = f" ({each.source})" if each.source else ""
+        lines.append([name, paper, signed(each.ours), half + source, each.verdict])
     if not lines:
         return ""
     return markdown_table(["gap", "paper", "ours", "95 % interval", "verdict"], lines)
@@ -120,21 +108,18 @@ def column_block(
         rows: False leaves out the table of the rows itself.
     """
     printed = any(column in row.values for row in paper_rows(table))
+    name, ratio = column
+    name += "" if ratio is None else f", ratio {ratio:g}"
     found = {str(each): runs for each, runs in by_protocol(table, column, records).items()}
     parts = []
     for protocol, runs in (found or {NOTHING: []}).items():
         parts += [
-            f"**{_column_name(column)}.** Ours: {protocol}.",
+            f"**{name}.** Ours: {protocol}.",
             rows_table(table, column, runs) if rows else "",
             gaps_table(table, column, runs),
             order_sentence(table, column, runs) if printed else "",
         ]
     return "\n\n".join(filter(None, parts))
-
-
-def _column_name(column: Column) -> str:
-    name, ratio = column
-    return name if ratio is None else f"{name}, ratio {ratio:g}"
 
 
 def table_block(table: int, records: Sequence[Record]) -> str:

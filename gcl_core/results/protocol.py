@@ -50,18 +50,10 @@ def recipes_block(kind: str) -> str:
         guess = recipe.guess.removeprefix(common.guess).removeprefix("; ")
         row = printed.get(method)
         paper = row and row.values.get((data.title, None))
-        hours = estimated_hours(settings, data)
-        rows.append(
-            [
-                method,
-                f"{paper:.2f}{'¹' * row.quoted}" if row and paper else "-",
-                epochs_text(stage.trained_epochs for stage in settings.stages),
-                f"{hours:.1f}",
-                f"{hours / EIGHT:.1f}",
-                own or "-",
-                guess or "-",
-            ]
-        )
+        number = f"{paper:.2f}{'¹' * row.quoted}" if row and paper else "-"
+        epochs = epochs_text(stage.trained_epochs for stage in settings.stages)
+        hours = [f"{estimated_hours(settings, data) / devices:.1f}" for devices in (1, EIGHT)]
+        rows.append([method, number, epochs, *hours, own or "-", guess or "-"])
     texts = ["besides, from", "guess"]
     headings = ["method", "paper", "epochs", "GPU hours", f"on {EIGHT}", *texts]
     guess = f" A guess: {common.guess}." if common.guess else ""
@@ -69,27 +61,25 @@ def recipes_block(kind: str) -> str:
     return f"{text}\n\n{markdown_table(headings, rows, texts)}"
 
 
-def cost_block(results: Path) -> str:
-    """What `gcl bench --table2` measured on a GPU, or that nobody has."""
-    if not (results / COST).exists():
-        return "Nobody has run it on a GPU yet; the hours above are estimates."
-    return cost_table(load_json(results / COST))
-
-
 def cost_table(found: dict[str, Any]) -> str:
     """The measurements of `measure_costs`: images a second, memory, hours by devices."""
     rows = []
     for cell in found["cells"]:
-        rates = [f"{stage['training'] or 0:.4g}" for stage in cell["stages"]]
-        looks = [f"{stage['evaluation']:.4g}" for stage in cell["stages"]]
-        memory = max(stage["gb"] for stage in cell["stages"])
-        hours = f"{cell['hours']:.1f}", f"{cell['hours'] / EIGHT:.1f}"
-        texts = " + ".join(rates), " + ".join(looks), f"{memory:.1f}"
-        rows.append([PUBLISHED[cell["dataset"]].title, cell["method"], *texts, *hours])
+        stages = cell["stages"]
+        rates = [
+            " + ".join(f"{each[what] or 0:.4g}" for each in stages)
+            for what in ("training", "evaluation")
+        ]
+        memory = f"{max(each['gb'] for each in stages):.1f}"
+        hours = [f"{cell['hours'] / devices:.1f}" for devices in (1, EIGHT)]
+        rows.append([PUBLISHED[cell["dataset"]].title, cell["method"], *rates, memory, *hours])
     headings = ["data", "method", "training, images/s", "evaluation, images/s", "GB", "hours"]
     return markdown_table([*headings, f"on {EIGHT}, at best"], rows)
 
 
 def protocol_blocks(results: Path) -> dict[str, str]:
     """What the page's marked places have to hold."""
-    return {kind: recipes_block(kind) for kind in RECIPES} | {"cost": cost_block(results)}
+    cost = "Nobody has run it on a GPU yet; the hours above are estimates."
+    if (results / COST).exists():
+        cost = cost_table(load_json(results / COST))
+    return {kind: recipes_block(kind) for kind in RECIPES} | {"cost": cost}

@@ -6,7 +6,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -79,7 +79,7 @@ class StageRun:
             rank=self.fabric.global_rank,
             ranks=self.fabric.world_size,
         )
-        shuffled = images.drawn_by(InstanceBalanced().build(labels, order))
+        shuffled = replace(images, sampler=InstanceBalanced().build(labels, order))
         return (shuffled, self._criterion(None)), (images, self._criterion(stage.class_weights))
 
     def _criterion(self, weights: ClassWeights | None) -> nn.Module:
@@ -210,7 +210,7 @@ def train_stage(part: StageRun, progress: str = "none", keep: Collection[int] = 
             last_save, timings = time.monotonic(), []
 
         with contextlib.closing(bar):
-            bar.step(done.steps)
+            bar.skip(done.steps)
             for epoch in range(len(history), epochs):
                 began = time.perf_counter()
                 for group in optimizer.param_groups:

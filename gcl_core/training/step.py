@@ -5,6 +5,7 @@ GPU waits for the host. Captured once in a CUDA graph, all of them are launched 
 has the same kernels in the same order, and moves the same generators: the bits are the same.
 """
 
+import copy
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -86,7 +87,7 @@ class CapturedStep(Step):
             return super().__call__(criterion, batch)
         rates = [group["lr"] for group in self.optimizer.param_groups]
         if rates != self.rates:
-            self.rates, self.batch = rates, batch.cloned()
+            self.rates, self.batch = rates, copy.deepcopy(batch)
             self.replay = self.record(lambda: Step.__call__(self, criterion, self.batch))
         for ours, theirs in zip(self.batch.tensors(), given, strict=True):
             ours.copy_(theirs)
