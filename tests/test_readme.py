@@ -122,6 +122,14 @@ def test_the_records_are_runs_of_the_committed_grid_with_this_code(tmp_path):
         assert identity_hash(record["identity"]) == record["run"]
 
 
+def test_what_was_found_on_the_papers_images_stands_in_the_tables(blocks):
+    own = blocks["results/README.md"]
+    text = (ROOT / "results" / "README.md").read_text().partition("<!-- end published -->")[2]
+    numbers = re.findall(r"\d\d\.\d\d", text.partition("<picture>")[0])
+    assert numbers
+    assert all(number in own["published"] + own["table4"] + own["table5"] for number in numbers)
+
+
 def test_the_text_says_what_the_records_say():
     text = " ".join(STUDY.split())
     whole, long, short = by_protocol(1, ABLATION, load_measured(ROOT / "results")).values()

@@ -18,6 +18,7 @@ from gcl_core.analysis.intervals import t_factor
 from gcl_core.data.lists import PUBLISHED
 from gcl_core.results.printed import (
     BEYOND,
+    CIFAR_IMAGES,
     DATA,
     Column,
     PaperRow,
@@ -70,6 +71,11 @@ class Protocol:
     preset: str
     epochs: int
     precision: str
+
+    @property
+    def published_images(self) -> bool:
+        """Whether accuracies can be compared with the paper's, not only gaps between rows."""
+        return self.dataset in (*CIFAR_IMAGES, *PUBLISHED)
 
     def __str__(self) -> str:
         epochs = f"{self.epochs} epochs in stage 1"

@@ -144,6 +144,7 @@ ROWS: tuple[PaperRow, ...] = (
     PaperRow(BEYOND, "margin + stage 2", "gcl_crt", {}, _MARGIN),
 )
 
+CIFAR_IMAGES = ("cifar10", "cifar100")  # what records of the published images call them
 OTHER = " (other images)"  # ends the name of data whose images are not those that were published
 # What the records call the data, in the paper's words and in ours.
 DATA = {
