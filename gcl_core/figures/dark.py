@@ -25,9 +25,7 @@ PROPERTIES = ("color", "facecolor", "edgecolor", "markerfacecolor", "markeredgec
 def in_dark(figure: Figure) -> Figure:
     """The figure itself, recoloured for a dark page; heat maps stay, with the text on them."""
     figure.draw_without_rendering()  # makes the ticks, which are made when first drawn
-    kept = [
-        a for a in figure.axes if a.images or any(isinstance(c, QuadMesh) for c in a.collections)
-    ]
+    kept = [a for a in figure.axes if any(isinstance(c, PICTURES) for c in a.get_children())]
     stay = [text for axes in kept for text in axes.texts]
     # All are read before any is changed: some properties are two names of one colour.
     changes = []
