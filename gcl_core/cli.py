@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import gcl_core
 from gcl_core.errors import GCLError
-from gcl_core.files import atomic_json, atomic_write, project_root
+from gcl_core.files import atomic_json, atomic_write, prepare, project_root
 from gcl_core.grid.commands import add_grid
 from gcl_core.inference.commands import add_inference
 
@@ -341,7 +341,7 @@ def _bench(options: argparse.Namespace, rest: Sequence[str]) -> None:
     from gcl_core.benchmark.speed import bench_table, benchmark
 
     if options.out:  # before minutes of measuring
-        options.out.parent.mkdir(parents=True, exist_ok=True)
+        prepare(options.out)
     if options.table2:
         from gcl_core.benchmark.cost import measure_costs
         from gcl_core.results.protocol import cost_table
@@ -465,7 +465,7 @@ def _report(options: argparse.Namespace, rest: Sequence[str]) -> None:
     model = gcl_core.load_run(options.folder)
     use_threads(None, model.settings["network"])
     out = options.out or model.path / "report.html"
-    out.parent.mkdir(parents=True, exist_ok=True)
+    prepare(out)
     atomic_write(out, report(model, images_of(model, options.dataset)).encode())
     print(out)
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import ctypes
-import math
 import os
 import time
 from pathlib import Path
@@ -95,13 +94,13 @@ def memory_budget() -> int:
     """Bytes that decoded images may take in memory: GCL_MEMORY_GB, of 2^30 bytes each; 1 if unset.
 
     Raises:
-        GCLError: it is no number >= 0.
+        GCLError: it is no number from 0 to 1e9.
     """
     text = os.environ.get("GCL_MEMORY_GB", "1")
     with contextlib.suppress(ValueError):
-        if 0 <= (given := float(text)) < math.inf:
+        if 0 <= (given := float(text)) <= 1e9:
             return int(given * 2**30)
-    raise GCLError(f"GCL_MEMORY_GB must be a number >= 0, got {text!r}")
+    raise GCLError(f"GCL_MEMORY_GB must be a number from 0 to 1e9, got {text!r}")
 
 
 def inference_batch(device: torch.device, shape: tuple[int, int, int]) -> int:

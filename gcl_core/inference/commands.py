@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gcl_core.errors import GCLError, shown
-from gcl_core.files import atomic_write
+from gcl_core.files import at_home, atomic_write, prepare
 
 if TYPE_CHECKING:
     from gcl_core.inference.saved import Predictions, SavedModel
@@ -57,7 +57,7 @@ def _predict(options: argparse.Namespace, rest: Any) -> int:
         prior = read_prior(Path(prior))
     model.terms(prior)  # what is wrong with it is said before pictures are read
     if options.csv:
-        options.csv.parent.mkdir(parents=True, exist_ok=True)
+        prepare(options.csv)
     use_threads(None, model.settings["network"])
     files = [file for given in options.images for file in _pictures(given)]
     width = max(len(shown(str(file))) for file in files)
@@ -98,7 +98,7 @@ def _predict(options: argparse.Namespace, rest: Any) -> int:
 def _pictures(given: Path) -> list[str]:
     from gcl_core.data.image_files import images_inside
 
-    path = given.expanduser()
+    path = at_home(given)
     return images_inside(path) if path.is_dir() else [str(path)]
 
 
@@ -115,16 +115,17 @@ def _predicted(
 
     from gcl_core.inference.saved import Predictions
 
-    pixels = {}
+    pixels = []
     for file in files:
         try:
-            pixels[shown(file)] = model.pixels(file)
+            pixels.append((shown(file), model.pixels(file)))
         except GCLError as error:
             log.error("%s", error)
             unreadable.append(shown(file))
     if not pixels:
         return [], Predictions(torch.empty(0, len(model.class_names)), model.class_names)
-    return list(pixels), model.predict(torch.stack(list(pixels.values())), prior)
+    readable, stacked = zip(*pixels, strict=True)
+    return list(readable), model.predict(torch.stack(stacked), prior)
 
 
 def _line(file: str, best: list[tuple[str, float]], width: int, names: int) -> str:
@@ -150,7 +151,7 @@ def read_prior(file: Path) -> dict[str, float]:
         GCLError: the file cannot be read, or a line is none of these; a class named twice.
     """
     try:
-        lines = list(csv.DictReader(file.expanduser().read_text("utf-8-sig").splitlines()))
+        lines = list(csv.DictReader(at_home(file).read_text("utf-8-sig").splitlines()))
     except (OSError, ValueError, csv.Error) as error:
         raise GCLError(
             f"cannot read {file}: {error}; prior is training, uniform, or a CSV file with the "
