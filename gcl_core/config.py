@@ -4,15 +4,22 @@ import dataclasses
 import functools
 import inspect
 import math
+import operator
 import types
 import typing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from gcl_core.errors import GCLError
+from gcl_core.errors import GCLError, check_known
 
 # Of settings without a bound of their own: none needs more, and float32 takes products of a few.
 LARGEST = 10**9
+RULES = {
+    "low": (">=", operator.ge),
+    "high": ("<=", operator.le),
+    "above": (">", operator.gt),
+    "below": ("<", operator.lt),
+}
 
 
 def value(
@@ -44,12 +51,11 @@ class Config:
         for name, field in fields.items():
             if isinstance(field.default, type):
                 field.default = inspect.signature(field.default).parameters[name].default
-        lines = [
-            f"    {n} (default {f.default!r}): {f.metadata['text']}" for n, f in fields.items()
-        ]
-        cls.__doc__ = (
-            "\n".join([cls.__doc__ or "", "", "Attributes:", *lines]) if lines else cls.__doc__
-        )
+        if fields:
+            texts = [
+                f"{n} (default {f.default!r}): {f.metadata['text']}" for n, f in fields.items()
+            ]
+            cls.__doc__ = "\n    ".join([f"{cls.__doc__}\n\nAttributes:", *texts])
 
     def __post_init__(self) -> None:
         hints = _types_of(type(self))  # type: ignore[arg-type]
@@ -63,6 +69,14 @@ class Config:
         """Values by field name, for what is built from them."""
         fields = dataclasses.fields(self)  # type: ignore[arg-type]
         return {field.name: getattr(self, field.name) for field in fields}
+
+
+def kinds_of(base: type[Config]) -> dict[str, Any]:
+    """The classes below a base that have a `name`, by it, in the order of their definition."""
+    kinds: dict[str, Any] = {}
+    for kind in base.__subclasses__():
+        kinds |= ({vars(kind)["name"]: kind} if "name" in vars(kind) else {}) | kinds_of(kind)
+    return kinds
 
 
 @functools.cache  # evaluating the annotations takes most of the time that a configuration takes
@@ -114,20 +128,12 @@ def _type_name(annotation: Any) -> str:
 
 
 def _check_range(name: str, given: Any, limits: Mapping[str, Any]) -> None:
-    if given is None:
-        return
-    if limits["allowed"] is not None and given not in limits["allowed"]:
-        raise GCLError(f"{name} {given!r} is unknown; allowed: {', '.join(limits['allowed'])}")
-    rules: tuple[tuple[str, str, Callable[[Any, Any], bool]], ...] = (
-        ("low", ">=", lambda x, y: x >= y),
-        ("high", "<=", lambda x, y: x <= y),
-        ("above", ">", lambda x, y: x > y),
-        ("below", "<", lambda x, y: x < y),
-    )
-    if isinstance(given, str):
+    if given is not None and limits["allowed"] is not None:
+        check_known(name, given, limits["allowed"])
+    if given is None or isinstance(given, str):
         return
     bounds = {"low": -LARGEST, "high": LARGEST} | {k: v for k, v in limits.items() if v is not None}
     for number in given if isinstance(given, tuple) else (given,):
-        for key, sign, holds in rules:
+        for key, (sign, holds) in RULES.items():
             if key in bounds and not holds(number, bounds[key]):
                 raise GCLError(f"{name} must be {sign} {bounds[key]}, got {number}")

@@ -2,8 +2,12 @@
 
 import json
 
+import pytest
+
 from gcl_core.benchmark import speed as bench
-from gcl_core.benchmark.speed import bench_table, benchmark
+from gcl_core.benchmark.speed import Spent, bench_table, benchmark, benchmark_files, files_table
+from gcl_core.errors import GCLError
+from gcl_core.training.two_stages import make_fabric
 
 
 def test_one_small_round():
@@ -46,7 +50,7 @@ class KnownTimes:
         return job
 
     def time(self, *jobs):
-        return next(self.left["pair" if len(jobs) == 2 else jobs[0]])
+        return Spent(next(self.left["pair" if len(jobs) == 2 else jobs[0]]))
 
     def measure(self, job, threads):
         return {"matmul_tflop_per_s": 0.5}
@@ -62,3 +66,43 @@ def test_the_figures_are_worked_out_from_the_slices(monkeypatch):
     assert (second["images_per_s"], second["ratio"]) == (640, 4)
     share = 3 * 2 * 68.9e6 * 640 / 0.5e12
     assert found["hardware"]["training_share_of_matmul_peak"] == round(share, 3)
+
+
+class Here:
+    """Candidates that work in this process; both together take as long as one after the other."""
+
+    def __init__(self, accelerator, work):
+        self.fabric, self.work = make_fabric(accelerator, "float32"), work
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+    def start(self, job, threads):
+        bench.JOBS[job](self.fabric, self.work)()
+        return job
+
+    def time(self, job):
+        seconds = {"decoding": 1, "training": 3, "both": 4}[job.split()[-1]]
+        return Spent(seconds * (2 if "timm" in job else 1), 0.5)
+
+
+@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")  # of timm's own loader
+def test_files_are_decoded_and_trained_on_alone_and_together(monkeypatch):
+    monkeypatch.setattr(bench, "_Workers", Here)
+    monkeypatch.setattr(bench, "PHOTOGRAPHS", 3)
+    sizes = {"steps": 2, "batch_size": 2, "image_size": 32, "workers": 0}
+    found = benchmark_files(2, "cpu", network="timm:test_resnet", **sizes)
+    assert found["waiting"] == {"our": 0.25, "timm's": 0.25}
+    assert found["ratios"] == dict.fromkeys(("decoding", "training", "both"), 2)
+    assert found["images_per_s"]["our decoding"] == 4
+    assert set(found["cpu_ms_per_image"].values()) == {125}
+    waiting = files_table(json.loads(json.dumps(found))).splitlines()[-1]
+    assert waiting.split() == ["waiting", "25.0%", "25.0%"]
+
+
+def test_files_are_compared_with_networks_of_timm_only():
+    with pytest.raises(GCLError, match="'resnet32' is none of timm's"):
+        benchmark_files(network="resnet32")

@@ -62,11 +62,6 @@ def test_norms_are_those_of_what_the_classifier_multiplies_by(trained):
     torch.testing.assert_close(embedding.weight_norms(trained["crt"]), crt.norm(dim=1).detach())
 
 
-def test_an_unknown_split_is_refused(trained):
-    with pytest.raises(GCLError, match="'val' is unknown; allowed: train, test"):
-        embedding.features_of(trained["crt"], "val")
-
-
 def test_spread_of_features_on_a_cone_is_the_cones_angle():
     angle = math.radians(25)
     turns = torch.arange(12) * (2 * math.pi / 12)
@@ -86,20 +81,15 @@ def test_spread_of_features_on_a_cone_is_the_cones_angle():
     assert torch.isnan(spread[1:]).all()
 
 
-def test_anchors_of_a_simplex_are_96_degrees_apart():
-    simplex = torch.eye(10) - 0.1
-    angles = embedding.nearest_anchor_angles(simplex * torch.linspace(1, 5, 10)[:, None])
-    expected = math.degrees(math.acos(-1 / 9))
-    torch.testing.assert_close(angles, torch.full((10,), expected, dtype=torch.float64))
-
-
-def test_nearest_anchor_is_the_nearest():
-    degrees = torch.tensor([0.0, 10.0, 40.0, 200.0])
-    anchors = torch.stack([torch.deg2rad(degrees).cos(), torch.deg2rad(degrees).sin()], 1)
-    angles = embedding.nearest_anchor_angles(anchors)
-    torch.testing.assert_close(
-        angles.float(), torch.tensor([10.0, 10.0, 30.0, 160.0]), atol=1e-3, rtol=0
-    )
+def test_angles_between_anchors_are_those_of_a_simplex_and_of_a_circle():
+    simplex = (torch.eye(10) - 0.1) * torch.linspace(1, 5, 10)[:, None]
+    apart = embedding.anchor_angles(simplex)[~torch.eye(10, dtype=torch.bool)]
+    assert apart.tolist() == pytest.approx([math.degrees(math.acos(-1 / 9))] * 90)
+    at = torch.tensor([0.0, 10.0, 40.0, 200.0], dtype=torch.float64).deg2rad()
+    angles = embedding.anchor_angles(torch.stack([at.cos(), at.sin()], 1))
+    assert angles.diagonal().isnan().all()
+    assert angles[0, 1:].tolist() == pytest.approx([10, 40, 160])
+    assert angles[3, :3].tolist() == pytest.approx([160, 170, 160])
 
 
 def test_answers_are_counted_as_if_the_images_were_balanced():
@@ -137,15 +127,10 @@ def test_overlap_is_the_naive_count():
     assert np.isnan(result[4])
 
 
-def test_overlap_refuses_more_neighbours_than_images():
-    with pytest.raises(GCLError, match="k must be"):
-        embedding.overlap(torch.eye(5), torch.zeros(5), 1, k=5)
-
-
 def test_tsne_keeps_clusters_apart_and_is_reproducible():
     centres = torch.eye(3).repeat_interleave(20, 0)
     features = centres + 0.05 * torch.randn(60, 3, generator=seeded())
-    first, second = (embedding.tsne(features, perplexity=10, seed=3) for _ in range(2))
+    first, second = (embedding.tsne(features, perplexity=10) for _ in range(2))
     assert torch.equal(first, second)
     labels = torch.arange(3).repeat_interleave(20)
     distances = torch.cdist(first, first).fill_diagonal_(torch.inf)
@@ -160,13 +145,8 @@ def test_tsne_sees_directions_only():
     assert torch.equal(*maps)
 
 
-def test_tsne_refuses_a_perplexity_that_is_too_large():
-    with pytest.raises(GCLError, match="perplexity must be above 0 and below the 10 images"):
-        embedding.tsne(torch.eye(10), perplexity=10)
-
-
 def test_maps_of_few_images_lower_the_perplexity(trained):
-    positions, labels = embedding.map_of(trained["crt"], "test", perplexity=50)
+    positions, labels = embedding.map_of(trained["crt"], "test", points=1000, perplexity=50)
     assert positions.shape == (12, 2)
     assert torch.equal(labels, trained["crt"].dataset.test.labels)
 

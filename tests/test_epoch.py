@@ -1,6 +1,7 @@
 """Batches against an image-by-image loop; mixup; streams; nothing asked of the device."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from scipy import stats
 from torch.utils._python_dispatch import TorchDispatchMode
 from torchvision.transforms.v2 import functional as transforms
 
+from gcl_core.data import epoch
 from gcl_core.data.batch import Batch, Paired
 from gcl_core.data.epoch import FrozenFeatures, TrainingImages, clean_batches
 from gcl_core.data.images import MemoryImages
@@ -309,14 +311,12 @@ def epochs_of_five_steps():
 
     def frozen():
         batches, streams = plain(0.5)
-        features = FrozenFeatures(batches, lambda images: images.mean((2, 3)))
-        features.together = 2
-        return features, streams
+        return FrozenFeatures(batches, lambda images: images.mean((2, 3))), streams
 
     def paired():
         batches, streams = plain(0.0)
-        sampler = ClassBalancedSampler(batches.host_labels, generator=streams.order)
-        return Paired(batches.in_views(2), batches.drawn_by(sampler), 0.3), streams
+        sampler = ClassBalancedSampler(data.train.labels, generator=streams.order)
+        return Paired(replace(batches, views=2), replace(batches, sampler=sampler), 0.3), streams
 
     return {
         "plain": lambda: plain(0.0),
@@ -336,6 +336,7 @@ def test_the_rest_of_an_epoch_is_that_of_the_whole(kind, monkeypatch):
         return real(images, steps, *more)
 
     monkeypatch.setattr(MemoryImages, "batches", counted)
+    monkeypatch.setattr(epoch, "inference_batch", lambda device, shape: 32)  # two batches
     whole, streams = make()
     expected = [batch.tensors() for batch in whole]
     assert len(expected) == 5

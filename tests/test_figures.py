@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 
 import matplotlib as mpl
+import matplotlib.pyplot
 import numpy as np
 import pytest
 import torch
@@ -16,8 +17,15 @@ import gcl_core
 from gcl_core.figures import charts as figures
 from gcl_core.figures import dark, saving
 from gcl_core.figures.drawing import Classes, as_label
-from gcl_core.figures.folder import folder_overview
-from gcl_core.figures.looks import GROUP_COLOURS, METHOD_LOOKS, SAMPLER_LOOKS, Look, shades, style
+from gcl_core.figures.looks import (
+    GROUP_COLOURS,
+    GROUP_LOOKS,
+    METHOD_LOOKS,
+    SAMPLER_LOOKS,
+    Look,
+    shades,
+    style,
+)
 from gcl_core.figures.photographs import photographs
 from gcl_core.figures.series import Series, curve, over_seeds
 from gcl_core.figures.tail import count_bars
@@ -64,32 +72,12 @@ def distance(one, other, vision):
 
 
 @pytest.mark.parametrize("vision", VISION)
-def test_groups_differ_for_every_eye(vision):
-    for one, other in itertools.combinations(GROUP_COLOURS.values(), 2):
-        assert distance(one, other, vision) > 15, (one, other)
-
-
-@pytest.mark.parametrize("vision", VISION)
-@pytest.mark.parametrize("looks", [METHOD_LOOKS, SAMPLER_LOOKS], ids=["methods", "samplers"])
-def test_lines_differ_for_every_eye_in_colour_or_line(looks, vision):
-    for one, other in itertools.combinations(looks.values(), 2):
-        assert distance(one.colour, other.colour, vision) > 15 or one.line != other.line, (
-            one,
-            other,
-        )
-
-
-def on_dark_page(looks):
-    return [(dark.on_dark(look.colour), look.line) for look in looks.values()]
-
-
-@pytest.mark.parametrize("vision", VISION)
-def test_lines_differ_for_every_eye_on_a_dark_page_too(vision):
-    for looks in (METHOD_LOOKS, SAMPLER_LOOKS):
-        for one, other in itertools.combinations(on_dark_page(looks), 2):
-            assert distance(one[0], other[0], vision) > 15 or one[1] != other[1], (one, other)
-    for one, other in itertools.combinations(map(dark.on_dark, GROUP_COLOURS.values()), 2):
-        assert distance(one, other, vision) > 15, (one, other)
+@pytest.mark.parametrize("page", [str, dark.on_dark], ids=["light", "dark"])
+def test_lines_and_groups_differ_for_every_eye_in_colour_or_line(page, vision):
+    for looks in (METHOD_LOOKS, SAMPLER_LOOKS, GROUP_LOOKS):
+        for one, other in itertools.combinations(looks.values(), 2):
+            apart = distance(page(one.colour), page(other.colour), vision) > 15
+            assert apart or one.line != other.line, (one, other)
 
 
 def test_hues_can_be_read_on_a_dark_page_and_greys_turn_round():
@@ -104,7 +92,7 @@ def test_hues_can_be_read_on_a_dark_page_and_greys_turn_round():
     assert dark.contrast("#FFFFFF", "#000000") == pytest.approx(21)
 
 
-def test_every_figure_can_be_dark():
+def test_every_figure_can_be_dark_and_none_stays_open_in_pyplot():
     for name, figure in every_figure().items():
         with style():
             ground = dark.in_dark(figure).get_facecolor()
@@ -114,10 +102,11 @@ def test_every_figure_can_be_dark():
             texts = [] if heat_map else axes.texts
             for text in (*texts, axes.title, axes.xaxis.label, *axes.get_xticklabels()):
                 assert dark.contrast(mpl.colors.to_hex(text.get_color())) > 3, (name, text)
+    assert mpl.pyplot.get_fignums() == []
 
 
 def test_a_dark_figure_is_saved_beside_the_light_one(tmp_path):
-    figure = every_figure()["sweeps"]
+    figure = figures.sweeps([0, 1], "τ", {"A": [series("one", [1.0, 2.0])]})
     saving.save_figure(figure, tmp_path, "both", {}, dark=True)
     names = {"both.json", "both.png", "both.svg", "both-dark.png", "both-dark.svg"}
     assert {file.name for file in tmp_path.iterdir()} == names
@@ -183,7 +172,6 @@ def figures_by_class(data, lines, confusion):
         "confusion_maps": figures.confusion_maps(data, {"A": confusion}),
         "embedding_maps": figures.embedding_maps(data, maps),
         "headline": figures.headline(data, lines, lines),
-        "folder_overview": folder_overview(data),
         "photographs": photographs(data, lines),
     }
 
@@ -230,19 +218,13 @@ def test_a_figure_drawn_again_has_the_same_bytes(drawn, tmp_path):
 
 
 def test_three_files_and_no_date_in_them(drawn):
-    for name in every_figure():
+    for name in (file.stem for file in drawn.glob("*.json")):
         assert "<dc:date>" not in (drawn / f"{name}.svg").read_text()
         about = json.loads((drawn / f"{name}.json").read_text())
         assert about == {"gcl_core": gcl_core.__version__, "what": name}
         with Image.open(drawn / f"{name}.png") as image:
             assert image.info["dpi"] == pytest.approx((150, 150), abs=0.1)
             assert np.asarray(image.convert("L")).std() > 5
-
-
-def test_no_pyplot_figure_stays_open():
-    every_figure()
-    pyplot = pytest.importorskip("matplotlib.pyplot")
-    assert pyplot.get_fignums() == []
 
 
 def test_a_confusion_map_is_in_percent_of_the_true_class():
@@ -301,7 +283,9 @@ def test_a_group_without_classes_is_not_drawn():
 def test_labels_at_line_ends_keep_apart():
     lines = [series(f"line {i}", [100.0 * (i % 2), 50 + i / 100]) for i in range(3)]
     figure = figures.values_by_class(toy_dataset(counts=(9, 3)), {"A": lines})
-    places = sorted(t.xy[1] for t in figure.axes[0].texts if t.get_text().startswith("line"))
+    places = sorted(
+        t.get_position()[1] for t in figure.axes[0].texts if t.get_text().startswith("line")
+    )
     assert len(places) == 3
     assert min(np.diff(places)) > 0.09
     assert places[-1] <= 1.0 + 1e-9
@@ -313,13 +297,14 @@ def test_a_label_with_room_stands_at_the_end_of_its_line():
     axes = figures.sweeps([0, 1], "τ", {"A": lines}).axes[0]
     low, high = axes.get_ylim()
     for text in axes.texts:
-        assert text.xy[1] == pytest.approx((ends[text.get_text()] - low) / (high - low))
+        place = (ends[text.get_text()] - low) / (high - low)
+        assert text.get_position()[1] == pytest.approx(place)
 
 
 def test_labels_that_crowd_are_moved_as_little_as_possible():
     lines = [series(f"line {i}", [0.0, 50.0]) for i in range(3)]
     axes = figures.sweeps([0, 1], "τ", {"A": lines}).axes[0]
-    places = sorted(text.xy[1] for text in axes.texts)
+    places = sorted(text.get_position()[1] for text in axes.texts)
     assert places[1] == pytest.approx(53 / 106)  # the middle one stays
     assert np.diff(places) == pytest.approx([0.075, 0.075])
 
@@ -333,6 +318,13 @@ def test_lines_that_meet_at_the_end_have_a_legend_instead_of_labels():
     ]
 
 
+def test_panels_with_the_same_lines_share_the_legend_of_the_first():
+    meeting = [series(f"line {i}", [10.0 * i, 5.0, 0.0]) for i in range(4)]
+    panels = {"A": meeting, "B": meeting, "C": [replace(meeting[0], look=Look("x", "red"))] * 4}
+    axes = figures.values_by_class(toy_dataset(counts=(9, 5, 2)), panels).axes
+    assert [each.get_legend() is not None for each in axes] == [True, False, True]
+
+
 def test_lines_of_one_colour_have_a_piece_of_the_line_before_each_label():
     shared = [METHOD_LOOKS[m] for m in ("ce_crt", "ce_lws", "ce")]
     lines = [Series(look, [0.0, 20.0 * i]) for i, look in enumerate(shared)]
@@ -344,8 +336,8 @@ def test_lines_of_one_colour_have_a_piece_of_the_line_before_each_label():
         drawn = styles[text.get_text()]
         assert piece.get_linestyle() == drawn.get_linestyle()
         assert piece.get_color() == drawn.get_color()
-        assert piece.get_ydata()[0] == text.xy[1]
-        assert 1 < max(piece.get_xdata()) < text.xy[0]
+        assert piece.get_ydata()[0] == text.get_position()[1]
+        assert 1 < max(piece.get_xdata()) < text.get_position()[0]
     alone = figures.sweeps([0, 1], "τ", {"A": lines[1:]}).axes[0]
     assert len(alone.lines) == 2
 
@@ -373,10 +365,10 @@ def test_curves_join_both_stages(tmp_path):
 
 
 def test_dots_have_one_colour_or_each_its_own():
-    groups = {"T": {"a": [1.0, 2.0], "b": [3.0, 4.0]}}
+    groups = {"T": {"a": [1.0, 2.0], "b": [3.0, 4.0], "one": [5.0]}}
     for colour, expected in (
         ("#123456", ["#123456"] * 2),
-        ({"a": "red", "b": "blue"}, ["red", "blue"]),
+        ({"a": "red", "b": "blue", "one": "green"}, ["red", "blue"]),
     ):
         (axes,) = figures.dots(groups, "x", colour).axes
         dots = [line for line in axes.lines if line.get_marker() == "o"]
@@ -454,23 +446,12 @@ def test_a_figure_by_class_is_the_same_whatever_the_order_of_the_classes(number)
 
 @pytest.mark.parametrize("number", [20, 21, 150])
 def test_of_many_classes_twenty_are_pictured(number):
-    random = np.random.default_rng(0)
-    figure = folder_overview(toy_dataset(counts=tuple((1 + random.permutation(number)).tolist())))
-    heights = [bar.get_height() for bar in figure.axes[0].patches]
+    counts = 1 + np.random.default_rng(0).permutation(number)
+    data, lines = toy_dataset(counts=tuple(counts.tolist())), [series("one", [9.0] * number)]
+    heights = [bar.get_height() for bar in photographs(data, lines).axes[1].patches]
     assert len(heights) == 20
     assert (heights[0], heights[-1]) == (number, 1)
     assert heights == sorted(heights, reverse=True)
-
-
-def test_a_class_is_pictured_by_its_first_image_in_the_colour_of_its_group():
-    dataset = toy_dataset(counts=(5, 30, 12))
-    counts, pictures = folder_overview(dataset).axes[:2]
-    colours = [mpl.colors.to_hex(bar.get_facecolor()).upper() for bar in counts.patches]
-    assert colours == [GROUP_COLOURS[group] for group in ("many", "medium", "few")]
-    for inner, j in zip(pictures.child_axes, (1, 2, 0), strict=True):
-        first = dataset.train.images.pixels[int((dataset.train.labels == j).nonzero()[0])]
-        pixels = np.asarray(inner.images[0].get_array())
-        assert np.array_equal(pixels, first.permute(1, 2, 0).numpy())
 
 
 def test_below_the_photographs_of_a_class_are_its_images_and_its_accuracies():
@@ -478,6 +459,8 @@ def test_below_the_photographs_of_a_class_are_its_images_and_its_accuracies():
     lines = [series("one", [10.0, 90.0, 0.0]), series("two", [40.0, 80.0, 20.0], "#D55E00")]
     pictures, counts, bars = photographs(dataset, lines).axes[:3]
     assert [bar.get_height() for bar in counts.patches] == [30, 5, 1]
+    colours = [mpl.colors.to_hex(bar.get_facecolor()).upper() for bar in counts.patches]
+    assert colours == [GROUP_COLOURS[group] for group in ("many", "medium", "few")]
     assert [bar.get_height() for bar in bars.patches] == [90, 10, 0, 80, 40, 20]
     middles = [bar.get_x() + bar.get_width() / 2 for bar in bars.patches]
     assert np.round(middles).tolist() == [0, 1, 2, 0, 1, 2]
@@ -510,5 +493,6 @@ def test_any_names_can_be_drawn():
     assert texts[:3] == ["a retriever… far north: 30", "<b>|: 9", "(3): 5"]
     assert {label.get_rotation() for label in figure.axes[0].get_xticklabels()} == {90}
     assert Classes.of(data).order == [4, 1, 3, 2, 5, 0]
-    keys = [text.get_text() for text in folder_overview(data).legends[0].get_texts()]
+    (legend,) = photographs(data, [series("one", [0.0] * 6)]).legends
+    keys = [text.get_text() for text in legend.get_texts()]
     assert keys[0] == "many-shot: 1 <b>|, 4 a retriever… far north"

@@ -9,7 +9,7 @@ from scipy import integrate, stats
 
 from gcl_core import GCLLoss, cloud_sizes, long_tailed_counts
 from gcl_core.analysis import gaussian
-from gcl_core.analysis.saturation import cloud_quadrature, expected_target_gradient
+from gcl_core.analysis.saturation import cloud_quadrature, expected_probabilities
 from gcl_core.errors import GCLError
 from gcl_core.figures.cloud import jensen_gap
 from gcl_core.losses.priors import LogitAdjustedLoss, logit_adjustment
@@ -73,17 +73,6 @@ def test_p_values_of_true_statements_are_evenly_spread():
     for key in ("mean", "variance", "shape"):
         values = [getattr(test, key) for test in tests]
         assert stats.kstest(values, "uniform").pvalue > 0.001, key
-
-
-@pytest.mark.parametrize("std", [0.0, -1.0, math.nan])
-def test_a_std_that_is_none_is_refused(std):
-    with pytest.raises(GCLError, match="std must be > 0"):
-        gaussian.gaussian_test(torch.zeros(3), 0, std)
-
-
-def test_one_value_cannot_be_tested():
-    with pytest.raises(GCLError, match="at least 2 values, got 1"):
-        gaussian.gaussian_test(torch.zeros(1), 0, 1)
 
 
 @given(st.floats(0.02, 20))
@@ -206,13 +195,13 @@ def test_sampled_gradients_have_the_mean_of_the_quadrature():
     logits = 3 * torch.randn(6, 4, dtype=torch.float64, generator=seeded(1))
     target, reach = torch.arange(6) % 4, torch.tensor([0.0, 5.0, 10.0, 15.0]).double()
     drawn = gaussian.sampled_gradients(logits, target, reach, 20_000, seeded(2))
-    expected = expected_target_gradient(logits, target, reach)
+    expected = 1 - expected_probabilities(logits, reach).gather(1, target[:, None])[:, 0]
     error = (drawn.mean(0) - expected).abs() / (drawn.std(0) / 20_000**0.5 + 1e-12)
     assert float(error.max()) < 5
 
 
 def test_the_cloud_that_is_held_is_held_at_its_mean():
-    loss, gradient = jensen_gap(15.0).axes
+    loss, gradient = jensen_gap(15.0, SIGMA).axes
     held = torch.linspace(-5, 20, 251, dtype=torch.float64) - 15 * 0.26571
     ours = [torch.from_numpy(axes.lines[1].get_ydata()) for axes in (loss, gradient)]
     torch.testing.assert_close(ours[0], F.softplus(-held), rtol=0, atol=1e-3)

@@ -116,6 +116,14 @@ def test_what_is_no_image_is_said_once_and_left_out(tmp_path, caplog):
         f"{folder}/test: left out: 1 that are no images, or are there already, "
         "such as cow/notes.txt"
     ]
+    caplog.clear()
+    (folder / "test" / "cow" / "IMG_1.HEIC").touch()
+    image_files.images_inside(folder / "test")
+    assert caplog.messages[0].endswith(
+        "; HEIC and raw pictures need converting to JPEG: 1, such as IMG_1.HEIC"
+    )
+    with pytest.raises(GCLError, match=r"IMG_1.HEIC: cannot identify .*; convert it to JPEG$"):
+        image_files.read_rgb(str(folder / "test" / "cow" / "IMG_1.HEIC"), (8, 8))
 
 
 def test_links_lead_to_each_file_once_and_never_out_of_a_class(tmp_path, caplog):
@@ -436,7 +444,7 @@ BROKEN = {
     "empty train": (lambda d: emptied(d / "train"), "train holds no class folder"),
     "empty class": (
         lambda d: emptied(d / "train" / "bee"),
-        "class 'bee' has no image in .*train/bee",
+        "class 'bee' has no image in .*train/bee: put some there, or remove the folder",
     ),
     "other classes": (
         lambda d: (d / "test" / "cow").rename(d / "test" / "cat"),

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gcl_core.errors import GCLError
 from gcl_core.losses.ldam import LDAMLoss
 from losses import COUNTS, cosine_batch, is_close, softmax
 
@@ -21,6 +22,14 @@ def test_values_against_a_loop(max_margin, scale):
         row[y] -= max_margin * COUNTS[y] ** -0.25 / most
         expected.append(-math.log(softmax([scale * z for z in row])[y]))
     is_close(LDAMLoss(COUNTS, max_margin, scale, reduction="none")(cosine, target), expected)
+
+
+@pytest.mark.parametrize("train", [True, False])
+def test_logits_are_refused_but_not_re_balanced_cosines(train):
+    cosine, target, _ = cosine_batch()
+    with pytest.raises(GCLError, match=r"cosine must be in \[-1, 1\], got .*not logits"):
+        LDAMLoss(COUNTS).train(train)(30 * cosine, target)
+    assert LDAMLoss(COUNTS, check_range=False).train(train)(30 * cosine, target).isfinite()
 
 
 def test_gradient():

@@ -3,6 +3,8 @@
 import hashlib
 import json
 import math
+import re
+import shutil
 
 import numpy as np
 import pytest
@@ -206,7 +208,7 @@ def test_class_folders_alone_are_divided_by_the_data_seed(tmp_path, monkeypatch,
     assert "no test images: not known" in page.read_text("utf-8")
     settings = resolve(f"folder:{root}", "ce", "smoke", network="resnet32", epochs=1, batch_size=8)
     done = run(settings, tmp_path / "runs", accelerator="cpu", progress="none")
-    kept = record(done, "ce", "smoke")
+    kept = record(done.settings, done.folders, "ce", "smoke")
     cells = np.array(done.result["confusion"])
     labels = [(t, g) for t in range(5) for g in range(5) for _ in range(cells[t, g])]
     truth, said = zip(*labels, strict=True)
@@ -215,7 +217,7 @@ def test_class_folders_alone_are_divided_by_the_data_seed(tmp_path, monkeypatch,
 
 
 @pytest.mark.parametrize("augment", ["resized_crop", "pad_crop"])
-def test_unreadable_pictures_are_named_and_some_may_be_left_out(root, augment, caplog):
+def test_unreadable_pictures_are_named_and_some_may_be_left_out(root, augment, caplog, monkeypatch):
     (root / "train" / "ant" / "2.png").write_bytes(b"no picture")
     (root / "test" / "bee" / "1.png").write_bytes(b"")
     settings = {"dataset": f"folder:{root}", "augment": augment, "image_size": 24}
@@ -223,12 +225,26 @@ def test_unreadable_pictures_are_named_and_some_may_be_left_out(root, augment, c
         load_dataset(DataSettings(**settings)).train.images.pixels  # noqa: B018
     with pytest.raises(GCLError, match=r"2 image files of .* are unreadable, such as .* allows 1$"):
         load_dataset(DataSettings(**settings, skip_unreadable=1))
-    for _ in range(2):  # the second time from the cache
+    monkeypatch.chdir(root.parent)
+    for path in (root, root.name):  # the second time from the cache
         caplog.clear()
+        settings["dataset"] = f"folder:{path}"
         dataset = load_dataset(DataSettings(**settings, skip_unreadable=2))
         assert caplog.text.count("left out: cannot read image") == 2
     assert dataset.class_counts == (5, 6, 6) and len(dataset.test) == 8
     assert dataset.described.about["unreadable"] == 2
+
+
+@pytest.mark.parametrize("augment", ["resized_crop", "pad_crop"])
+def test_copies_of_training_images_in_the_test_are_told(root, augment, caplog):
+    settings = DataSettings(f"folder:{root}", augment=augment, image_size=24)
+    load_dataset(settings)
+    assert "in training too" not in caplog.text
+    shutil.copy(root / "train" / "ant" / "2.png", root / "test" / "bee" / "2 (copy).png")
+    load_dataset(settings)
+    where = ".*2 .copy..png" if augment == "resized_crop" else "one of class 'bee'"
+    told = rf"1 of 10 test images are in training too, so accuracies are too high: {where}$"
+    assert re.search(told, caplog.messages[-1])
 
 
 def test_photographs_are_told_by_the_sizes_of_some(root):

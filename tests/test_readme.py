@@ -54,8 +54,8 @@ def test_the_ten_lines_run_and_learn():
     assert right(given) > 0.5  # chance is 0.1
 
 
-def test_the_two_stages_run_and_learn_and_the_second_leaves_the_features():
-    first, second = re.findall(
+def test_the_two_stages_run_and_learn_and_the_second_leaves_the_features(capsys):
+    first, second, judged = re.findall(
         r"```python\n(.*?)```", (ROOT / "docs" / "loop.md").read_text(), re.DOTALL
     )
     given = yours()
@@ -66,6 +66,10 @@ def test_the_two_stages_run_and_learn_and_the_second_leaves_the_features():
     assert right(given) > 0.9
     assert torch.equal(given["backbone"].weight, features)
     assert not torch.equal(given["classifier"].weight, anchors)
+    exec(judged, given | {"test_set": given["dataset"], "test_labels": given["labels"]})
+    shares = dict(line.split() for line in capsys.readouterr().out.splitlines())
+    assert list(shares) == ["many", "medium", "few"]
+    assert all(0.8 < float(share) <= 1 for share in shares.values())
 
 
 def test_the_example_of_the_reference_runs_and_it_lists_what_a_user_imports(tmp_path, monkeypatch):
@@ -116,6 +120,14 @@ def test_the_records_are_runs_of_the_committed_grid_with_this_code(tmp_path):
     for record in load_measured(ROOT / "results"):
         assert record["identity"]["results_version"] == RESULTS_VERSION
         assert identity_hash(record["identity"]) == record["run"]
+
+
+def test_what_was_found_on_the_papers_images_stands_in_the_tables(blocks):
+    own = blocks["results/README.md"]
+    text = (ROOT / "results" / "README.md").read_text().partition("<!-- end published -->")[2]
+    numbers = re.findall(r"\d\d\.\d\d", text.partition("<picture>")[0])
+    assert numbers
+    assert all(number in own["published"] + own["table4"] + own["table5"] for number in numbers)
 
 
 def test_the_text_says_what_the_records_say():

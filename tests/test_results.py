@@ -1,16 +1,14 @@
-"""Results of a grid: one row a cell, read back, and refused when they are of another version."""
+"""Results of a grid: one row a cell, and records."""
 
 import json
 
 import pyarrow
-import pyarrow.parquet
 import pytest
+from pandas import read_parquet
 
 from gcl_core import cli
-from gcl_core.errors import GCLError
-from gcl_core.grid import parquet as results
 from gcl_core.grid.cells import cells_of
-from gcl_core.grid.parquet import load_results, save_results
+from gcl_core.grid.parquet import save_results
 from gcl_core.grid.steps import jobs_of
 from gcl_core.methods.registry import METHODS, resolve
 from gcl_core.results.records import load_records, plain_settings, record
@@ -40,7 +38,7 @@ def finished(tmp_path_factory):
 def test_a_row_for_each_finished_cell(finished, tmp_path):
     _, jobs, done = finished
     assert save_results(tmp_path / "new" / "results.parquet", jobs) == 3
-    frame = load_results(tmp_path / "new" / "results.parquet")
+    frame = read_parquet(tmp_path / "new" / "results.parquet")
     assert frame.method.tolist() == ["gcl_crt", "gcl_crt", "ce"]
     assert frame.top1.tolist() == [each.result["top1"] for each in done]
     assert frame.per_class[0].tolist() == done[0].result["per_class"]
@@ -65,7 +63,7 @@ def test_every_setting_of_every_method_fits_into_one_table():
 def test_a_place_on_a_machine_is_not_kept(finished, tmp_path):
     folder, jobs, _ = finished
     save_results(tmp_path / "results.parquet", jobs)
-    frame = load_results(tmp_path / "results.parquet")
+    frame = read_parquet(tmp_path / "results.parquet")
     assert set(frame.dataset) == {"digits"}
     assert str(folder) not in frame.to_json()
 
@@ -75,7 +73,7 @@ def test_records_are_those_of_the_runs_in_the_order_of_the_grid(finished, tmp_pa
     words = [str(folder / "grid.yaml"), "--runs", str(folder / "runs")]
     assert cli.main(["grid", "collect", *words, "--records", str(tmp_path / "r.json")]) == 0
     expected = [
-        record(each, method, "smoke", history=True)
+        record(each.settings, each.folders, method, "smoke", history=True)
         for each, method in zip(done, ("gcl_crt", "gcl_crt", "ce"), strict=True)
     ]
     assert load_records(tmp_path / "r.json") == json.loads(json.dumps(expected))
@@ -103,28 +101,7 @@ def test_collecting_says_what_is_there(finished, tmp_path, capsys, monkeypatch):
     words = [str(folder / "grid.yaml"), "--runs", str(folder / "runs")]
     assert cli.main(["grid", "collect", *words]) == 0
     assert capsys.readouterr().out == "results.parquet: 3 of 4 cells\n"
-    assert len(load_results(tmp_path / "results.parquet")) == 3
+    assert len(read_parquet(tmp_path / "results.parquet")) == 3
     assert cli.main(["grid", "collect", *words, "--runs", str(tmp_path / "none")]) == 0
     assert capsys.readouterr().out == "results.parquet: 0 of 4 cells\n"
-    assert len(load_results(tmp_path / "results.parquet")) == 0
-
-
-def test_results_of_another_version_are_refused(finished, tmp_path, monkeypatch):
-    _, jobs, _ = finished
-    file = tmp_path / "results.parquet"
-    save_results(file, jobs)
-    monkeypatch.setattr(results, "FORMAT", results.FORMAT + 1)
-    with pytest.raises(GCLError, match=r"results.parquet has results of format 1, this .* reads 2"):
-        load_results(file)
-
-
-def test_what_is_no_results_file_is_refused_by_name(tmp_path):
-    file = tmp_path / "mine.parquet"
-    with pytest.raises(GCLError, match="cannot read .*mine.parquet"):
-        load_results(file)
-    file.write_bytes(b"PAR1 and no more")
-    with pytest.raises(GCLError, match="cannot read .*mine.parquet"):
-        load_results(file)
-    pyarrow.parquet.write_table(pyarrow.table({"top1": [1.0]}), file)
-    with pytest.raises(GCLError, match=r"mine.parquet has results of format none"):
-        load_results(file)
+    assert len(read_parquet(tmp_path / "results.parquet")) == 0

@@ -328,6 +328,7 @@ def test_more_images_than_multinomial_takes():
             lambda: EffectiveNumberSampler([0, 1], float("nan")),
             r"beta must be in \[0, 1\), got nan",
         ),
+        (lambda: CBENSampler([0, 1], generator=0), "generator must be a torch.Generator, got int"),
         (lambda: CBENSampler([0, 1], 1.0), r"a and a \+ b must be in \[0, 1\)"),
         (lambda: CBENSampler([0, 1], 0.9, 0.1), r"a and a \+ b must be in \[0, 1\)"),
         (lambda: CBENSampler([0, 1], 0.9, -0.95), r"a and a \+ b must be in \[0, 1\)"),

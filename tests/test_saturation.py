@@ -11,7 +11,6 @@ from gcl_core.analysis.saturation import (
     cloud_quadrature,
     expected_binary_gradient,
     expected_probabilities,
-    expected_target_gradient,
     saturation,
     softmax_gradient,
 )
@@ -91,13 +90,14 @@ def test_without_a_cloud_the_expected_gradient_is_the_plain_one():
     torch.testing.assert_close(expected_binary_gradient(difference, 15.0, sigma=0.0), plain)
 
 
-def test_expected_target_gradient_agrees_with_the_binary_one():
+def test_of_two_classes_the_expected_probabilities_are_the_binary_ones_and_no_shift_counts():
     difference = torch.linspace(-5, 25, 13, dtype=torch.float64)
     logits = torch.stack([torch.zeros_like(difference), difference], 1)
-    target = torch.ones(13, dtype=torch.int64)
-    result = expected_target_gradient(logits, target, torch.tensor([7.0, 15.0]), SIGMA)
+    reach = torch.tensor([7.0, 15.0])
+    result = expected_probabilities(logits, reach, SIGMA)
     expected = -expected_binary_gradient(difference, 15.0, 7.0, SIGMA)
-    torch.testing.assert_close(result, expected, rtol=1e-5, atol=1e-12)
+    torch.testing.assert_close(result[:, 0], expected, rtol=1e-5, atol=1e-12)
+    torch.testing.assert_close(result, expected_probabilities(logits + 1000, reach, SIGMA))
 
 
 def test_expected_probabilities_agree_with_simulation():
@@ -109,15 +109,6 @@ def test_expected_probabilities_agree_with_simulation():
     for z, values in zip(logits, result, strict=True):
         drawn = (z - reach * eps.abs()).softmax(1)
         assert bool(((values - drawn.mean(0)).abs() < 5 * drawn.std(0) / 316 + 1e-9).all())
-
-
-def test_expected_target_gradient_does_not_depend_on_a_common_shift():
-    logits = torch.randn(3, 4, dtype=torch.float64, generator=seeded())
-    target, reach = torch.tensor([0, 1, 3]), torch.tensor([0.0, 3.0, 6.0, 9.0])
-    moved = expected_target_gradient(logits + 1000, target, reach)
-    torch.testing.assert_close(
-        moved, expected_target_gradient(logits, target, reach), rtol=1e-6, atol=0
-    )
 
 
 @pytest.fixture(scope="module")

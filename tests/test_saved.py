@@ -49,7 +49,9 @@ def test_a_loaded_run_has_the_outputs_of_the_run(tmp_path, method):
     finished = run(tmp_path, settings_of(method))
     model, images = load_run(finished.path), finished.dataset.test.images.pixels
     with torch.no_grad():
-        expected = finished.network(normaliser(finished.dataset, CPU)(images))
+        expected = finished.network(
+            normaliser(finished.dataset.mean, finished.dataset.std, CPU)(images)
+        )
     assert torch.equal(model.outputs(images), expected)
     assert not model.network.training
     assert torch.equal(model.network.head(model.features(images)), expected)
@@ -68,7 +70,9 @@ def test_a_classifier_on_a_frozen_backbone_is_saved_with_it(tmp_path):
     finished = run(tmp_path / "runs", settings)
     model, images = load_run(finished.path), finished.dataset.test.images.pixels
     with torch.no_grad():
-        expected = finished.network(normaliser(finished.dataset, CPU)(images))
+        expected = finished.network(
+            normaliser(finished.dataset.mean, finished.dataset.std, CPU)(images)
+        )
     assert torch.equal(model.outputs(images), expected)
     assert model.calibration.images == len(finished.dataset.validation)
 
@@ -230,10 +234,7 @@ def test_what_cannot_be_predicted_is_one_line(tmp_path, folder):
         (Image.new("RGB", (1, 1)), "cannot read image <PIL.*it is 1x1"),
         (tmp_path / "no.png", "cannot read image .*no.png"),
         ([], "there is no picture"),
-        (
-            torch.zeros(2, 3, 8, 9, dtype=torch.uint8),
-            r"be torch.uint8 \(N >= 1, 3, 8, 8\), got",
-        ),
+        (torch.zeros(2, 3, 8, 9, dtype=torch.uint8), r"be torch.uint8 \(N >= 1, 3, 8, 8\), got"),
         (torch.zeros(2, 3, 8, 8), r"got torch.float32 \(2, 3, 8, 8\)"),
         (torch.zeros(0, 3, 8, 8, dtype=torch.uint8), r"got torch.uint8 \(0, 3, 8, 8\)"),
     ):

@@ -5,6 +5,7 @@ import json
 import logging
 import math
 import sys
+import time
 
 import pytest
 import torch
@@ -266,7 +267,7 @@ def test_everything_that_decides_the_result_is_in_the_name(tmp_path):
 def test_other_kinds_of_rebalancing_run(tmp_path, kind, epochs):
     done = run(tmp_path, "ce_mixup_crt", stage2_rebalance=kind)
     assert done.result["epochs"] == epochs
-    assert record(done, "ce_mixup_crt", "smoke")["epochs"] == [3, epochs]
+    assert record(done.settings, done.folders, "ce_mixup_crt", "smoke")["epochs"] == [3, epochs]
     first = done.folders[0].load_checkpoint()["module"]
     images = torch.randn(4, 1, 8, 8, generator=seeded())
     features = done.network.features(images)
@@ -367,6 +368,22 @@ def test_a_log_has_one_line_an_epoch_with_the_time_left(caplog):
     assert second.endswith("0:00:00 left")
 
 
+def test_a_long_epoch_is_told_of_after_a_minute_and_then_after_twice_as_long(caplog):
+    with caplog.at_level(logging.INFO):
+        progress = Progress("log", "stage 1", 2, 4, 500)
+        progress.skip(100)  # which were done before it was killed, and took no time
+        for passed in (30, 70, 100, 141):
+            progress.epoch_began = time.perf_counter() - passed
+            progress.step(25)
+        progress.epoch({"epoch": 3, "train_loss": 1.5, "top1": 40.0})
+        progress.step()
+        progress.close()
+    first, second, _ = caplog.messages
+    # 50 steps of 500 in 70 seconds, 100 in 141.
+    assert first.startswith("stage 1: epoch 3/4, step 150 of 500; about 0:11:4")
+    assert second.startswith("stage 1: epoch 3/4, step 200 of 500; about 0:11:4")
+
+
 class Terminal(io.StringIO):
     """A standard error that somebody watches."""
 
@@ -453,11 +470,6 @@ def test_the_result_is_that_of_the_network(tmp_path, method, changes):
         outputs = outputs_of(finished.network, data.test, data, CPU)
     confusion = Tally(10).add(outputs, data.test.labels).confusion
     assert (confusion - torch.tensor(finished.result["confusion"])).abs().sum() <= 2  # one image
-
-
-def test_an_epoch_is_saved_every_second_unless_told_otherwise(monkeypatch):
-    monkeypatch.delenv("GCL_CHECKPOINT_SECONDS", raising=False)
-    assert stage._seconds("GCL_CHECKPOINT_SECONDS", 1) == 1
 
 
 def test_evaluation_leaves_the_classifier_as_it_is():

@@ -6,6 +6,7 @@ import shutil
 import signal
 from types import SimpleNamespace
 
+import joblib
 import pytest
 import torch
 
@@ -15,7 +16,7 @@ from gcl_core.data.file_images import FileImages, Reading
 from gcl_core.data.load import DataSettings, decoded_by, load_dataset
 from gcl_core.data.workers import Processes, Task, Threads
 from gcl_core.errors import GCLError
-from processes import wait_until
+from processes import SERVER, wait_until
 from toys import image_folder, listed_images, seeded
 
 CPU = torch.device("cpu")
@@ -110,7 +111,10 @@ def test_the_next_of_its_class_stands_in_for_an_image_that_breaks(files, two, pr
     (cut,) = other.batches([torch.tensor([0, 1])], ResizedCrop(), [drawn])
     (expected,) = labelled(files, 0).batches([torch.tensor([0, 3])], ResizedCrop(), [drawn])
     assert torch.equal(cut, expected)
-    for allowed, end in ((0, ""), (2, "; skip_unreadable allows 2 such files")):
+    for allowed, end in (
+        (0, "; skip_unreadable N leaves out up to N such files"),
+        (2, "; skip_unreadable allows 2 such files"),
+    ):
         with pytest.raises(GCLError, match=rf"^cannot read image .*{end}$") as caught:
             labelled(files, allowed).pixels  # noqa: B018
         assert str(caught.value).endswith(end) and files[14 if allowed else 1] in str(caught.value)
@@ -139,6 +143,24 @@ def test_a_process_that_dies_is_one_line(files, monkeypatch):
     assert str(process.pid) in text and "--workers" in text and "\n" not in text
     assert not decoder._idle  # it is not asked again
     epoch(labelled(files, 0, decoder))
+
+
+def decode_and_die(files, note):
+    decoder = Processes(1, pinned=False)
+    epoch(labelled(files, 0, decoder))
+    (loader,) = decoder._idle
+    (process,) = loader._iterator._workers
+    note.write_text(str(process.pid))
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_they_end_with_the_process_that_is_killed(files, tmp_path):
+    note = tmp_path / "pid"
+    killed = SERVER.Process(target=decode_and_die, args=(files, note))
+    killed.start()
+    killed.join(60)
+    assert killed.exitcode == -signal.SIGKILL
+    wait_until(lambda: not os.path.exists(f"/proc/{note.read_text()}"), 20)
 
 
 def test_too_little_shared_memory_is_said_before(files, two, monkeypatch):
@@ -171,7 +193,7 @@ def test_who_decodes_is_chosen_and_said(
         DataSettings(f"imagenet_lt:{listed_images(tmp_path / 'data')}", image_size=8)
     )
     monkeypatch.setenv("GCL_MEMORY_GB", budget)
-    monkeypatch.setattr(os, "cpu_count", lambda: 16)
+    monkeypatch.setattr(joblib, "cpu_count", lambda: 16)
     monkeypatch.setattr(workers.shutil, "disk_usage", lambda path: SimpleNamespace(free=free))
     caplog.clear()
     caplog.set_level("INFO")

@@ -83,18 +83,14 @@ def picture() -> Picture:
         middle=0.75, half=1.15, height=290,
     )  # fmt: skip
 
-    def add_shade(end: float) -> None:
-        circle.draw("shade", tail, [size], lambda d: wedge(0, boundary(d, end)))
-
     for end in FIFTHS:
-        add_shade(end)
+        circle.draw("shade", tail, [size], lambda d, end=end: wedge(0, boundary(d, end)))
     for look, angle, name in ((head, -ANCHOR, "head"), (tail, ANCHOR, "tail")):
         ends = sorted((0.0, 1.5 * angle))
         circle.draw("thick", look, [], lambda ends=ends: arc(*ends))
         circle.draw("line", look, [], lambda angle=angle: arrow(angle, 0, 0.94))
-        circle.write(
-            f"anchor of the {name}", look, [], lambda angle=angle: towards(angle, 1.08), "start"
-        )
+        text = f"anchor of the {name}"
+        circle.write(text, look, [], lambda angle=angle: towards(angle, 1.08), "start")
     circle.draw("line", plain, [], lambda: [(0, 0), towards(0)])
     circle.draw("line", step, [size, noise], lambda d, e: [(0, 0), towards(boundary(d, e))])
 

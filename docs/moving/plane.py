@@ -1,8 +1,9 @@
 """A network with two features by epoch, with cross-entropy and with GCL; trained in two seconds."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,6 +17,7 @@ from gcl_core.analysis.planar_network import (
     few_digits,
     train_plane,
 )
+from gcl_core.figures.looks import Look
 from gcl_core.losses.clouds import cloud_sizes
 from gcl_core.losses.gcl import GCLLoss
 from moving.cloud import FIFTHS
@@ -46,9 +48,8 @@ def trained() -> tuple[FewDigits, dict[str, dict[int, Plane]]]:
     planes = {}
     for name, multiplier in MULTIPLIERS.items():
         draws = torch.Generator().manual_seed(0)
-        loss = GCLLoss(
-            digits.class_counts, scale=SCALE, noise_multiplier=multiplier, generator=draws
-        )
+        options = {"scale": SCALE, "noise_multiplier": multiplier, "generator": draws}
+        loss = GCLLoss(digits.class_counts, **options)
         planes[name] = train_plane(digits, loss, keep=EPOCHS)
     return digits, planes
 
@@ -128,34 +129,25 @@ def picture() -> Picture:
             middle=0, half=2.3, height=360,
         )  # fmt: skip
 
-        def add_shade(i: int) -> None:
-            panel.draw("shade", BLACK, [epoch], lambda e: scenes[e].shades[i])
+        def draw(kind: str, look: Look, of: Callable[[Scene], Any]) -> None:
+            panel.draw(kind, look, [epoch], lambda e: of(scenes[e]))
 
         def add_class(j: int) -> Moved:
-            look = looks[j]
-            panel.draw("thick", look, [epoch], lambda e: arc(*scenes[e].ends[j], RIM))
-            panel.draw(
-                "thin", BLACK, [epoch], lambda e: [(0, 0), towards(scenes[e].ends[j][0], RIM)]
-            )
-            panel.draw("pale", look, [epoch], lambda e: scenes[e].test[j])
-            panel.draw("dots", look, [epoch], lambda e: scenes[e].train[j])
-            panel.draw(
-                "line",
-                BLACK,
-                [epoch],
-                lambda e: arrow(scenes[e].anchors[j], 0.75 * RIM, 0.95 * RIM),
-            )
-            panel.write(
-                digits.class_names[j],
-                look,
-                [epoch],
-                lambda e: towards(scenes[e].anchors[j], 1.1 * RIM),
-                "middle",
-            )
+            look, name = looks[j], digits.class_names[j]
+            draw("thick", look, lambda scene: arc(*scene.ends[j], RIM))
+            draw("thin", BLACK, lambda scene: [(0, 0), towards(scene.ends[j][0], RIM)])
+            draw("pale", look, lambda scene: scene.test[j])
+            draw("dots", look, lambda scene: scene.train[j])
+            draw("line", BLACK, lambda scene: arrow(scene.anchors[j], 0.75 * RIM, 0.95 * RIM))
+
+            def tip(e: float) -> Point:
+                return towards(scenes[e].anchors[j], 1.1 * RIM)
+
+            panel.write(name, look, [epoch], tip, "middle")
             return Moved([epoch], lambda e: f"{scenes[e].right[j]:.0f}")
 
         for i in range(len(scenes[0].shades) if any(clouds) else 0):
-            add_shade(i)
+            draw("shade", BLACK, lambda scene, i=i: scene.shades[i])
         return [add_class(j) for j in range(len(looks))]
 
     columns = [add_panel(name) for name in planes]

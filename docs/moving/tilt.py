@@ -14,6 +14,7 @@ from gcl_core.data.imbalance import by_size
 from gcl_core.figures.looks import METHOD_LOOKS
 from gcl_core.results.chosen import chosen, with_interval
 from gcl_core.results.records import load_records
+from gcl_core.results.tables import by_method
 from gcl_core.training.evaluation import weighted_accuracy
 from moving.drawing import BLACK, Axis, Moved, Panel, Picture, Slider, group_looks
 
@@ -24,10 +25,9 @@ Runs = Mapping[str, Mapping[int, Mapping[str, Any]]]  # a record by method and s
 
 def digits() -> Picture:
     """Digits-LT at an imbalance ratio of 100."""
-    runs: dict[str, dict[int, Any]] = {}
-    for record in load_records(RESULTS / "digits.json"):
-        if record["imbalance_ratio"] == 100 and not record["changes"]:
-            runs.setdefault(record["method"], {})[record["seed"]] = record
+    records = load_records(RESULTS / "digits.json")
+    own = (each for each in records if each["imbalance_ratio"] == 100 and not each["changes"])
+    runs = {method: {each["seed"]: each for each in of} for method, of in by_method(own).items()}
     return picture(runs, "digits, ρ = 100")
 
 
@@ -72,18 +72,14 @@ def picture(runs: Runs, data: str) -> Picture:
         Axis.every(10, 0, most),
     )
 
-    def add_class(place: int, j: int) -> None:
-        low, high = place - 0.4, place + 0.4
+    looks = group_looks(counts, names)
+    for place, j in enumerate(by_size(counts)):
 
-        def bar(tilt: float) -> list[tuple[float, float]]:
-            share = 100 * float(mix[tilt][j])
+        def bar(tilt: float, low: float = place - 0.4, j: int = j) -> list[tuple[float, float]]:
+            share, high = 100 * float(mix[tilt][j]), low + 0.8
             return [(low, 0), (low, share), (high, share), (high, 0)]
 
         bars.draw("area", looks[j], [t], bar)
-
-    looks = group_looks(counts, names)
-    for place, j in enumerate(by_size(counts)):
-        add_class(place, j)
 
     every = {
         method: {tilt: accuracies(own, mix[tilt]) for tilt in TILTS} for method, own in runs.items()

@@ -5,10 +5,12 @@ where the classifier is linear: the same measure for every method.
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from sklearn.manifold import TSNE, trustworthiness
+from sklearn.neighbors import NearestNeighbors
 from torch import Tensor, nn
 
 from gcl_core.errors import GCLError
@@ -16,7 +18,7 @@ from gcl_core.networks.heads import ScaledHead
 from gcl_core.training.evaluation import outputs_of
 from gcl_core.training.two_stages import Run
 
-SPLITS = ("train", "test")
+BETWEEN = 20_000  # points of `shares_between`
 
 
 @torch.no_grad()
@@ -24,17 +26,13 @@ def features_of(run: Run, split: str = "test", limit: int | None = None) -> tupl
     """Unit features f / |f| of a run's images, without augmentation, and their labels.
 
     Args:
+        split: "train" or "test".
         limit: of about so many of them, see `thinned`; None: of all.
 
     Shape:
         returns (N, D) float32 and (N,) int64, in the order of the data set.
-
-    Raises:
-        GCLError: a split other than "train" and "test".
     """
-    if split not in SPLITS:
-        raise GCLError(f"split {split!r} is unknown; allowed: {', '.join(SPLITS)}")
-    part = run.dataset.train if split == "train" else run.dataset.test
+    part = {"train": run.dataset.train, "test": run.dataset.test}[split]
     if limit is not None:
         part = part.subset(thinned(part.labels, limit))
     features = outputs_of(run.network.features, part, run.dataset, torch.device("cpu"))
@@ -43,18 +41,19 @@ def features_of(run: Run, split: str = "test", limit: int | None = None) -> tupl
 
 def class_anchors(run: Run) -> Tensor:
     """Unit anchors w_j / |w_j| of a run's classifier, (C, D); a bias is left out."""
-    head = run.network.head
-    inner: nn.Module = getattr(head, "head", head)  # LWS keeps the anchors one level down
-    weight: Tensor = inner.weight.detach()  # type: ignore[operator]
-    return F.normalize(weight)
+    return F.normalize(_weights(run.network.head))
 
 
 def weight_norms(run: Run) -> Tensor:
     """Length |w_j| of each class's weight vector, with the scale that LWS has learned: (C,)."""
     head = run.network.head
-    inner: nn.Module = getattr(head, "head", head)
-    norms: Tensor = inner.weight.detach().norm(dim=1)  # type: ignore[operator]
+    norms = _weights(head).norm(dim=1)
     return norms * head.scales.detach().abs() if isinstance(head, ScaledHead) else norms
+
+
+def _weights(head: nn.Module) -> Tensor:
+    inner: Any = getattr(head, "head", head)  # LWS keeps the anchors one level down
+    return inner.weight.detach()
 
 
 def answer_shares(confusion: Tensor) -> Tensor:
@@ -71,7 +70,7 @@ def answer_shares(confusion: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def shares_between(run: Run, points: int = 20_000, seed: int = 0) -> Tensor:
+def shares_between(run: Run) -> Tensor:
     """Share of the space between the test images that belongs to each class: (C,), sum 1.
 
     Of points half-way between the features of two test images of different classes, drawn such
@@ -80,9 +79,9 @@ def shares_between(run: Run, points: int = 20_000, seed: int = 0) -> Tensor:
     """
     part, classes = run.dataset.test, run.dataset.num_classes
     features = outputs_of(run.network.features, part, run.dataset, torch.device("cpu"))
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(0)
     alike = 1 / torch.bincount(part.labels, minlength=classes)[part.labels].double()
-    one, other = alike.multinomial(2 * points, True, generator=generator).chunk(2)
+    one, other = alike.multinomial(2 * BETWEEN, True, generator=generator).chunk(2)
     apart = part.labels[one] != part.labels[other]
     between = (features[one[apart]] + features[other[apart]]) / 2
     answers = run.network.head(between).argmax(1)
@@ -105,34 +104,24 @@ def thinned(labels: Tensor, limit: int) -> Tensor:
     return torch.cat(chosen).sort().values
 
 
-def tsne(features: Tensor, *, perplexity: float = 30.0, seed: int = 0) -> Tensor:
+def tsne(features: Tensor, *, perplexity: float) -> Tensor:
     """A t-SNE map of unit features: started from PCA, with a fixed seed (van der Maaten 2008).
 
     Axes, sizes of clusters and distances between them have no meaning; who is whose neighbour has.
+    The perplexity is lowered to (N - 1) / 3 where there are few images, as its inventors advise.
 
     Shape:
         features: (N, D); returns (N, 2) float32.
-
-    Raises:
-        GCLError: a perplexity that is not below N.
     """
-    if not 0 < perplexity < len(features):
-        raise GCLError(
-            f"perplexity must be above 0 and below the {len(features)} images, got {perplexity:g}"
-        )
-    mapper = TSNE(perplexity=perplexity, init="pca", learning_rate="auto", random_state=seed)
+    perplexity = min(perplexity, (len(features) - 1) / 3)
+    mapper = TSNE(perplexity=perplexity, init="pca", learning_rate="auto", random_state=0)
     return torch.from_numpy(mapper.fit_transform(F.normalize(features).numpy()))
 
 
-def map_of(
-    run: Run, split: str, *, points: int = 1000, perplexity: float = 30.0
-) -> tuple[Tensor, Tensor]:
-    """A t-SNE map of about `points` images of a run: (n, 2) positions and their (n,) labels.
-
-    The perplexity is lowered to (n - 1) / 3 where there are few images, as its inventors advise.
-    """
+def map_of(run: Run, split: str, *, points: int, perplexity: float) -> tuple[Tensor, Tensor]:
+    """A `tsne` map of about `points` images of a run: (n, 2) positions and their (n,) labels."""
     features, labels = features_of(run, split, points)
-    return tsne(features, perplexity=min(perplexity, (len(labels) - 1) / 3)), labels
+    return tsne(features, perplexity=perplexity), labels
 
 
 def room(positions: Tensor, labels: Tensor, num_classes: int) -> Tensor:
@@ -194,11 +183,6 @@ def anchor_angles(anchors: Tensor) -> Tensor:
     return _degrees(unit @ unit.T).fill_diagonal_(torch.nan)
 
 
-def nearest_anchor_angles(anchors: Tensor) -> Tensor:
-    """Angle in degrees from each class anchor to the nearest other one: (C, D) to (C,) float64."""
-    return anchor_angles(anchors).nan_to_num(torch.inf).min(1).values
-
-
 def overlap(features: Tensor, labels: Tensor, num_classes: int, k: int = 10) -> Tensor:
     """Share of the k nearest neighbours (by angle, itself excluded) that have another label.
 
@@ -206,21 +190,12 @@ def overlap(features: Tensor, labels: Tensor, num_classes: int, k: int = 10) -> 
     balanced test set: a class of n <= k images cannot have an overlap below 1 - (n - 1) / k.
 
     Shape:
-        features: (N, D); labels: (N,); returns (C,) float64 in [0, 1], NaN for an absent class.
-
-    Raises:
-        GCLError: k is not in [1, N).
+        features: (N, D), N > k; labels: (N,); returns (C,) float64 in [0, 1], NaN for an absent
+        class.
     """
-    if not 1 <= k < len(features):
-        raise GCLError(f"k must be at least 1 and below the {len(features)} images, got {k}")
-    unit = F.normalize(features.double())
-    others = torch.empty(len(unit), dtype=torch.float64)
-    for start in range(0, len(unit), 1024):
-        rows = torch.arange(start, min(start + 1024, len(unit)))
-        cosine = unit[rows] @ unit.T
-        cosine[rows - start, rows] = -2
-        nearest = cosine.topk(k).indices
-        others[rows] = (labels[nearest] != labels[rows, None]).double().mean(1)
+    search = NearestNeighbors(n_neighbors=k, metric="cosine").fit(features.double().numpy())
+    nearest = torch.from_numpy(search.kneighbors(return_distance=False))
+    others = (labels[nearest] != labels[:, None]).double().mean(1)
     return torch.stack([others[labels == j].mean() for j in range(num_classes)])
 
 

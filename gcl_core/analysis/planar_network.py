@@ -6,17 +6,17 @@ Angles are in degrees, counter-clockwise from the first axis.
 """
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gcl_core.data.dataset import Split
 from gcl_core.data.imbalance import nested_subset
 from gcl_core.data.load import DataSettings
 from gcl_core.data.sources import read_digits
-from gcl_core.errors import GCLError
 from gcl_core.networks.network import CosineClassifier, initialise
 
 DIGITS = (3, 5, 9)  # many, medium and few; a choice of this study: 3 and 9, 3 and 5 look alike
@@ -43,34 +43,22 @@ class FewDigits:
     test_labels: Tensor
 
 
-def few_digits(
-    seed: int = 0, digits: Sequence[int] = DIGITS, counts: Sequence[int] = COUNTS
-) -> FewDigits:
-    """Long-tailed training images and balanced test images of some digits, drawn by `seed`.
+def few_digits(seed: int = 0) -> FewDigits:
+    """Long-tailed training images and balanced test images of `DIGITS`, drawn by `seed`."""
+    whole, digits = read_digits("", DataSettings(data_seed=seed)), torch.tensor(DIGITS)
 
-    Raises:
-        GCLError: fewer than two digits, one twice or unknown, not one count for each, or more
-            images than there are.
-    """
-    if len(digits) < 2 or len({*digits}) < len(digits) or not {*digits} <= {*range(10)}:
-        raise GCLError(f"digits must be two or more different ones of 0 to 9, got {list(digits)}")
-    if len(counts) != len(digits) or min(counts) < 1:
-        raise GCLError(f"counts must be one positive number for each digit, got {list(counts)}")
-    whole = read_digits("", DataSettings(data_seed=seed))
-    position = torch.full((10,), -1)
-    position[list(digits)] = torch.arange(len(digits))
+    def chosen(part: Split) -> tuple[Tensor, Tensor]:
+        own = torch.isin(part.labels, digits)
+        labels = torch.searchsorted(digits, part.labels[own])
+        return part.images.pixels[own].flatten(1) / 255, labels
 
-    def chosen(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        labels = position[labels]
-        return images[labels >= 0].flatten(1) / 255, labels[labels >= 0]
-
-    images, labels = chosen(whole.train.images.pixels, whole.train.labels)
-    kept = nested_subset(labels, list(counts), torch.Generator().manual_seed(seed))
-    test_images, test_labels = chosen(whole.test.images.pixels, whole.test.labels)
+    images, labels = chosen(whole.train)
+    kept = nested_subset(labels, list(COUNTS), torch.Generator().manual_seed(seed))
+    test_images, test_labels = chosen(whole.test)
     centre = images[kept].mean(0)
     return FewDigits(
-        class_names=tuple(str(digit) for digit in digits),
-        class_counts=tuple(counts),
+        class_names=tuple(map(str, DIGITS)),
+        class_counts=COUNTS,
         train_images=images[kept] - centre,
         train_labels=labels[kept],
         test_images=test_images - centre,
@@ -97,41 +85,30 @@ def train_plane(
     criterion: nn.Module,
     *,
     epochs: int = 200,
-    lr: float = 0.01,
     seed: int = 0,
     keep: Collection[int] = (),
 ) -> dict[int, Plane]:
     """Train a network with two features in a plain loop; returns its planes by epoch, in order.
 
     64 pixels, 64 ReLU, 2 features, and a cosine classifier whose anchors start at equal angles.
-    Adam on all images at once, so that an epoch is one step.
+    Adam on all images at once, so that an epoch is one step; its rate of 0.01 and the 200 epochs
+    are choices of this study: seconds, and every class is learned.
 
     Args:
         data: what to learn.
         criterion: loss of (N, C) cosines and (N,) labels, such as `GCLLoss`.
-        epochs, lr: 200 and 0.01, choices of this study: seconds, and every class is learned.
         seed: of the initial weights.
         keep: epochs to return besides the last; 0 is before the first.
-
-    Raises:
-        GCLError: no epochs, a learning rate that is not positive, or an epoch to keep that there is
-            not.
     """
-    if epochs < 1 or not lr > 0:
-        raise GCLError(f"epochs must be >= 1 and lr > 0, got {epochs} and {lr}")
-    for epoch in keep:
-        if not 0 <= epoch <= epochs:
-            raise GCLError(f"keep must be epochs from 0 to {epochs}, got {epoch}")
+    classes, pixels = len(data.class_names), data.train_images.shape[1]
     with torch.random.fork_rng(devices=[]):  # layers draw weights as they are made, for nothing
-        features = nn.Sequential(
-            nn.Linear(data.train_images.shape[1], HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, 2)
-        )
-        head = CosineClassifier(2, len(data.class_names))
+        features = nn.Sequential(nn.Linear(pixels, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, 2))
+        head = CosineClassifier(2, classes)
     initialise(features, torch.Generator().manual_seed(seed))
-    angles = 2 * math.pi * torch.arange(len(data.class_names)) / len(data.class_names)
+    angles = 2 * math.pi * torch.arange(classes) / classes
     with torch.no_grad():
         head.weight.copy_(torch.stack([angles.cos(), angles.sin()], 1))
-    optimizer = torch.optim.Adam([*features.parameters(), *head.parameters()], lr)
+    optimizer = torch.optim.Adam([*features.parameters(), *head.parameters()], lr=0.01)
     criterion.train()
     planes = {}
     for epoch in range(epochs + 1):
@@ -181,18 +158,12 @@ def boundaries(anchors: Tensor) -> list[Boundary]:
 
     Shape:
         anchors: (C, 2), C >= 2.
-
-    Raises:
-        GCLError: anchors of another shape.
     """
-    if anchors.ndim != 2 or anchors.shape[1] != 2 or len(anchors) < 2:
-        raise GCLError(f"anchors must be (C, 2) with C >= 2, got {tuple(anchors.shape)}")
     angles = directions(anchors).tolist()
     order = sorted(range(len(angles)), key=lambda j: angles[j])
     found = []
-    for place, j in enumerate(order):
-        following = order[(place + 1) % len(order)]
-        turn = 360 if place == len(order) - 1 else 0
+    for j, following in zip(order, [*order[1:], order[0]], strict=True):
+        turn = 360 if following == order[0] else 0
         half = (angles[following] + turn - angles[j]) / 2
         found.append(Boundary(j, following, angles[j] + half, half))
     return found
@@ -208,9 +179,6 @@ def circle_shares(anchors: Tensor) -> Tensor:
     """Share of all directions that a cosine classifier gives to each class: (C, 2) to (C,), sum 1.
 
     An arc reaches half of the way to either neighbour.
-
-    Raises:
-        GCLError: as `boundaries`.
     """
     shares = torch.zeros(len(anchors), dtype=torch.float64)
     for boundary in boundaries(anchors):
@@ -224,9 +192,6 @@ def angles_to_boundary(features: Tensor, labels: Tensor, anchors: Tensor) -> Ten
 
     Shape:
         features: (N, 2); labels: (N,); anchors: (C, 2); returns (N,) float64.
-
-    Raises:
-        GCLError: as `boundaries`.
     """
     start, end = torch.zeros(2, len(anchors), dtype=torch.float64)
     for boundary in boundaries(anchors):

@@ -142,14 +142,6 @@ def _chances(logits: Tensor, drop: Tensor, weight: Tensor, grid: Tensor) -> Tens
     return torch.stack([(log_all.exp() * rate).sum(1) for rate in rates], 1) * STEP
 
 
-def expected_target_gradient(
-    logits: Tensor, target: Tensor, reach: Tensor, sigma: float = 1 / 3
-) -> Tensor:
-    """E[1 - p_y] of each sample, (N,) float64; see `expected_probabilities`."""
-    probabilities = expected_probabilities(logits, reach, sigma)
-    return probabilities.scatter(1, target.cpu()[:, None], 0.0).sum(1)
-
-
 @dataclass(frozen=True)
 class Saturation:
     """How much gradient the training images of each class still give.
@@ -182,8 +174,8 @@ def training_logits(run: Run) -> Tensor:
 
     The outputs times the scale of the last stage's objective, if it has one: s cos theta for GCL.
     """
-    dataset, network, cpu = run.dataset, run.network, torch.device("cpu")
-    outputs = outputs_of(network, dataset.train, dataset, cpu)
+    dataset = run.dataset
+    outputs = outputs_of(run.network, dataset.train, dataset, torch.device("cpu"))
     return outputs * _scale(run)
 
 
@@ -238,13 +230,7 @@ def saturation(
     images = weights.sum(0)
     active = weights.T @ (gradient > threshold).double() / images
     return Saturation(
-        gradient,
-        lifted,
-        lowered.sum(0),
-        lifted / images,
-        active,
-        lifted / lifted.sum(),
-        threshold,
+        gradient, lifted, lowered.sum(0), lifted / images, active, lifted / lifted.sum(), threshold
     )
 
 

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from scipy import stats
 from torch import Generator, Tensor, nn
+from torch.nn.functional import cross_entropy
 
 CASES = 3  # random inputs of each check
 Function = Callable[..., Any]
@@ -143,7 +143,7 @@ def _linear(inputs: int, outputs: int, at: Generator) -> nn.Linear:
     return layer
 
 
-# See it.
+# See it. Below, x are inputs, y labels, z logits, n counts, c the number of classes.
 
 SOFTMAX_TWICE = "cross_entropy has the softmax in it: give it the logits"
 SUM = "This is the sum over the batch; the mean is wanted"
@@ -151,17 +151,15 @@ SUM = "This is the sum over the batch; the mean is wanted"
 class_counts = Check(
     "class_counts",
     lambda at: (torch.tensor([0, 1, 3, 4])[_labels(30, 4, at)], 6),
-    lambda labels, classes: torch.bincount(labels, minlength=classes),
+    lambda y, c: y.bincount(minlength=c),
     {
-        "Classes without an image are missing: they count 0": lambda labels, classes: labels.unique(
+        "Classes without an image are missing: they count 0": lambda y, c: y.unique(
             return_counts=True
         )[1],
         "The last classes have no image here: say how many classes there are": (
-            lambda labels, classes: torch.bincount(labels)
+            lambda y, c: y.bincount()
         ),
-        "These are shares; counts are wanted": lambda labels, classes: (
-            torch.bincount(labels, minlength=classes) / len(labels)
-        ),
+        "These are shares; counts are wanted": lambda y, c: y.bincount(minlength=c) / len(y),
     },
 )
 
@@ -181,7 +179,7 @@ def _training_step(
     """A training step, or one with a mistake in it."""
 
     def step(model: nn.Module, optimizer: torch.optim.Optimizer, x: Tensor, y: Tensor) -> None:
-        loss = F.cross_entropy(logits_of(model, x), y, reduction=reduction)
+        loss = cross_entropy(logits_of(model, x), y, reduction=reduction)
         if late:
             optimizer.step()
         if zero:
@@ -215,19 +213,15 @@ training_step = Check(
 wrong_images = Check(
     "wrong_images",
     lambda at: (_normal(12, 3, at=at), _labels(12, 3, at)),
-    lambda logits, labels: (logits.argmax(1) != labels).nonzero().flatten(),
+    lambda z, y: (z.argmax(1) != y).nonzero().flatten(),
     {
-        "These are the right ones": lambda logits, labels: (
-            (logits.argmax(1) == labels).nonzero().flatten()
+        "These are the right ones": lambda z, y: (z.argmax(1) == y).nonzero().flatten(),
+        "This says yes or no for every image; nonzero() gives the indices": (
+            lambda z, y: z.argmax(1) != y
         ),
-        "This says yes or no for every image; nonzero() gives the indices": lambda logits, labels: (
-            logits.argmax(1) != labels
-        ),
-        "nonzero() gives a column: flatten() it": lambda logits, labels: (
-            logits.argmax(1) != labels
-        ).nonzero(),
-        "Compare over the classes of an image: argmax(1)": lambda logits, labels: (
-            (logits.argmax(0)[labels] != labels).nonzero().flatten()
+        "nonzero() gives a column: flatten() it": lambda z, y: (z.argmax(1) != y).nonzero(),
+        "Compare over the classes of an image: argmax(1)": lambda z, y: (
+            (z.argmax(0)[y] != y).nonzero().flatten()
         ),
     },
 )
@@ -245,7 +239,7 @@ ROWS_ARE_TRUE = "a row has the images of a class, a column those that are taken 
 recall = Check(
     "recall",
     _confusion,
-    lambda confusion: confusion.diagonal() / confusion.sum(1),
+    lambda c: c.diagonal() / c.sum(1),
     {
         f"This is the precision: {ROWS_ARE_TRUE}": lambda c: c.diagonal() / c.sum(0),
         "Divide by the images of the class, not by all images": lambda c: c.diagonal() / c.sum(),
@@ -259,7 +253,7 @@ recall = Check(
 precision = Check(
     "precision",
     _confusion,
-    lambda confusion: confusion.diagonal() / confusion.sum(0),
+    lambda c: c.diagonal() / c.sum(0),
     {
         f"This is the recall: {ROWS_ARE_TRUE}": lambda c: c.diagonal() / c.sum(1),
         "Divide by the images taken for the class, not by all images": lambda c: (
@@ -273,7 +267,7 @@ precision = Check(
 weighted_accuracy = Check(
     "weighted_accuracy",
     lambda at: (torch.rand(5, generator=at), torch.rand(5, generator=at)),
-    lambda recall, weights: (recall * weights).sum() / weights.sum(),
+    lambda r, w: (r * w).sum() / w.sum(),
     {
         "The weights do not add up to 1: divide by their sum": lambda r, w: (r * w).sum(),
         "Every class counts alike here: use the weights": lambda r, w: r.mean(),
@@ -331,33 +325,33 @@ logit_adjusted = Check(
 tilted_shares = Check(
     "tilted_shares",
     lambda at: (_counts(5, at), 0.3 + 2 * float(torch.rand((), generator=at))),
-    lambda counts, tilt: counts**tilt / (counts**tilt).sum(),
+    lambda n, t: n**t / (n**t).sum(),
     {
-        "Shares add up to 1: divide by the sum": lambda n, tilt: n**tilt,
-        "The sign of the tilt: 1 is the training mix": lambda n, tilt: n**-tilt / (n**-tilt).sum(),
-        "The tilt is an exponent, not a factor": lambda n, tilt: n * tilt / n.sum(),
-        "Take the power first, then divide by the sum of the powers": lambda n, tilt: (
-            (n / n.sum()) ** tilt
+        "Shares add up to 1: divide by the sum": lambda n, t: n**t,
+        "The sign of the tilt: 1 is the training mix": lambda n, t: n**-t / (n**-t).sum(),
+        "The tilt is an exponent, not a factor": lambda n, t: n * t / n.sum(),
+        "Take the power first, then divide by the sum of the powers": (
+            lambda n, t: (n / n.sum()) ** t
         ),
-        "The tilt is not used": lambda n, tilt: n / n.sum(),
+        "The tilt is not used": lambda n, t: n / n.sum(),
     },
 )
 
 prior_loss = Check(
     "prior_loss",
     lambda at: (_normal(6, 4, at=at), _labels(6, 4, at), _counts(4, at)),
-    lambda logits, y, counts: F.cross_entropy(logits + _log_prior(counts), y),
+    lambda z, y, n: cross_entropy(z + _log_prior(n), y),
     {
-        "The prior's sign: in training its logarithm is added": lambda z, y, n: F.cross_entropy(
-            z - _log_prior(n), y
+        "The prior's sign: in training its logarithm is added": (
+            lambda z, y, n: cross_entropy(z - _log_prior(n), y)
         ),
-        COUNTS_NOT_LOGS: lambda z, y, n: F.cross_entropy(z + n, y),
-        SHARES_NOT_LOGS: lambda z, y, n: F.cross_entropy(z + n / n.sum(), y),
-        "The prior is missing": lambda z, y, n: F.cross_entropy(z, y),
-        SOFTMAX_TWICE: lambda z, y, n: F.cross_entropy((z + _log_prior(n)).softmax(1), y),
-        SUM: lambda z, y, n: F.cross_entropy(z + _log_prior(n), y, reduction="sum"),
-        "These are class weights; the prior is added to the logits": lambda z, y, n: (
-            F.cross_entropy(z, y, weight=1 / n)
+        COUNTS_NOT_LOGS: lambda z, y, n: cross_entropy(z + n, y),
+        SHARES_NOT_LOGS: lambda z, y, n: cross_entropy(z + n / n.sum(), y),
+        "The prior is missing": lambda z, y, n: cross_entropy(z, y),
+        SOFTMAX_TWICE: lambda z, y, n: cross_entropy((z + _log_prior(n)).softmax(1), y),
+        SUM: lambda z, y, n: cross_entropy(z + _log_prior(n), y, reduction="sum"),
+        "These are class weights; the prior is added to the logits": (
+            lambda z, y, n: cross_entropy(z, y, weight=1 / n)
         ),
     },
 )
@@ -365,46 +359,43 @@ prior_loss = Check(
 cloud_sizes = Check(
     "cloud_sizes",
     lambda at: (_counts(5, at),),
-    lambda counts: (counts.max() / counts).log() / (counts.max() / counts.min()).log(),
+    lambda n: (n.max() / n).log() / (n.max() / n.min()).log(),
     {
-        "The counts' logarithms are wanted, not the counts": lambda n: (
-            (n.max() - n) / (n.max() - n.min())
+        "The counts' logarithms are wanted, not the counts": (
+            lambda n: (n.max() - n) / (n.max() - n.min())
         ),
         "The rarest class has size 1: divide by the largest": lambda n: (n.max() / n).log(),
-        "This is 1 for the head; the cloud is wide for the tail": lambda n: (
-            (n / n.min()).log() / (n.max() / n.min()).log()
+        "This is 1 for the head; the cloud is wide for the tail": (
+            lambda n: (n / n.min()).log() / (n.max() / n.min()).log()
         ),
-        "Divide by the largest difference of logarithms, not by the logarithm of n_max": lambda n: (
-            (n.max() / n).log() / n.max().log()
+        "Divide by the largest difference of logarithms, not by the logarithm of n_max": (
+            lambda n: (n.max() / n).log() / n.max().log()
         ),
     },
 )
 
+
+def _cosines(at: Generator) -> tuple[Any, ...]:
+    """Cosines, noise, cloud sizes, scale and multiplier."""
+    cosine, noise = _normal(4, 5, at=at).tanh(), _normal(4, 5, at=at).clamp(-1, 1)
+    return cosine, noise, torch.rand(5, generator=at), 20.0, 0.5
+
+
 clouded = Check(
     "clouded",
-    lambda at: (
-        _normal(4, 5, at=at).tanh(),
-        _normal(4, 5, at=at).clamp(-1, 1),
-        torch.rand(5, generator=at),
-        20.0,
-        0.5,
-    ),
-    lambda cosine, noise, sizes, scale, k: scale * (cosine - k * sizes * noise.abs()),
+    _cosines,
+    lambda z, e, d, s, k: s * (z - k * d * e.abs()),
     {
         "The absolute value is missing: a cloud only ever lowers a cosine": (
-            lambda cosine, e, d, s, k: s * (cosine - k * d * e)
+            lambda z, e, d, s, k: s * (z - k * d * e)
         ),
-        "The cloud's sign: it lowers the cosine": lambda cosine, e, d, s, k: (
-            s * (cosine + k * d * e.abs())
+        "The cloud's sign: it lowers the cosine": lambda z, e, d, s, k: s * (z + k * d * e.abs()),
+        "The scale multiplies the cloud as well": lambda z, e, d, s, k: s * z - k * d * e.abs(),
+        "The scale is missing": lambda z, e, d, s, k: z - k * d * e.abs(),
+        "The sizes are missing: every class has the same cloud here": (
+            lambda z, e, d, s, k: s * (z - k * e.abs())
         ),
-        "The scale multiplies the cloud as well": lambda cosine, e, d, s, k: (
-            s * cosine - k * d * e.abs()
-        ),
-        "The scale is missing": lambda cosine, e, d, s, k: cosine - k * d * e.abs(),
-        "The sizes are missing: every class has the same cloud here": lambda cosine, e, d, s, k: (
-            s * (cosine - k * e.abs())
-        ),
-        "The multiplier k is missing": lambda cosine, e, d, s, k: s * (cosine - d * e.abs()),
+        "The multiplier k is missing": lambda z, e, d, s, k: s * (z - d * e.abs()),
     },
 )
 
@@ -416,14 +407,14 @@ def _of_target(values: Tensor, labels: Tensor) -> Tensor:
 saturation = Check(
     "saturation",
     lambda at: (_normal(6, 4, at=at), _labels(6, 4, at)),
-    lambda logits, labels: 1 - _of_target(logits.softmax(1), labels),
+    lambda z, y: 1 - _of_target(z.softmax(1), y),
     {
         "This is p_y itself; 1 - p_y is the gradient": lambda z, y: _of_target(z.softmax(1), y),
-        "Take the probability of the image's own class, not the largest": lambda z, y: (
-            1 - z.softmax(1).amax(1)
+        "Take the probability of the image's own class, not the largest": (
+            lambda z, y: 1 - z.softmax(1).amax(1)
         ),
-        "The softmax is over the classes of an image: softmax(1)": lambda z, y: (
-            1 - _of_target(z.softmax(0), y)
+        "The softmax is over the classes of an image: softmax(1)": (
+            lambda z, y: 1 - _of_target(z.softmax(0), y)
         ),
         "This is the loss; its gradient is 1 - p_y": lambda z, y: -_of_target(z.log_softmax(1), y),
     },
@@ -431,23 +422,24 @@ saturation = Check(
 
 # Re-balance and judge it.
 
+
+def _norms(weight: Tensor) -> Tensor:
+    return weight.norm(dim=1, keepdim=True)
+
+
 tau_normalised = Check(
     "tau_normalised",
     lambda at: (_normal(3, 5, at=at), 0.3 + float(torch.rand((), generator=at))),
-    lambda weight, tau: weight / weight.norm(dim=1, keepdim=True) ** tau,
+    lambda w, tau: w / _norms(w) ** tau,
     {
-        "One norm for each class, which is a row: dim=1": lambda w, tau: (
-            w / w.norm(dim=0, keepdim=True) ** tau
+        "One norm for each class, which is a row: dim=1": lambda w, tau: w / _norms(w.T).T ** tau,
+        "This is one norm for the whole matrix: dim=1, keepdim=True": (
+            lambda w, tau: w / w.norm() ** tau
         ),
-        "This is one norm for the whole matrix: dim=1, keepdim=True": lambda w, tau: (
-            w / w.norm() ** tau
-        ),
-        "tau is an exponent, not a factor": lambda w, tau: w / (tau * w.norm(dim=1, keepdim=True)),
-        "tau is not used": lambda w, tau: w / w.norm(dim=1, keepdim=True),
-        "Divide: a large norm is to shrink": lambda w, tau: w * w.norm(dim=1, keepdim=True) ** tau,
-        "These are squared norms: take the root": lambda w, tau: (
-            w / (w**2).sum(1, keepdim=True) ** tau
-        ),
+        "tau is an exponent, not a factor": lambda w, tau: w / (tau * _norms(w)),
+        "tau is not used": lambda w, tau: w / _norms(w),
+        "Divide: a large norm is to shrink": lambda w, tau: w * _norms(w) ** tau,
+        "These are squared norms: take the root": lambda w, tau: w / _norms(w) ** (2 * tau),
     },
 )
 
@@ -463,17 +455,17 @@ image_probabilities = Check(
     _image_probabilities,
     {
         "The probabilities do not sum to 1: divide by their sum": lambda y: 1 / y.bincount()[y],
-        "This draws the head more often still: divide by the count": lambda y: _image_probabilities(
-            y, 1.0
+        "This draws the head more often still: divide by the count": (
+            lambda y: _image_probabilities(y, 1.0)
         ),
-        "One number for each image is wanted: index the counts by the labels": lambda y: torch.full(
-            (len(y.unique()),), 1 / len(y.unique())
+        "One number for each image is wanted: index the counts by the labels": (
+            lambda y: torch.full((4,), 1 / 4)
         ),
-        "Every image is as likely here: the head is still drawn most": lambda y: (
-            _image_probabilities(y, 0.0)
+        "Every image is as likely here: the head is still drawn most": (
+            lambda y: _image_probabilities(y, 0.0)
         ),
-        "A class has these probabilities, which its images have to share": lambda y: torch.full(
-            (len(y),), 1 / len(y.unique())
+        "A class has these probabilities, which its images have to share": (
+            lambda y: torch.full((len(y),), 1 / 4)
         ),
         "This is the square root of what is wanted": lambda y: _image_probabilities(y, -0.5),
     },
@@ -495,20 +487,16 @@ def _gradients(loss_of: Function, x: Tensor, y: Tensor, *parts: nn.Module) -> Te
 retraining_loss = Check(
     "retraining_loss",
     lambda at: (_normal(6, 3, at=at), _labels(6, 4, at), _linear(3, 2, at), _linear(2, 4, at)),
-    lambda backbone, head, x, y: F.cross_entropy(head(backbone(x).detach()), y),
+    lambda body, head, x, y: cross_entropy(head(body(x).detach()), y),
     {
-        "The backbone has a gradient too: detach() the features": lambda backbone, head, x, y: (
-            F.cross_entropy(head(backbone(x)), y)
+        "The backbone has a gradient too: detach() the features": (
+            lambda body, head, x, y: cross_entropy(head(body(x)), y)
         ),
         "The classifier has no gradient: only the features are detached": (
-            lambda backbone, head, x, y: F.cross_entropy(head(backbone(x)).detach(), y)
+            lambda body, head, x, y: cross_entropy(head(body(x)).detach(), y)
         ),
-        SUM: lambda backbone, head, x, y: F.cross_entropy(
-            head(backbone(x).detach()), y, reduction="sum"
-        ),
-        SOFTMAX_TWICE: lambda backbone, head, x, y: F.cross_entropy(
-            head(backbone(x).detach()).softmax(1), y
-        ),
+        SUM: lambda body, head, x, y: cross_entropy(head(body(x).detach()), y, reduction="sum"),
+        SOFTMAX_TWICE: lambda body, head, x, y: cross_entropy(head(body(x).detach()).softmax(1), y),
     },
     observed=_gradients,
     what="the list of the loss and all gradients",
@@ -516,22 +504,13 @@ retraining_loss = Check(
 
 
 def _interval(
-    ours: Tensor,
-    others: Tensor,
-    *,
-    factor: float | None = None,
-    correction: int = 1,
-    unpaired: bool = False,
-    single: bool = False,
+    ours: Tensor, others: Tensor, factor: float | None = None, *, spread: Function = Tensor.std
 ) -> tuple[Tensor, Tensor]:
     """Mean difference and half length of its 95 % interval, or one with a mistake in it."""
     differences = ours - others
     n = len(differences)
-    variance = differences.var(correction=correction)
-    if unpaired:
-        variance = ours.var() + others.var()
     half = float(stats.t.ppf(0.975, n - 1)) if factor is None else factor
-    return differences.mean(), half * (variance if single else variance / n).sqrt()
+    return differences.mean(), half * spread(differences) / n**0.5
 
 
 paired_interval = Check(
@@ -540,22 +519,18 @@ paired_interval = Check(
     _interval,
     {
         "The factor of a normal distribution is too small for few seeds: stats.t.ppf": (
-            lambda a, b: _interval(a, b, factor=float(stats.norm.ppf(0.975)))
+            lambda a, b: _interval(a, b, float(stats.norm.ppf(0.975)))
         ),
-        "A factor of 2 is too small for few seeds: stats.t.ppf": lambda a, b: _interval(
-            a, b, factor=2.0
+        "A factor of 2 is too small for few seeds: stats.t.ppf": lambda a, b: _interval(a, b, 2.0),
+        "This is one standard error: multiply by stats.t.ppf": lambda a, b: _interval(a, b, 1.0),
+        "The variance of a sample divides by n - 1: correction=1": (
+            lambda a, b: _interval(a, b, spread=lambda d: d.std(correction=0))
         ),
-        "This is one standard error: multiply by stats.t.ppf": lambda a, b: _interval(
-            a, b, factor=1.0
+        "The square root of n is missing: this is where single seeds lie": (
+            lambda a, b: _interval(a, b, spread=lambda d: d.std() * len(d) ** 0.5)
         ),
-        "The variance of a sample divides by n - 1: correction=1": lambda a, b: _interval(
-            a, b, correction=0
-        ),
-        "The square root of n is missing: this is where single seeds lie": lambda a, b: _interval(
-            a, b, single=True
-        ),
-        "Take the differences first, seed by seed: what a seed does to both cancels": lambda a, b: (
-            _interval(a, b, unpaired=True)
+        "Take the differences first, seed by seed: what a seed does to both cancels": (
+            lambda a, b: _interval(a, b, spread=lambda d: (a.var() + b.var()).sqrt())
         ),
         "The sign: it is ours minus the others": lambda a, b: _interval(b, a),
     },

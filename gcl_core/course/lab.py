@@ -69,16 +69,15 @@ def lab_data(dataset: str, imbalance_ratio: float = 0.0, seed: int = 0) -> LabDa
     Raises:
         GCLError: as `load_dataset`.
     """
-    ratio = imbalance_ratio or None
-    data = load_dataset(resolve(dataset, "ce", imbalance_ratio=ratio, data_seed=seed).data)
-    every = torch.arange
+    changes = {"imbalance_ratio": imbalance_ratio or None, "data_seed": seed}
+    data = load_dataset(resolve(dataset, "ce", **changes).data)
     x, x_test = (
-        next(iter(part.images.batches([every(len(part))]))).flatten(1).float()
+        next(iter(part.images.batches([torch.arange(len(part))]))).flatten(1).float()
         for part in (data.train, data.test)
     )
     mean, deviation = x.mean(0), x.std()
-    placed = ((part - mean) / deviation for part in (x, x_test))
-    return LabData(data, next(placed), data.train.labels, next(placed), data.test.labels)
+    x, x_test = (x - mean) / deviation, (x_test - mean) / deviation
+    return LabData(data, x, data.train.labels, x_test, data.test.labels)
 
 
 def network(data: LabData, seed: int, *, cosine: bool = False) -> nn.Sequential:
@@ -130,12 +129,12 @@ def recalls(logits: Tensor, labels: Tensor) -> Tensor:
     return torch.tensor([torch.nan if value is None else value for value in per_class])
 
 
-def moved(what: str, before: float, after: float, unit: str = " %") -> str:
-    """A sentence about a number that changes, with the verb that its shown digits allow."""
+def moved(what: str, before: float, after: float) -> str:
+    """A sentence about a number in percent, with the verb that its shown digits allow."""
     one, other = f"{before:.1f}", f"{after:.1f}"
     if one == other:
-        return f"{what} stays at {one}{unit}."
-    return f"{what} {'rises' if after > before else 'falls'} from {one} to {other}{unit}."
+        return f"{what} stays at {one} %."
+    return f"{what} {'rises' if after > before else 'falls'} from {one} to {other} %."
 
 
 def see(figure: Figure, alt: str, *sentences: str) -> None:

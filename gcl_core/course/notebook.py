@@ -15,22 +15,13 @@ from gcl_core.analysis.intervals import detectable, is_clear, with_interval
 from gcl_core.config import coerce
 from gcl_core.data.sources import kind_of
 from gcl_core.errors import GCLError
-from gcl_core.figures.looks import style
-from gcl_core.figures.saving import save_figure
+from gcl_core.figures.saving import drawn, save_figure
 from gcl_core.files import project_root
 from gcl_core.methods.registry import resolve
 from gcl_core.methods.settings import Settings
-from gcl_core.results.agreement import (
-    NOTHING,
-    Measured,
-    Protocol,
-    Record,
-    by_protocol,
-    measure,
-    short_names,
-)
+from gcl_core.results.agreement import NOTHING, Protocol, Record, by_protocol, measure, short_names
 from gcl_core.results.markdown import as_text, markdown_table
-from gcl_core.results.printed import ABLATION, CIFAR, LARGE, Column, paper_rows
+from gcl_core.results.printed import ABLATION, CIFAR, LARGE, Column, PaperRow, paper_rows
 from gcl_core.results.records import epochs_text, trained_epochs
 from gcl_core.results.tables import differences, mean_and_spread
 from gcl_core.training.side_by_side import run_many
@@ -57,25 +48,22 @@ def checked_parameters(
         GCLError: an unknown parameter, a wrong type or a value below its minimum; the message names
             the offender, and the allowed names with their types.
     """
-    types_by_name: dict[str, Any] = dict(namespace.get("__annotations__", {}))
-    listing = ", ".join(f"{n}: {getattr(t, '__name__', t)}" for n, t in types_by_name.items())
+    declared: dict[str, Any] = namespace["__annotations__"]
+    listing = ", ".join(f"{name}: {its.__name__}" for name, its in declared.items())
     for name, given in namespace.items():
-        known = name in types_by_name or name in IPYTHON or name.startswith("_")
+        known = name in declared or name in IPYTHON or name.startswith("_")
         if not known and isinstance(given, PLAIN):
             raise GCLError(f"parameter {name!r} is unknown; allowed: {listing}")
-    result = types.SimpleNamespace()
-    for name, annotation in types_by_name.items():
-        if name not in namespace:
-            raise GCLError(f"parameter {name!r} has no value; allowed: {listing}")
+    result = {}
+    for name, annotation in declared.items():
         try:
-            given = coerce(name, namespace[name], annotation)
+            result[name] = coerce(name, namespace[name], annotation)
         except GCLError as error:
             raise GCLError(f"parameter {error}; allowed: {listing}") from None
-        least = (minimum or {}).get(name)
-        if least is not None and given < least:
-            raise GCLError(f"parameter {name} must be >= {least:g}, got {given:g}")
-        setattr(result, name, given)
-    return result
+    for name, least in (minimum or {}).items():
+        if result[name] < least:
+            raise GCLError(f"parameter {name} must be >= {least:g}, got {result[name]:g}")
+    return types.SimpleNamespace(**result)
 
 
 def numbers_in(name: str, text: str, *, low: float) -> list[float]:
@@ -85,9 +73,8 @@ def numbers_in(name: str, text: str, *, low: float) -> list[float]:
         GCLError: a part that is not a number, or is below `low`.
     """
     numbers = [coerce(name, part.strip(), float) for part in text.split(",")]
-    for number in numbers:
-        if not number >= low:
-            raise GCLError(f"parameter {name} must have numbers >= {low:g}, got {number:g}")
+    if not min(numbers) >= low:
+        raise GCLError(f"parameter {name} must have numbers >= {low:g}, got {min(numbers):g}")
     return numbers
 
 
@@ -264,7 +251,7 @@ def ablation_table(
         for name in trained:
             row = rows_of[name]
             others[name] = [f"*{row.values[ABLATION]:.2f}*"] if quoted else []
-            others[name] += [measured_cell(measure(row, ABLATION, r)) for r in recorded.values()]
+            others[name] += [measured_cell(row, ABLATION, runs) for runs in recorded.values()]
         about = [*map(str, found), "ratio 100, seeds in brackets"] if found else ["nothing yet"]
         caption += f" Recorded: {'; '.join(about)}."
     rows = []
@@ -277,9 +264,7 @@ def ablation_table(
 
 def png_of(figure: Figure) -> bytes:
     """A figure as PNG at 100 dpi in 256 colours: a third of the bytes, no difference to be seen."""
-    png, small = io.BytesIO(), io.BytesIO()
-    with style():
-        figure.savefig(png, format="png", dpi=100, metadata={"Software": None})
+    png, small = io.BytesIO(drawn(figure, dpi=100)), io.BytesIO()
     PIL.Image.open(png).convert("RGB").quantize(256).save(small, "png", optimize=True)
     return small.getvalue()
 
@@ -298,12 +283,11 @@ def benchmark_table(number: int, dataset: str, records: Sequence[Record]) -> Mar
         records: as `gcl_core.results.agreement.load_measured` returns them.
     """
     printed = paper_rows(number)
-    columns = [c for c in (*CIFAR, *LARGE) if any(c in row.values for row in printed)]
+    shown = [c for c in (*CIFAR, *LARGE) if dataset in ("", c[0])]
+    columns = [c for c in shown if any(c in row.values for row in printed)]
     header, lines = ["method"], []
     cells = {row.name: [row.name] for row in printed}
     for column in columns:
-        if dataset and column[0] != dataset:
-            continue
         place = column[0] if column[1] is None else f"ratio {column[1]:g}"
         found = by_protocol(number, column, records)
         lines += [f"{place}: {protocol}" for protocol in found]
@@ -313,15 +297,11 @@ def benchmark_table(number: int, dataset: str, records: Sequence[Record]) -> Mar
             quote = "–"
             if column in row.values:
                 quote = f"*{row.values[column]:.2f}*" + ("¹" if row.quoted else "")
-            measured = [measured_cell(measure(row, column, runs)) for runs in ours.values()]
-            cells[row.name] += [quote, *measured]
+            cells[row.name] += [quote, *(measured_cell(row, column, r) for r in ours.values())]
     note = "; ".join(lines) or "nothing measured"
-    return table(
-        header,
-        list(cells.values()),
-        "Top-1 in percent. In italics: printed in the paper, ¹ quoted there from elsewhere. "
-        f"In bold: ours, last epoch, number of seeds in brackets; {note}.",
-    )
+    caption = "Top-1 in percent. In italics: printed in the paper, ¹ quoted there from elsewhere. "
+    caption += f"In bold: ours, last epoch, number of seeds in brackets; {note}."
+    return table(header, list(cells.values()), caption)
 
 
 def measured_columns(
@@ -334,11 +314,10 @@ def measured_columns(
     return {f"{heading}, {name}": found[each] for name, each in zip(names, found, strict=True)}
 
 
-def measured_cell(runs: Measured) -> str:
+def measured_cell(row: PaperRow, column: Column, records: Sequence[Record]) -> str:
     """Bold mean ± standard deviation with the number of seeds, or that there is none."""
-    if not runs.top1:
-        return NOTHING
-    return f"**{mean_and_spread(list(runs.top1.values()), 2)}** ({len(runs.top1)})"
+    top1 = list(measure(row, column, records).top1.values())
+    return f"**{mean_and_spread(top1, 2)}** ({len(top1)})" if top1 else NOTHING
 
 
 def table1_column(dataset: str, ratio: float) -> Column:

@@ -1,7 +1,7 @@
 """What one training step sees."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
@@ -44,16 +44,6 @@ class Batch:
         inputs = [self.inputs] if isinstance(self.inputs, Tensor) else [*self.inputs]
         rest = (self.target, self.partner, self.share)
         return inputs + [each for each in rest if each is not None]
-
-    def cloned(self) -> "Batch":
-        """A copy in memory of its own."""
-        one = isinstance(self.inputs, Tensor)
-        inputs = self.inputs.clone() if one else tuple(each.clone() for each in self.inputs)
-        mixed = {"partner": self.partner, "share": self.share}
-        rest: dict[str, Any] = {
-            name: each.clone() for name, each in mixed.items() if each is not None
-        }
-        return replace(self, inputs=inputs, target=self.target.clone(), **rest)
 
 
 class Batches(Protocol):

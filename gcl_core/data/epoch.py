@@ -1,9 +1,9 @@
 """An epoch of batches without a per-image step: what is drawn, augmented, normalised and mixed."""
 
-import copy
-import dataclasses
 import itertools
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Protocol
 
 import scipy.special
@@ -12,6 +12,8 @@ from torch import Tensor
 
 from gcl_core.data.batch import Batch
 from gcl_core.data.dataset import LongTailedDataset, Split
+from gcl_core.data.file_images import FileImages
+from gcl_core.data.images import MemoryImages
 from gcl_core.data.streams import Streams
 from gcl_core.errors import GCLError
 from gcl_core.hardware import inference_batch
@@ -24,84 +26,74 @@ class Sampler(Protocol):
     def __len__(self) -> int: ...
 
 
-class Statistics(Protocol):
-    """Mean and deviation of each channel, in units of the full pixel range; () for features."""
+def normaliser(
+    mean: tuple[float, ...], std: tuple[float, ...], device: torch.device
+) -> Callable[[Tensor], Tensor]:
+    """uint8 images -> (x / 255 - mean) / std in float32, channels last; features stay.
 
-    @property
-    def has_pixels(self) -> bool: ...
-    @property
-    def mean(self) -> tuple[float, ...]: ...
-    @property
-    def std(self) -> tuple[float, ...]: ...
-
-
-def normaliser(of: Statistics, device: torch.device) -> Callable[[Tensor], Tensor]:
-    """uint8 images -> (x / 255 - mean) / std in float32, channels last; features stay."""
-    if not of.has_pixels:
+    Args:
+        mean, std: of each channel, in units of the full pixel range; () for features.
+    """
+    if not mean:
         return lambda features: features
-    mean = torch.tensor(of.mean, device=device).view(1, -1, 1, 1) * 255
-    scale = 1 / (torch.tensor(of.std, device=device).view(1, -1, 1, 1) * 255)
+    shift = torch.tensor(mean, device=device).view(1, -1, 1, 1) * 255
+    scale = 1 / (torch.tensor(std, device=device).view(1, -1, 1, 1) * 255)
 
     def normalise(images: Tensor) -> Tensor:
         floats = images.to(torch.float32, memory_format=torch.channels_last)
-        return floats.sub_(mean).mul_(scale)
+        return floats.sub_(shift).mul_(scale)
 
     return normalise
 
 
+@dataclass(frozen=True)
 class TrainingImages:
     """Augmented, normalised and (optionally) mixed training batches; one iteration is one epoch.
 
     All draws of an epoch are made before its first batch; nothing is copied from the device to the
     host inside it. Of several processes each has its share of every batch, and no image twice.
 
+    Attributes:
+        mixup_alpha: of the images of a batch; 0: they are not mixed.
+        rank, ranks: of several processes.
+        views: how often a batch has its images: all once, then all again, and so on.
+        skipped: steps at the begin of an epoch that are drawn and not given.
+
     Raises:
         GCLError: a batch smaller than the number of processes.
     """
 
-    def __init__(
-        self,
-        dataset: LongTailedDataset,
-        sampler: Sampler,
-        batch_size: int,
-        streams: Streams,
-        device: torch.device,
-        *,
-        mixup_alpha: float = 0.0,
-        rank: int = 0,
-        ranks: int = 1,
-    ) -> None:
-        self.sampler, self.batch_size, self.streams = sampler, batch_size, streams
-        self.views, self.skipped = 1, 0
-        self.mixup_alpha, self.rank, self.ranks = mixup_alpha, rank, ranks
-        if (smallest := min(batch_size, len(sampler))) < ranks:
+    dataset: LongTailedDataset
+    sampler: Sampler
+    batch_size: int
+    streams: Streams
+    device: torch.device
+    mixup_alpha: float = 0.0
+    rank: int = 0
+    ranks: int = 1
+    views: int = 1
+    skipped: int = 0
+
+    def __post_init__(self) -> None:
+        if (smallest := min(self.batch_size, len(self.sampler))) < self.ranks:
             raise GCLError(
-                f"a batch of {smallest} images has none for some of {ranks} processes; take fewer "
-                "devices, or more images in a batch"
+                f"a batch of {smallest} images has none for some of {self.ranks} processes; take "
+                "fewer devices, or more images in a batch"
             )
-        self.device, self.augment = device, dataset.augment
-        self.normalise = normaliser(dataset, device)
-        self.images = dataset.train.images.on(device)
-        self.host_labels = dataset.train.labels
-        self.labels = self.host_labels.to(device)
 
-    def drawn_by(self, sampler: Sampler) -> "TrainingImages":
-        """The same images, drawn by another sampler; nothing is copied."""
-        other = copy.copy(self)
-        other.sampler = sampler
-        return other
+    @cached_property
+    def images(self) -> MemoryImages | FileImages:
+        """The training images, on the device."""
+        return self.dataset.train.images.on(self.device)
 
-    def in_views(self, views: int) -> "TrainingImages":
-        """The same images, each so many times in its batch: all once, then all again, and so on."""
-        other = copy.copy(self)
-        other.views = views
-        return other
+    @cached_property
+    def labels(self) -> Tensor:
+        """Their labels, (N,), on the device."""
+        return self.dataset.train.labels.to(self.device)
 
     def without_first(self, steps: int) -> "TrainingImages":
         """See `gcl_core.data.batch.Batches`."""
-        other = copy.copy(self)
-        other.skipped = self.skipped + steps
-        return other
+        return replace(self, skipped=self.skipped + steps)
 
     def __len__(self) -> int:
         return len(self._sizes()) - self.skipped
@@ -115,31 +107,33 @@ class TrainingImages:
         return sizes
 
     def __iter__(self) -> Iterator[Batch]:
-        order = self.sampler.draw()
-        generator, device = self.streams.device, self.device
-        every = order.split(self._sizes())
+        every, generator = self.sampler.draw().split(self._sizes()), self.streams.device
         mine = [step[self.rank :: self.ranks].repeat(self.views) for step in every]
+        sizes = [len(own) for own in mine]
         weights = [
-            len(own) * self.ranks / (len(step) * self.views)
-            for own, step in zip(mine, every, strict=True)
+            size * self.ranks / (len(step) * self.views)
+            for size, step in zip(sizes, every, strict=True)
         ]
-        shares = self._mixup_shares(len(mine)).to(device)
-        sizes = [len(indices) for indices in mine]
-        drawn = torch.cat(mine).to(device)
-        draws = self.augment.draw(len(drawn), generator)
+        shares = self._mixup_shares(len(mine)).to(self.device)
+        drawn, augment = torch.cat(mine).to(self.device), self.dataset.augment
+        draws = augment.draw(len(drawn), generator)
         steps = drawn.split(sizes)
         cuts = list(zip(*(each.split(sizes) for each in draws), strict=True))
-        done = self.skipped
+
+        def partners(indices: Tensor) -> Tensor:
+            return torch.randperm(len(indices), device=self.device, generator=generator)
+
+        done, normalise = self.skipped, normaliser(self.dataset.mean, self.dataset.std, self.device)
         for indices in steps[:done] if self.mixup_alpha else ():
-            torch.randperm(len(indices), device=device, generator=generator)
-        images = self.images.batches(steps[done:], self.augment, cuts[done:])
-        drawn_steps = zip(steps[done:], images, shares[done:], weights[done:], strict=True)
-        for indices, pixels, share, weight in drawn_steps:
-            inputs, target = self.normalise(pixels), self.labels[indices]
+            partners(indices)
+        images = self.images.batches(steps[done:], augment, cuts[done:])
+        rest = zip(steps[done:], images, shares[done:], weights[done:], strict=True)
+        for indices, pixels, share, weight in rest:
+            inputs, target = normalise(pixels), self.labels[indices]
             if not self.mixup_alpha:
                 yield Batch(inputs, target, weight=weight)
                 continue
-            partner = torch.randperm(len(indices), device=device, generator=generator)
+            partner = partners(indices)
             mixed = torch.lerp(inputs[partner], inputs, share)
             yield Batch(mixed, target, self.labels[indices[partner]], share, weight)
 
@@ -160,7 +154,7 @@ def clean_batches(
     Args:
         rank, ranks: of several processes; each gets every `ranks`-th image.
     """
-    normalise, images = normaliser(dataset, device), split.images.on(device)
+    normalise, images = normaliser(dataset.mean, dataset.std, device), split.images.on(device)
     together = inference_batch(device, images.shape)
     mine = torch.arange(rank, len(split), ranks)
     steps = mine.to(device).split(together)
@@ -168,35 +162,40 @@ def clean_batches(
         yield normalise(pixels), split.labels[indices]
 
 
+@dataclass(frozen=True)
 class FrozenFeatures:
     """The same batches with images replaced by the features of a frozen backbone.
 
     As many batches go through the backbone together as `inference_batch` has room for: without
     gradients and batch statistics that changes nothing, and a GPU is kept busy.
+
+    Attributes:
+        skipped: batches of the first group that go through the backbone and are not given.
     """
 
-    def __init__(self, batches: TrainingImages, backbone: Callable[[Tensor], Tensor]) -> None:
-        self.batches, self.backbone = batches, backbone
-        room = inference_batch(batches.device, batches.images.shape)
-        self.together, self.skipped = max(1, room // batches.batch_size), 0
+    batches: TrainingImages
+    backbone: Callable[[Tensor], Tensor]
+    skipped: int = 0
+
+    @cached_property
+    def _together(self) -> int:
+        room = inference_batch(self.batches.device, self.batches.images.shape)
+        return max(1, room // self.batches.batch_size)
 
     def __len__(self) -> int:
         return len(self.batches) - self.skipped
 
     def without_first(self, steps: int) -> "FrozenFeatures":
         """See `gcl_core.data.batch.Batches`; batches go through the backbone in the same groups."""
-        other = copy.copy(self)
-        other.skipped = (self.skipped + steps) % self.together
-        other.batches = self.batches.without_first(self.skipped + steps - other.skipped)
-        return other
+        whole, skipped = divmod(self.skipped + steps, self._together)
+        rest = self.batches.without_first(whole * self._together)
+        return replace(self, batches=rest, skipped=skipped)
 
     def __iter__(self) -> Iterator[Batch]:
-        return itertools.islice(self._all(), self.skipped, None)
-
-    def _all(self) -> Iterator[Batch]:
-        batches = iter(self.batches)
-        while group := list(itertools.islice(batches, self.together)):
+        batches, skipped = iter(self.batches), self.skipped
+        while group := list(itertools.islice(batches, self._together)):
             images = torch.cat([batch.inputs for batch in group])
             features = self.backbone(images).split([len(batch.target) for batch in group])
-            for batch, inputs in zip(group, features, strict=True):
-                yield dataclasses.replace(batch, inputs=inputs)
+            for batch, inputs in list(zip(group, features, strict=True))[skipped:]:
+                yield replace(batch, inputs=inputs)
+            skipped = 0

@@ -1,6 +1,7 @@
 """Images that stay in their files and are decoded when a batch needs them."""
 
 import hashlib
+import itertools
 import logging
 import os
 from collections.abc import Iterator, Sequence
@@ -21,7 +22,9 @@ from gcl_core.errors import GCLError
 
 log = logging.getLogger(__name__)
 CPU = torch.device("cpu")
-BATCH = 64  # of images that are only looked at once
+# Images that are decoded as one piece of work: several pieces of a batch are decoded at once, so
+# that the first batch of an epoch is not waited for as long as one process needs for all of it.
+TOGETHER = 64
 SAMPLED = 16  # images that stand for all, where reading all would take hours
 
 
@@ -48,7 +51,7 @@ class Reading:
         if file in self.refused:
             return
         if not self.allowed:
-            raise GCLError(problem)
+            raise GCLError(f"{problem}; skip_unreadable N leaves out up to N such files")
         if len(self.refused) == self.allowed:
             raise GCLError(f"{problem}; skip_unreadable allows {self.allowed} such files")
         self.refused.add(file)
@@ -95,7 +98,7 @@ class FileImages:
     @property
     def pixels(self) -> Tensor:
         """All of them, decoded: (N, 3, H, W) uint8."""
-        return torch.cat(list(self.batches(torch.arange(len(self)).split(BATCH))))
+        return torch.cat(list(self.batches(torch.arange(len(self)).split(TOGETHER))))
 
     def path(self, index: int) -> str:
         """Where an image is."""
@@ -134,22 +137,27 @@ class FileImages:
         if not steps:
             return
         # Once for all steps: each copy from a GPU would wait for what it has to do.
-        sizes = [len(step) for step in steps]
-        indices = torch.cat(list(steps)).cpu().split(sizes)
+        sizes = [[len(piece) for piece in step.split(TOGETHER)] for step in steps]
+        every = [size for own in sizes for size in own]
+        pieces = torch.cat(list(steps)).cpu().split(every)
         drawn = [torch.cat(each) for each in zip(*draws, strict=True)]
-        cuts = torch.stack(drawn, 1).cpu().split(sizes) if augment else ()
+        cuts = torch.stack(drawn, 1).cpu().split(every) if augment else ()
 
-        def task(step: int) -> Task:
-            files = [self.path(index) for index in indices[step].tolist()]
-            own = cuts[step].tolist() if augment else []
+        def task(piece: int) -> Task:
+            files = [self.path(index) for index in pieces[piece].tolist()]
+            own = cuts[piece].tolist() if augment else []
             return Task(files, self.size, augment, own, self.share)
 
-        decoded = self.reading.decoder.map(task(step) for step in range(len(steps)))
-        for step, (pixels, problems) in enumerate(decoded):
-            for number, problem in problems.items():
-                index = int(indices[step][number])
-                pixels[number] = self._stand_in(index, problem, task(step), number)
-            yield pixels.permute(0, 3, 1, 2).to(self.device, non_blocking=True)
+        decoded = enumerate(self.reading.decoder.map(task(piece) for piece in range(len(pieces))))
+        for own in sizes:
+            batch = []
+            for piece, (pixels, problems) in itertools.islice(decoded, len(own)):
+                for number, problem in problems.items():
+                    index = int(pieces[piece][number])
+                    pixels[number] = self._stand_in(index, problem, task(piece), number)
+                batch.append(pixels.permute(0, 3, 1, 2).to(self.device, non_blocking=True))
+            yield torch.cat(batch)
+        next(decoded, None)  # its end, at which processes are free for the next pass
 
     def _stand_in(self, index: int, problem: str, task: Task, number: int) -> Tensor:
         """Pixels of the next readable image of the class, cut as that one would have been."""
@@ -218,7 +226,7 @@ class FileImages:
 
     def statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Mean and standard deviation of each channel, in units of the full pixel range."""
-        return histogram_statistics(self.batches(torch.arange(len(self)).split(BATCH)))
+        return histogram_statistics(self.batches(torch.arange(len(self)).split(TOGETHER)))
 
 
 def _content(file: str) -> bytes:

@@ -3,7 +3,6 @@
 import contextlib
 import logging
 import multiprocessing
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from math import prod
@@ -13,15 +12,14 @@ import torch
 from gcl_core.config import Config, value
 from gcl_core.data.augment import Augment, PadCrop, ResizedCrop
 from gcl_core.data.dataset import LongTailedDataset, Split
-from gcl_core.data.file_images import FileImages
+from gcl_core.data.file_images import TOGETHER, FileImages
 from gcl_core.data.imbalance import PROFILES, long_tailed_counts
 from gcl_core.data.sources import DatasetKind, kind_of
 from gcl_core.data.workers import Processes, Threads, too_little_shared_memory
-from gcl_core.errors import GCLError
-from gcl_core.hardware import memory_budget
+from gcl_core.errors import GCLError, shown
+from gcl_core.hardware import memory_budget, usable_cores
 
 log = logging.getLogger(__name__)
-TYPICAL_BATCH = 256  # of Table 2's data, to see whether there is room for worker processes
 CLASS_ORDERS = ("index", "reversed")
 
 
@@ -159,13 +157,26 @@ def load_dataset(settings: DataSettings) -> LongTailedDataset:
         )
     if settings.test_crop < 1:
         whole = _with_test_crop(whole, settings.test_crop)
-    return replace(
+    dataset = replace(
         whole,
         train=whole.train.subset(kind.subset(whole.train.labels, counts, settings.data_seed)),
         augment=_augment(settings, whole.augment),
         mean=_each_channel("mean", settings.mean, whole.mean),
         std=_each_channel("std", settings.std, whole.std),
     )
+    if kind.in_files and not kind.listed:
+        _warn_of_copies(dataset)
+    return dataset
+
+
+def _warn_of_copies(dataset: LongTailedDataset) -> None:
+    test, copies = dataset.test, dataset.copies
+    if copies:
+        first = f"one of class {dataset.class_names[int(test.labels[copies[0]])]!r}"
+        if isinstance(test.images, FileImages):
+            first = shown(test.images.path(copies[0]))
+        message = "%s: %d of %d test images are in training too, so accuracies are too high: %s"
+        log.warning(message, dataset.name, len(copies), len(test), first)
 
 
 @contextlib.contextmanager
@@ -178,8 +189,8 @@ def decoded_by(
     processes are asked for. The log says what was chosen.
 
     Args:
-        workers: processes; 0: threads. None: with a GPU one for each core, as far as the memory
-            that processes share allows, and else threads.
+        workers: processes; 0: threads. None: with a GPU one for each core that this process may
+            use, as far as the memory that processes share allows, and else threads.
         device: where batches go.
         processes: of the run, among which the cores are shared.
 
@@ -196,8 +207,8 @@ def decoded_by(
     if workers is None:
         # A daemon, as a worker of Dask is, may not start processes.
         on_gpu = device.type == "cuda" and not multiprocessing.current_process().daemon
-        workers = (os.cpu_count() or 1) // processes if on_gpu and not keep else 0
-        problem = too_little_shared_memory(workers, TYPICAL_BATCH * prod(images[0].shape))
+        workers = usable_cores() // processes if on_gpu and not keep else 0
+        problem = too_little_shared_memory(workers, TOGETHER * prod(images[0].shape))
         if workers and problem:
             log.warning("threads decode: %s", problem)
             workers = 0

@@ -27,6 +27,7 @@ from torch.utils.data import ConcatDataset, Dataset, Sampler, Subset
 from gcl_core.data.imbalance import HOW_TO_NUMBER, class_counts_of
 from gcl_core.errors import GCLError
 from gcl_core.losses.clouds import Counts, checked_counts, cloud_sizes
+from gcl_core.losses.criterion import check_generator
 from gcl_core.processes import several
 
 
@@ -71,6 +72,8 @@ class _BalancedSampler(Sampler[int]):
         weights: (N,) float64, summing to 1; the probability of each image in one draw.
     """
 
+    power = 0.0
+
     def __init__(
         self,
         labels: Tensor | Sequence[int],
@@ -82,6 +85,7 @@ class _BalancedSampler(Sampler[int]):
         self.class_counts = class_counts_of(labels)
         if num_samples is not None and num_samples < 1:
             raise GCLError(f"num_samples must be at least 1, got {num_samples}")
+        check_generator(generator)
         self.num_samples = len(labels) if num_samples is None else num_samples
         self.generator = generator
         counts = self.class_counts.double()
@@ -95,7 +99,7 @@ class _BalancedSampler(Sampler[int]):
 
     def _image_weights(self, counts: Tensor) -> Tensor:
         """Weight rho_j of one image of each class, up to a factor; counts (C,) are positive."""
-        raise NotImplementedError
+        return counts**self.power
 
     def draw(self) -> Tensor:
         """One epoch of image indices, (num_samples,) int64."""
@@ -119,9 +123,6 @@ class InstanceBalancedSampler(_BalancedSampler):
     `num_samples` above N starts a further shuffle (Kang et al. 2020, "instance-balanced").
     """
 
-    def _image_weights(self, counts: Tensor) -> Tensor:
-        return torch.ones_like(counts)
-
     def draw(self) -> Tensor:
         """One epoch of image indices, (num_samples,) int64, a permutation when that is N."""
         total = len(self.weights)
@@ -133,15 +134,13 @@ class InstanceBalancedSampler(_BalancedSampler):
 class ClassBalancedSampler(_BalancedSampler):
     """Every class equally often; rho_j = 1 / n_j (Kang et al. 2020, "class-balanced")."""
 
-    def _image_weights(self, counts: Tensor) -> Tensor:
-        return 1 / counts
+    power = -1.0
 
 
 class SquareRootSampler(_BalancedSampler):
     """Classes by the square root of their size; rho_j = n_j^(-1/2) (Kang et al. 2020)."""
 
-    def _image_weights(self, counts: Tensor) -> Tensor:
-        return counts**-0.5
+    power = -0.5
 
 
 class ReversedSampler(_BalancedSampler):
@@ -150,8 +149,7 @@ class ReversedSampler(_BalancedSampler):
     The sampler of BBN's re-balancing branch (Zhou et al. 2020).
     """
 
-    def _image_weights(self, counts: Tensor) -> Tensor:
-        return counts**-2.0
+    power = -2.0
 
 
 def effective_weights(counts: Tensor, beta: Tensor | float) -> Tensor:

@@ -1,7 +1,9 @@
 """Image files decoded ahead of time, by threads or by processes; the pixels are the same."""
 
 import multiprocessing
+import os
 import shutil
+import threading
 import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -21,12 +23,12 @@ from gcl_core.data.image_files import middle, read_rgb
 from gcl_core.errors import GCLError
 
 SHARED = Path("/dev/shm")  # where Linux has the memory that processes share
-AHEAD = 2  # batches that each process has ready, or is at work on
+AHEAD = 2  # tasks that each process or thread has ready, or is at work on
 
 
 @dataclass(frozen=True)
 class Task:
-    """The images of one batch: their files, and what was drawn for each of them.
+    """Some images of a batch: their files, and what was drawn for each of them.
 
     Attributes:
         files: paths.
@@ -83,7 +85,7 @@ Decoded = tuple[Tensor, dict[int, str]]
 
 
 class Decoder(Protocol):
-    """Decodes batches in their order; the next one is on its way before it is asked for."""
+    """Decodes tasks in their order; the next ones are on their way before they are asked for."""
 
     def map(self, tasks: Iterable[Task]) -> Iterator[Decoded]: ...
 
@@ -99,12 +101,13 @@ class Threads:
         self.kept: dict[str, Image.Image] | None = {} if keep else None
 
     def map(self, tasks: Iterable[Task]) -> Iterator[Decoded]:
-        with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        threads = torch.get_num_threads()
+        with ThreadPoolExecutor(threads) as pool:
             begun: deque[tuple[Task, Iterator[np.ndarray | str]]] = deque()
             for task in tasks:
                 numbers = range(len(task.files))
                 begun.append((task, pool.map(lambda i, of=task: of.image(i, self.kept), numbers)))
-                if len(begun) > 1:
+                if len(begun) > AHEAD * threads:
                     before, images = begun.popleft()
                     yield before.batch(images)
             for before, images in begun:
@@ -112,17 +115,17 @@ class Threads:
 
 
 class Processes:
-    """Processes of PyTorch's DataLoader, each of which decodes whole batches.
+    """Processes of PyTorch's DataLoader, each of which decodes whole tasks.
 
-    They are started when the first batch is asked for, serve one pass over images after another,
-    and end when nobody has this object any more. They are told a batch's files and draws, and know
+    They are started when the first task is asked for, serve one pass over images after another,
+    and end when nobody has this object any more. They are told a task's files and draws, and know
     nothing else, so that their memory does not grow with the data. They are not forked from this
     process, whose threads may hold locks at that moment; so a script that starts them keeps its
     work under `if __name__ == "__main__":`.
 
     Args:
         number: how many.
-        pinned: whether batches come in memory that a GPU can copy by itself.
+        pinned: whether images come in memory that a GPU can copy by itself.
     """
 
     def __init__(self, number: int, pinned: bool) -> None:
@@ -130,7 +133,7 @@ class Processes:
         self._idle: list[DataLoader[Any]] = []
 
     def map(self, tasks: Iterable[Task]) -> Iterator[Decoded]:
-        """The batches of some tasks; several such passes at once have processes of their own.
+        """The images of some tasks; several such passes at once have processes of their own.
 
         Raises:
             GCLError: a process has ended, or there is too little shared memory.
@@ -162,6 +165,7 @@ class Processes:
                 pin_memory=self.pinned,
                 multiprocessing_context="forkserver" if "forkserver" in methods else "spawn",
                 generator=torch.Generator(),  # else it would move the global one
+                worker_init_fn=_end_with_parent,
             )
 
     def _that_fit(self, tasks: Iterable[Task]) -> Iterator[Task]:
@@ -174,11 +178,11 @@ class Processes:
             yield task
 
 
-def too_little_shared_memory(processes: int, batch_bytes: int) -> str:
-    """What to say if batches of so many bytes do not fit the processes' shared memory; else ""."""
+def too_little_shared_memory(processes: int, task_bytes: int) -> str:
+    """What to say if tasks of so many bytes do not fit the processes' shared memory; else ""."""
     if not SHARED.exists():  # as on macOS, where it has no limit of its own
         return ""
-    needed, free = (AHEAD * processes + 1) * batch_bytes, shutil.disk_usage(SHARED).free
+    needed, free = (AHEAD * processes + 1) * task_bytes, shutil.disk_usage(SHARED).free
     if needed <= free:
         return ""
     return (
@@ -186,6 +190,22 @@ def too_little_shared_memory(processes: int, batch_bytes: int) -> str:
         f"{free / 2**20:.0f} MB: a smaller --workers (0: none, threads decode), or a larger "
         f"{SHARED} (docker run --shm-size)"
     )
+
+
+def _end_with_parent(number: int) -> None:
+    """End this process when the one that started it has ended, however it did.
+
+    PyTorch looks whether the parent in the system's sense is there, which is the fork server, and
+    that one waits for the processes it forked.
+    """
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def wait() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 class _Queue:

@@ -13,6 +13,7 @@ import matplotlib as mpl
 import matplotlib.ticker
 import numpy as np
 import seaborn as sns
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -21,6 +22,7 @@ from gcl_core.data.dataset import LongTailedDataset
 from gcl_core.figures.drawing import (
     ALL_NAMED,
     HALF,
+    MEAN,
     Classes,
     by_class,
     class_axis,
@@ -28,8 +30,9 @@ from gcl_core.figures.drawing import (
     draw_lines,
     draw_map,
     group_key,
+    key_below,
     label_ends,
-    legend_below,
+    subplots,
 )
 from gcl_core.figures.looks import METHOD_LOOKS, style
 from gcl_core.figures.series import Series, number, over_seeds
@@ -63,6 +66,7 @@ def _smoothed(stage: Sequence[Mapping[str, Any]], key: str) -> list[float]:
     return [float(np.mean(values[max(0, i - reach) : i + reach + 1])) for i in range(len(values))]
 
 
+@style()
 def gradient_curves(differences: Sequence[float], curves: Sequence[Series]) -> Figure:
     """Gradient on the target logit against the logit difference, one curve for each cloud.
 
@@ -70,20 +74,17 @@ def gradient_curves(differences: Sequence[float], curves: Sequence[Series]) -> F
         differences: (n,) clean z_y - z_j along x.
         curves: their values, 1 - p_y at each difference, and looks.
     """
-    with style():
-        figure = Figure(figsize=(9, 4))
-        plain, logarithmic = figure.subplots(1, 2)
-        for axes in (plain, logarithmic):
-            draw_lines(axes, differences, curves)
-            axes.set_xlabel("clean logit difference $z_y - z_j$")
-        plain.set_title("Gradient $1 - p_y$")
-        logarithmic.set_title("The same, logarithmic")
-        logarithmic.set_yscale("log")
-        logarithmic.set_ylim(1e-6, 2)
-        label_ends(plain, differences, curves)
-        return figure
+    figure, (plain, logarithmic) = subplots(9, 4, columns=2)
+    for axes in (plain, logarithmic):
+        draw_lines(axes, differences, curves)
+        axes.set_xlabel("clean logit difference $z_y - z_j$")
+    plain.set_title("Gradient $1 - p_y$")
+    logarithmic.set(title="The same, logarithmic", yscale="log", ylim=(1e-6, 2))
+    label_ends(plain, differences, curves)
+    return figure
 
 
+@style()
 def values_by_class(
     dataset: LongTailedDataset,
     panels: Mapping[str, Sequence[Series]],
@@ -100,22 +101,25 @@ def values_by_class(
         floor: smallest value that is shown of panels that are logarithmic, by their title.
     """
     classes = Classes.of(dataset)
-    with style():
-        figure = Figure(figsize=(8.5, 1.2 + 2.7 * len(panels) + classes.depth))
-        every = np.atleast_1d(figure.subplots(len(panels), 1, sharex=True))
-        for axes, (title, lines) in zip(every, panels.items(), strict=True):
-            if floor and title in floor:
-                axes.set_yscale("log")
-                highest = max(max(series.values) for series in lines)
-                axes.set_ylim(floor[title], max(1.2, 1.3 * highest))
-            if percent:
-                axes.set_ylim(-3, 103)
-            by_class(axes, classes, title, lines)
-        for axes in every[:-1]:
-            axes.set_xlabel("")
-        return figure
+    height = 1.2 + 2.7 * len(panels) + classes.depth
+    figure, every = subplots(8.5, height, len(panels), sharex=True)
+    for axes, (title, lines) in zip(every, panels.items(), strict=True):
+        if floor and title in floor:
+            highest = max(max(series.values) for series in lines)
+            axes.set(yscale="log", ylim=(floor[title], max(1.2, 1.3 * highest)))
+        if percent:
+            axes.set_ylim(-3, 103)
+        by_class(axes, classes, title, lines)
+    for axes in every[:-1]:
+        axes.set_xlabel("")
+    keys = [[series.look for series in lines] for lines in panels.values()]
+    for axes, key in zip(every[1:], keys[1:], strict=True):
+        if key == keys[0] and every[0].get_legend() and (own := axes.get_legend()):
+            own.remove()  # the first panel's says it for all
+    return figure
 
 
+@style()
 def training_curves(
     panels: Mapping[str, Sequence[Series]], stage2_starts: int | None = None
 ) -> Figure:
@@ -125,28 +129,24 @@ def training_curves(
         panels: title and lines of each; lines may differ in length.
         stage2_starts: epochs of stage 1, where a vertical line separates the stages.
     """
-    with style():
-        figure = Figure(figsize=(3.3 * len(panels) + 0.6, 4))
-        every = np.atleast_1d(figure.subplots(1, len(panels)))
-        for axes, (title, lines) in zip(every, panels.items(), strict=True):
-            for series in lines:
-                draw_lines(axes, range(1, len(series.values) + 1), [series])
-            if stage2_starts:
-                axes.axvline(stage2_starts + 0.5, color="0.5", lw=1)
-                axes.annotate(
-                    "stage 2",
-                    (stage2_starts + 1, 0.99),
-                    xycoords=("data", "axes fraction"),
-                    va="top",
-                    size=10,
-                )
-            axes.set(title=title, xlabel="epoch")
-            if "%" in title:
-                axes.set_ylim(-3, 103)
-        legend_below(figure, next(iter(panels.values())))
-        return figure
+    figure, every = subplots(3.3 * len(panels) + 0.6, 4, columns=len(panels))
+    for axes, (title, lines) in zip(every, panels.items(), strict=True):
+        for series in lines:
+            draw_lines(axes, range(1, len(series.values) + 1), [series])
+        if stage2_starts:
+            axes.axvline(stage2_starts + 0.5, color="0.5", lw=1)
+            place = axes.get_xaxis_transform()
+            axes.text(stage2_starts + 1, 0.99, "stage 2", transform=place, va="top", size=10)
+        axes.set(title=title, xlabel="epoch")
+        if "%" in title:
+            axes.set_ylim(-3, 103)
+    looks = [series.look for series in next(iter(panels.values()))]
+    keys = {look.label: {"color": look.colour, "ls": look.line, "lw": 2.2} for look in looks}
+    key_below(figure, keys, ncols=len(keys))
+    return figure
 
 
+@style()
 def sweeps(
     x: Sequence[float],
     xlabel: str,
@@ -164,22 +164,22 @@ def sweeps(
         ylabel: what the percentages are of.
         doubling: equal steps along x are equal factors, from 1 on; 0 has its own place.
     """
-    with style():
-        figure = Figure(figsize=(min(4.6, 11 / len(panels)) * len(panels) + 0.6, 4.2))
-        every = np.atleast_1d(figure.subplots(1, len(panels), sharey=True))
-        for axes, (title, lines) in zip(every, panels.items(), strict=True):
-            draw_lines(axes, x, lines, marker="o")
-            axes.set(title=title, xlabel=xlabel, ylim=(-3, 103))
-            if doubling:
-                axes.set_xscale("symlog", linthresh=1)
-                ticks = [at for at in (0, 1, 3, 10, 30, 100, 300) if at <= max(x)]
-                axes.set_xticks(ticks, map(str, ticks))
-                axes.xaxis.set_minor_locator(mpl.ticker.NullLocator())
-            label_ends(axes, x, lines)
-        every[0].set_ylabel(ylabel)
-        return figure
+    width = min(4.6, 11 / len(panels)) * len(panels) + 0.6
+    figure, every = subplots(width, 4.2, columns=len(panels), sharey=True)
+    for axes, (title, lines) in zip(every, panels.items(), strict=True):
+        draw_lines(axes, x, lines, marker="o")
+        axes.set(title=title, xlabel=xlabel, ylim=(-3, 103))
+        if doubling:
+            axes.set_xscale("symlog", linthresh=1)
+            ticks = [at for at in (0, 1, 3, 10, 30, 100, 300) if at <= max(x)]
+            axes.set_xticks(ticks, map(str, ticks))
+            axes.xaxis.set_minor_locator(mpl.ticker.NullLocator())
+        label_ends(axes, x, lines)
+    every[0].set_ylabel(ylabel)
+    return figure
 
 
+@style()
 def confusion_maps(
     dataset: LongTailedDataset, confusions: Mapping[str, Sequence[Sequence[int]]]
 ) -> Figure:
@@ -191,36 +191,35 @@ def confusion_maps(
             set's order.
     """
     classes = Classes.of(dataset, room=HALF)
-    with style():
-        names = classes.depth
-        figure = Figure(figsize=((4.6 + names) * len(confusions) + 0.8, 4.9 + names))
-        every = np.atleast_1d(figure.subplots(1, len(confusions)))
-        few = dataset.num_classes <= ALL_NAMED
-        for axes, (title, confusion) in zip(every, confusions.items(), strict=True):
-            images = np.asarray(confusion, dtype=float)[np.ix_(classes.order, classes.order)]
-            percent = 100 * images / np.maximum(images.sum(1, keepdims=True), 1)
-            texts = [[f"{share:.0f}" if share >= 0.5 else "" for share in row] for row in percent]
-            sns.heatmap(
-                percent,
-                ax=axes,
-                vmin=0,
-                vmax=100,
-                cmap="cividis",
-                square=True,
-                annot=texts if few else False,
-                fmt="",
-                annot_kws={"size": 10},
-                cbar=False,
-                xticklabels=False,
-                yticklabels=classes.names if few else False,
-            )
-            class_axis(axes, classes, counts=False, strip=False, first=0.5)
-            axes.set(title=title, xlabel="predicted class", ylabel="true class, head to tail")
-            axes.tick_params(axis="y", rotation=0)
-            axes.grid(visible=False)
-        return figure
+    width, height = (4.6 + classes.depth) * len(confusions) + 0.8, 4.9 + classes.depth
+    figure, every = subplots(width, height, columns=len(confusions))
+    few = dataset.num_classes <= ALL_NAMED
+    for axes, (title, confusion) in zip(every, confusions.items(), strict=True):
+        images = np.asarray(confusion, dtype=float)[np.ix_(classes.order, classes.order)]
+        percent = 100 * images / np.maximum(images.sum(1, keepdims=True), 1)
+        texts = [[f"{share:.0f}" if share >= 0.5 else "" for share in row] for row in percent]
+        sns.heatmap(
+            percent,
+            ax=axes,
+            vmin=0,
+            vmax=100,
+            cmap="cividis",
+            square=True,
+            annot=texts if few else False,
+            fmt="",
+            annot_kws={"size": 10},
+            cbar=False,
+            xticklabels=False,
+            yticklabels=classes.names if few else False,
+        )
+        class_axis(axes, classes, counts=False, strip=False, first=0.5)
+        axes.set(title=title, xlabel="predicted class", ylabel="true class, head to tail")
+        axes.tick_params(axis="y", rotation=0)
+        axes.grid(visible=False)
+    return figure
 
 
+@style()
 def embedding_maps(
     dataset: LongTailedDataset,
     maps: Mapping[str, tuple[Tensor, Tensor]],
@@ -235,37 +234,33 @@ def embedding_maps(
         columns: maps in a row.
         size: width of a map, in inches.
     """
-    with style():
-        rows = -(-len(maps) // columns)
-        figure = Figure(figsize=(size * columns, (size - 0.1) * rows + 0.4))
-        every = np.atleast_1d(figure.subplots(rows, columns)).flatten()
-        for axes, (title, (positions, labels)) in zip(every, maps.items(), strict=False):
-            draw_map(axes, dataset, positions, labels)
-            axes.set_title(title, size=min(14, 4.2 * size))  # narrow maps stand close together
-        for axes in every[len(maps) :]:
-            axes.set_axis_off()
-        group_key(figure, dataset)
-        return figure
+    rows = -(-len(maps) // columns)
+    figure, every = subplots(size * columns, (size - 0.1) * rows + 0.4, rows, columns)
+    for axes, (title, (positions, labels)) in zip(every, maps.items(), strict=False):
+        draw_map(axes, dataset, positions, labels)
+        axes.set_title(title, size=min(14, 4.2 * size))  # narrow maps stand close together
+    for axes in every[len(maps) :]:
+        axes.set_axis_off()
+    group_key(figure, dataset)
+    return figure
 
 
 def _row_panels(
     groups: Mapping[str, Mapping[str, Any]], xlabel: str, inches: float, around: float
-) -> tuple[Figure, np.ndarray]:
+) -> tuple[Figure, list[Axes]]:
     """A panel for each group, one below another; a named row, `inches` high, for each variant."""
     sizes = [len(variants) for variants in groups.values()]
-    figure = Figure(figsize=(8.5, 0.75 * len(groups) + inches * sum(sizes) + around))
-    every = np.atleast_1d(
-        figure.subplots(len(groups), 1, sharex=True, height_ratios=[n + 0.6 for n in sizes])
-    )
+    height, ratios = 0.75 * len(groups) + inches * sum(sizes) + around, [n + 0.6 for n in sizes]
+    figure, every = subplots(8.5, height, len(groups), sharex=True, height_ratios=ratios)
     for axes, (title, variants) in zip(every, groups.items(), strict=True):
         axes.set_yticks(range(len(variants)), list(variants))
-        axes.set_ylim(len(variants) - 0.4, -0.6)
-        axes.set_title(title)
+        axes.set(ylim=(len(variants) - 0.4, -0.6), title=title)
         axes.grid(axis="y", visible=False)
     every[-1].set_xlabel(xlabel)
     return figure, every
 
 
+@style()
 def dots(
     groups: Mapping[str, Mapping[str, Sequence[float]]],
     xlabel: str,
@@ -278,21 +273,20 @@ def dots(
         xlabel: what the values are; all panels share their axis.
         colour: of everything, or by the variant's name.
     """
-    with style():
-        figure, every = _row_panels(groups, xlabel, 0.42, 0.6)
-        for axes, variants in zip(every, groups.values(), strict=True):
-            for row, (name, values) in enumerate(variants.items()):
-                half = np.std(values, ddof=1) if len(values) > 1 else 0.0
-                own = colour if isinstance(colour, str) else colour[name]
-                axes.errorbar(
-                    [np.mean(values)], [row], xerr=[half], color=own, capsize=5, marker="D", ms=7
-                )
+    figure, every = _row_panels(groups, xlabel, 0.42, 0.6)
+    for axes, variants in zip(every, groups.values(), strict=True):
+        for row, (name, values) in enumerate(variants.items()):
+            half = np.std(values, ddof=1) if len(values) > 1 else 0.0
+            own = colour if isinstance(colour, str) else colour[name]
+            axes.errorbar([np.mean(values)], [row], xerr=[half], color=own, **MEAN)
+            if len(values) > 1:
                 # At slightly different heights, so that equal values can be counted.
                 heights = row - 0.22 + np.linspace(-0.06, 0.06, len(values))
                 axes.plot(values, heights, "o", color=own, alpha=0.45, ms=5)
-        return figure
+    return figure
 
 
+@style()
 def paired_gains(
     groups: Mapping[str, Mapping[str, Sequence[float]]],
     xlabel: str,
@@ -305,21 +299,20 @@ def paired_gains(
         xlabel: what the differences are; all panels share their axis.
         quoted: a difference that somebody else printed, drawn hollow, by title and name.
     """
-    with style():
-        figure, every = _row_panels(groups, xlabel, 0.5, 0.9)
-        for axes, (title, variants) in zip(every, groups.items(), strict=True):
-            axes.axvline(0, color="#D55E00", lw=1.5)
-            for row, (name, values) in enumerate(variants.items()):
-                middle, half = interval(values)
-                look = {"color": "black", "capsize": 5, "marker": "D", "ms": 7}
-                axes.errorbar([middle], [row], xerr=[np.nan_to_num(half)], **look)
-                axes.plot(values, [row - 0.22] * len(values), "o", color="0.5", alpha=0.6, ms=5)
-                if quoted and name in quoted.get(title, {}):
-                    hollow = {"color": "#0072B2", "mfc": "white", "mew": 2, "ms": 8}
-                    axes.plot([quoted[title][name]], [row + 0.22], "o", **hollow)
-        return figure
+    figure, every = _row_panels(groups, xlabel, 0.5, 0.9)
+    for axes, (title, variants) in zip(every, groups.items(), strict=True):
+        axes.axvline(0, color="#D55E00", lw=1.5)
+        for row, (name, values) in enumerate(variants.items()):
+            middle, half = interval(values)
+            axes.errorbar([middle], [row], xerr=[np.nan_to_num(half)], color="black", **MEAN)
+            axes.plot(values, [row - 0.22] * len(values), "o", color="0.5", alpha=0.6, ms=5)
+            if quoted and name in quoted.get(title, {}):
+                hollow = {"color": "#0072B2", "mfc": "white", "mew": 2, "ms": 8}
+                axes.plot([quoted[title][name]], [row + 0.22], "o", **hollow)
+    return figure
 
 
+@style()
 def sampling_shares(
     class_counts: Sequence[int],
     shares: Mapping[str, Sequence[float]],
@@ -335,31 +328,21 @@ def sampling_shares(
         apart: percent by which a share changes at most, n values each, by name; up to 3, which
             look like the second to fourth of `shares`.
     """
-    looks = (
-        ("#000000", "-", 5.0),
-        ("#D55E00", "--", 2.2),
-        ("#0072B2", "-.", 2.2),
-        ("#009E73", ":", 2.2),
-    )
-    with style():
-        figure = Figure(figsize=(9.5, 4.6))
-        left, right = figure.subplots(1, 2)
-        classes = range(len(class_counts))
-        for axes, x, lines, own in (
-            (left, classes, shares, looks),
-            (right, steps, apart, looks[1:]),
-        ):
-            for (name, values), (colour, line, width) in zip(lines.items(), own, strict=False):
-                pale = 0.3 if width > 3 else 1.0  # under the line that covers it
-                axes.plot(x, values, color=colour, ls=line, lw=width, alpha=pale, label=name)
-            axes.legend(fontsize=10.5, frameon=False)
-        names = [f"{j}\n{n}" if j % 3 == 0 else "" for j, n in enumerate(class_counts)]
-        left.set_xticks(classes, names)
-        left.set(title="Share of the draws (%)", xlabel="class and its training images")
-        left.set_ylim(0)
-        right.set(title="Largest relative change\nof a share from EN (%)", xlabel="$b$")
-        right.set(xscale="log", yscale="log")
-        return figure
+    pale = {"color": "#000000", "ls": "-", "lw": 5.0, "alpha": 0.3}  # under the line that covers it
+    others = (("#D55E00", "--"), ("#0072B2", "-."), ("#009E73", ":"))
+    looks: list[dict[str, Any]] = [pale, *({"color": c, "ls": ls, "lw": 2.2} for c, ls in others)]
+    figure, (left, right) = subplots(9.5, 4.6, columns=2)
+    classes = range(len(class_counts))
+    for axes, x, lines, own in ((left, classes, shares, looks), (right, steps, apart, looks[1:])):
+        for (name, values), look in zip(lines.items(), own, strict=False):
+            axes.plot(x, values, label=name, **look)
+        axes.legend(fontsize=10.5, frameon=False)
+    names = [f"{j}\n{n}" if j % 3 == 0 else "" for j, n in enumerate(class_counts)]
+    left.set_xticks(classes, names)
+    left.set(title="Share of the draws (%)", xlabel="class and its training images", ylim=(0, None))
+    right.set(title="Largest relative change\nof a share from EN (%)", xlabel="$b$")
+    right.set(xscale="log", yscale="log")
+    return figure
 
 
 @dataclass(frozen=True)
@@ -379,49 +362,44 @@ class PaperDot:
     measured: Mapping[str, tuple[float, float | None]]
 
 
+@style()
 def paper_dots(panels: Mapping[str, Sequence[PaperDot]]) -> Figure:
     """Panels side by side with the same rows: the paper's numbers hollow, ours filled.
 
     Args:
         panels: by the label of their axis; the rows of all in the same order.
     """
-    with style():
-        rows = [dot.label for dot in next(iter(panels.values()))]
-        dots = [dot for dots_of in panels.values() for dot in dots_of]
-        names = list(dict.fromkeys(name for dot in dots for name in dot.measured))
-        markers = dict(zip(names, itertools.cycle("Ds^vP"), strict=False))
-        hollow: dict[str, Any] = {"marker": "o", "ms": 9, "mfc": "white", "mew": 2}
-        figure = Figure(figsize=(9, (0.16 + 0.13 * (1 + len(names))) * len(rows) + 1.5))
-        every = np.atleast_1d(figure.subplots(1, len(panels), sharey=True))
-        for axes, (label, dots_of) in zip(every, panels.items(), strict=True):
-            for row, dot in enumerate(dots_of):
-                look: dict[str, Any] = {"color": dot.colour, "ls": ""}
-                ours = len(dot.measured)
-                papers, *places = row + 0.13 * np.arange(-ours, ours + 1, 2)
-                if dot.quoted is not None:
-                    axes.plot(dot.quoted, papers, **hollow, **look)
-                for (name, (value, bar)), place in zip(dot.measured.items(), places, strict=True):
-                    look["marker"] = markers[name]
-                    axes.errorbar(value, place, xerr=bar, ms=8, capsize=4, **look)
-            axes.set_xlabel(label)
-            axes.margins(x=0.1)
-            axes.xaxis.set_major_locator(mpl.ticker.MaxNLocator(5, integer=True))
-        every[0].set_yticks(range(len(rows)), rows)
-        every[0].set_ylim(len(rows) - 0.4, -0.6)
-        keys = {"the paper's (¹ quoted there)": hollow} | {
-            f"ours, {name}": {"marker": marker, "ms": 8} for name, marker in markers.items()
-        }
-        figure.legend(
-            [mpl.lines.Line2D([], [], color="black", ls="", **key) for key in keys.values()],
-            list(keys),
-            loc="outside lower center",
-            ncols=len(keys) if sum(map(len, keys)) < 70 else 2,  # else it is wider than the figure
-            fontsize=11,
-            frameon=False,
-        )
-        return figure
+    rows = [dot.label for dot in next(iter(panels.values()))]
+    dots = [dot for dots_of in panels.values() for dot in dots_of]
+    names = list(dict.fromkeys(name for dot in dots for name in dot.measured))
+    markers = dict(zip(names, itertools.cycle("Ds^vP"), strict=False))
+    hollow: dict[str, Any] = {"marker": "o", "ms": 9, "mfc": "white", "mew": 2}
+    height = (0.16 + 0.13 * (1 + len(names))) * len(rows) + 1.5
+    figure, every = subplots(9, height, columns=len(panels), sharey=True)
+    for axes, (label, dots_of) in zip(every, panels.items(), strict=True):
+        for row, dot in enumerate(dots_of):
+            look: dict[str, Any] = {"color": dot.colour, "ls": ""}
+            ours = len(dot.measured)
+            papers, *places = row + 0.13 * np.arange(-ours, ours + 1, 2)
+            if dot.quoted is not None:
+                axes.plot(dot.quoted, papers, **hollow, **look)
+            for (name, (value, bar)), place in zip(dot.measured.items(), places, strict=True):
+                look["marker"] = markers[name]
+                axes.errorbar(value, place, xerr=bar, ms=8, capsize=4, **look)
+        axes.set_xlabel(label)
+        axes.margins(x=0.1)
+        axes.xaxis.set_major_locator(mpl.ticker.MaxNLocator(5, integer=True))
+    every[0].set_yticks(range(len(rows)), rows)
+    every[0].set_ylim(len(rows) - 0.4, -0.6)
+    black = {"color": "black", "ls": ""}
+    keys = {"the paper's (¹ quoted there)": black | hollow}
+    keys |= {f"ours, {name}": black | {"marker": m, "ms": 8} for name, m in markers.items()}
+    columns = len(keys) if sum(map(len, keys)) < 70 else 2  # else it is wider than the figure
+    key_below(figure, keys, ncols=columns, fontsize=11)
+    return figure
 
 
+@style()
 def headline(
     dataset: LongTailedDataset, answers: Sequence[Series], accuracies: Sequence[Series]
 ) -> Figure:
@@ -433,18 +411,16 @@ def headline(
         accuracies: percent of each class's test images that are right.
     """
     classes = Classes.of(dataset, room=HALF)
-    with style():
-        figure = Figure(figsize=(8.5, 7.6 + classes.depth))
-        counts, answered, right = figure.subplots(3, 1, sharex=True)
-        draw_counts(counts, classes.counts, classes.places)
-        counts.set_title("Training images")
-        counts.margins(y=0.2)
-        by_class(answered, classes, "Answers to balanced test images (%)", answers, counts=False)
-        answered.axhline(100 / dataset.num_classes, color="0.5", lw=1, ls="--", zorder=0)
-        answered.set_ylim(0)
-        by_class(right, classes, "Test images that are right (%)", accuracies, counts=False)
-        right.set_ylim(0, 103)
-        for axes in (counts, answered):
-            axes.set_xlabel("")
-        group_key(figure, dataset)
-        return figure
+    figure, (counts, answered, right) = subplots(8.5, 7.6 + classes.depth, 3, sharex=True)
+    draw_counts(counts, classes.counts, classes.places)
+    counts.set_title("Training images")
+    counts.margins(y=0.2)
+    by_class(answered, classes, "Answers to balanced test images (%)", answers, counts=False)
+    answered.axhline(100 / dataset.num_classes, color="0.5", lw=1, ls="--", zorder=0)
+    answered.set_ylim(0)
+    by_class(right, classes, "Test images that are right (%)", accuracies, counts=False)
+    right.set_ylim(0, 103)
+    for axes in (counts, answered):
+        axes.set_xlabel("")
+    group_key(figure, dataset)
+    return figure

@@ -1,7 +1,9 @@
 """Figures of the Gaussian cloud: its projection, its mean against its spread, two classes."""
 
+import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,7 +13,7 @@ from torch import Tensor
 
 from gcl_core.analysis.gaussian import cloud_moments, expected_binary_loss
 from gcl_core.analysis.saturation import binary_gradient, cloud_quadrature, expected_binary_gradient
-from gcl_core.figures.drawing import draw_lines, label_ends
+from gcl_core.figures.drawing import bare, draw_lines, label_ends, subplots
 from gcl_core.figures.looks import GROUP_COLOURS, METHOD_LOOKS, Look, style
 from gcl_core.figures.series import Series
 
@@ -21,6 +23,7 @@ FIXED = Look("cloud held\nat its mean", METHOD_LOOKS["ldam"].colour, "--")
 CLOUD = Look("mean over\nthe cloud", METHOD_LOOKS["gcl"].colour)
 
 
+@style()
 def projection_histograms(samples: Mapping[str, Tensor], mean: float, std: float) -> Figure:
     """Samples as histograms with the density of N(mean, std^2) over each, on the same axes.
 
@@ -28,19 +31,19 @@ def projection_histograms(samples: Mapping[str, Tensor], mean: float, std: float
         samples: (n,) values by title.
         mean, std: of the density.
     """
-    with style():
-        figure = Figure(figsize=(3.2 * len(samples), 3.3))
-        every = np.atleast_1d(figure.subplots(1, len(samples), sharex=True, sharey=True))
-        x = np.linspace(mean - 4.5 * std, mean + 4.5 * std, 200)
-        density = np.exp(-(((x - mean) / std) ** 2) / 2) / (std * math.sqrt(2 * math.pi))
-        for axes, (title, values) in zip(every, samples.items(), strict=True):
-            axes.hist(values.numpy(), 50, range=(x[0], x[-1]), density=True, color="0.75")
-            axes.plot(x, density, color=METHOD_LOOKS["gcl"].colour)
-            axes.set(title=title, xlabel="projection on the anchor")
-        every[0].set_ylabel("density")
-        return figure
+    columns = len(samples)
+    figure, every = subplots(3.2 * columns, 3.3, columns=columns, sharex=True, sharey=True)
+    x = np.linspace(mean - 4.5 * std, mean + 4.5 * std, 200)
+    density = np.exp(-(((x - mean) / std) ** 2) / 2) / (std * math.sqrt(2 * math.pi))
+    for axes, (title, values) in zip(every, samples.items(), strict=True):
+        axes.hist(values.numpy(), 50, range=(x[0], x[-1]), density=True, color="0.75")
+        axes.plot(x, density, color=METHOD_LOOKS["gcl"].colour)
+        axes.set(title=title, xlabel="projection on the anchor")
+    every[0].set_ylabel("density")
+    return figure
 
 
+@style()
 def approximation_lines(
     sizes: Sequence[float], growth: Sequence[Series], cosines: Sequence[Series]
 ) -> Figure:
@@ -51,20 +54,19 @@ def approximation_lines(
         growth: |f + delta eps| / |f|, one line for each dimension.
         cosines: mean and spread of the cosine, exact and simplified.
     """
-    with style():
-        figure = Figure(figsize=(9.5, 3.9))
-        left, right = figure.subplots(1, 2)
-        for axes, lines in ((left, growth), (right, cosines)):
-            draw_lines(axes, sizes, lines)
-            axes.set_xlabel(r"$\delta / |f|$")
-        left.set_title(r"Length $|f + \delta\varepsilon| \, / \, |f|$")
-        right.set_title("Cosine of the perturbed feature")
-        label_ends(left, sizes, growth, 0.09)
-        label_ends(right, sizes, cosines, 0.16)
-        return figure
+    figure, (left, right) = subplots(9.5, 3.9, columns=2)
+    for axes, lines in ((left, growth), (right, cosines)):
+        draw_lines(axes, sizes, lines)
+        axes.set_xlabel(r"$\delta / |f|$")
+    left.set_title(r"Length $|f + \delta\varepsilon| \, / \, |f|$")
+    right.set_title("Cosine of the perturbed feature")
+    label_ends(left, sizes, growth, 0.09)
+    label_ends(right, sizes, cosines, 0.16)
+    return figure
 
 
-def jensen_gap(reach: float, sigma: float = 1 / 3) -> Figure:
+@style()
+def jensen_gap(reach: float, sigma: float) -> Figure:
     """Loss and gradient against the logit difference: mean over the cloud, and at its mean.
 
     Args:
@@ -72,25 +74,20 @@ def jensen_gap(reach: float, sigma: float = 1 / 3) -> Figure:
         sigma: standard deviation of eps before the clamp.
     """
     difference = torch.linspace(-5, 20, 251, dtype=torch.float64)
-    with style():
-        figure = Figure(figsize=(9.5, 4))
-        loss, gradient = figure.subplots(1, 2)
-        for axes, lines in (
-            (loss, _loss_lines(difference, reach, sigma)),
-            (gradient, _gradient_lines(difference, reach, sigma)),
-        ):
-            draw_lines(axes, difference.tolist(), lines)
-            _, fixed, mean = lines
-            axes.fill_between(
-                difference, fixed.values, mean.values, color=CLOUD.colour, alpha=0.2, lw=0
-            )
-            axes.set_xlabel("clean logit difference $z_y - z_j$")
-        loss.set_title("Loss")
-        gradient.set_title("Gradient $1 - p_y$")
-        label_ends(gradient, difference.tolist(), _gradient_lines(difference, reach, sigma), 0.16)
-        return figure
+    figure, (loss, gradient) = subplots(9.5, 4, columns=2)
+    for axes, mean_over_cloud in ((loss, expected_binary_loss), (gradient, _gradient)):
+        lines = _lines(mean_over_cloud, difference, reach, sigma)
+        draw_lines(axes, difference.tolist(), lines)
+        _, fixed, mean = (line.values for line in lines)
+        axes.fill_between(difference, fixed, mean, color=CLOUD.colour, alpha=0.2, lw=0)
+        axes.set_xlabel("clean logit difference $z_y - z_j$")
+    loss.set_title("Loss")
+    gradient.set_title("Gradient $1 - p_y$")
+    label_ends(gradient, difference.tolist(), lines, 0.16)
+    return figure
 
 
+@style()
 def gradient_at(difference: float, reach: float) -> Figure:
     """The gradient at one logit difference: on the curves, and over all values of |eps|.
 
@@ -100,35 +97,24 @@ def gradient_at(difference: float, reach: float) -> Figure:
     """
     x = torch.linspace(-5, 20, 201, dtype=torch.float64)
     at = torch.tensor(difference, dtype=torch.float64)
-    plain, clouded = float(-binary_gradient(at)), float(-expected_binary_gradient(at, reach))
-    with style():
-        figure = Figure(figsize=(9.5, 4))
-        curve, inside = figure.subplots(1, 2, width_ratios=[1.25, 1])
-        for look, values, value in (
-            (PLAIN, -binary_gradient(x), plain),
-            (CLOUD, -expected_binary_gradient(x, reach), clouded),
-        ):
-            curve.plot(x, values, color=look.colour, ls=look.line)
-            curve.plot([difference], [value], "o", color=look.colour, ms=9)
-        curve.axvline(difference, color="0.6", lw=1, zorder=0)
-        curve.set(ylim=(-0.03, 1.03), xlabel="clean logit difference $d$")
-        curve.set_title("Gradient $1 - p_y$")
-        for look, height, text in (
-            (PLAIN, 0.95, f"no cloud: {plain:.3g}"),
-            (CLOUD, 0.86, f"mean over the cloud: {clouded:.3g}"),
-        ):
-            curve.annotate(
-                text,
-                (0.99, height),
-                xycoords="axes fraction",
-                ha="right",
-                va="center",
-                color=look.colour,
-            )
-        _gradient_by_noise(inside, difference, reach)
-        return figure
+    figure, (curve, inside) = subplots(9.5, 4, columns=2, width_ratios=[1.25, 1])
+    for look, reaches, height in ((PLAIN, 0.0, 0.95), (CLOUD, reach, 0.86)):
+        value = float(_gradient(at, reaches))
+        curve.plot(x, _gradient(x, reaches), color=look.colour, ls=look.line)
+        curve.plot([difference], [value], "o", color=look.colour, ms=9)
+        _say(curve, height, f"{_in_one_line(look)}: {value:.3g}", look.colour)
+    curve.axvline(difference, color="0.6", lw=1, zorder=0)
+    curve.set(ylim=(-0.03, 1.03), xlabel="clean logit difference $d$")
+    curve.set_title("Gradient $1 - p_y$")
+    point, weight = cloud_quadrature(nodes=400)
+    values, shares = -binary_gradient(at - reach * point), 100 * weight
+    inside.hist(values.numpy(), 10, range=(0, 1), weights=shares.numpy(), color=CLOUD.colour)
+    inside.set(xlim=(0, 1), ylim=(0, 100), xlabel="gradient $1 - p_y$")
+    inside.set_title("Share of the clouds (%)")
+    return figure
 
 
+@style()
 def circle(cloud_size: float, noise_multiplier: float, scale: float) -> Figure:
     """Two classes on the unit circle: boundary, loss and gradient of a tail image by its direction.
 
@@ -144,45 +130,28 @@ def circle(cloud_size: float, noise_multiplier: float, scale: float) -> Figure:
     reach = scale * noise_multiplier * cloud_size
     angle = np.linspace(-30, 60, 181)
     difference = torch.from_numpy(2 * scale * math.sin(ANCHOR) * np.sin(np.radians(angle)))
-    with style():
-        figure = Figure(figsize=(10, 6.6))
-        grid = figure.add_gridspec(2, 2, width_ratios=[1.05, 1])
-        _circle(figure.add_subplot(grid[:, 0]), noise_multiplier * cloud_size)
-        gradient = figure.add_subplot(grid[0, 1])
-        surface = figure.add_subplot(grid[1, 1], sharex=gradient)
-        lines = _gradient_lines(difference, reach)
-        draw_lines(gradient, angle.tolist(), lines)
-        gradient.set_title("Gradient $1 - p_y$ of a tail image")
-        gradient.set(ylim=(-0.03, 1.03))
-        for look, y in zip((PLAIN, FIXED, CLOUD), (0.95, 0.83, 0.71), strict=True):
-            gradient.annotate(
-                look.label.replace("\n", " "),
-                (0.99, y),
-                xycoords="axes fraction",
-                ha="right",
-                va="center",
-                color=look.colour,
-                size=11.5,
-            )
-        noise = torch.linspace(0, 1, 61, dtype=torch.float64)
-        values = -binary_gradient(difference - reach * noise[:, None])
-        image = surface.imshow(
-            values.numpy(),
-            origin="lower",
-            extent=(-30, 60, 0, 1),
-            aspect="auto",
-            cmap="cividis",
-            vmin=0,
-            vmax=1,
-        )
-        edge = _boundary(noise_multiplier * cloud_size * noise.numpy())
-        surface.plot(edge, noise, color="white", lw=1.5)
-        surface.set_title(r"… and for every $|\varepsilon|$")
-        surface.set(xlabel="direction of the feature (degrees)", ylabel=r"$|\varepsilon|$")
-        surface.set_xticks(range(-30, 61, 15))
-        surface.grid(visible=False)
-        figure.colorbar(image, ax=surface, pad=0.02, label="gradient $1 - p_y$")
-        return figure
+    figure = Figure(figsize=(10, 6.6))
+    grid = figure.add_gridspec(2, 2, width_ratios=[1.05, 1])
+    _circle(figure.add_subplot(grid[:, 0]), noise_multiplier * cloud_size)
+    gradient = figure.add_subplot(grid[0, 1])
+    surface = figure.add_subplot(grid[1, 1], sharex=gradient)
+    draw_lines(gradient, angle.tolist(), _lines(_gradient, difference, reach))
+    gradient.set_title("Gradient $1 - p_y$ of a tail image")
+    gradient.set(ylim=(-0.03, 1.03))
+    for look, height in ((PLAIN, 0.95), (FIXED, 0.83), (CLOUD, 0.71)):
+        _say(gradient, height, _in_one_line(look), look.colour, size=11.5)
+    noise = torch.linspace(0, 1, 61, dtype=torch.float64)
+    values = -binary_gradient(difference - reach * noise[:, None])
+    place: dict[str, Any] = {"origin": "lower", "extent": (-30, 60, 0, 1), "aspect": "auto"}
+    image = surface.imshow(values.numpy(), cmap="cividis", vmin=0, vmax=1, **place)
+    edge = _boundary(noise_multiplier * cloud_size * noise.numpy())
+    surface.plot(edge, noise, color="white", lw=1.5)
+    surface.set_title(r"… and for every $|\varepsilon|$")
+    surface.set(xlabel="direction of the feature (degrees)", ylabel=r"$|\varepsilon|$")
+    surface.set_xticks(range(-30, 61, 15))
+    surface.grid(visible=False)
+    figure.colorbar(image, ax=surface, pad=0.02, label="gradient $1 - p_y$")
+    return figure
 
 
 def _boundary(shift: np.ndarray) -> np.ndarray:
@@ -199,32 +168,16 @@ def _circle(axes: Axes, reach: float) -> None:
         arc = np.radians(np.linspace(low, high, 91))
         axes.plot(np.cos(arc), np.sin(arc), color=GROUP_COLOURS[group], lw=6, solid_capstyle="butt")
     for sign, group, name in ((-1, "many", "head"), (1, "few", "tail")):
-        x, y = math.cos(ANCHOR), sign * math.sin(ANCHOR)
-        axes.annotate(
-            "",
-            (x, y),
-            (0, 0),
-            arrowprops={"arrowstyle": "-|>", "color": GROUP_COLOURS[group], "lw": 2.5},
-        )
-        axes.annotate(
-            f"anchor of the {name}",
-            (x + 0.1, 1.1 * y),
-            ha="left",
-            va="center",
-            color=GROUP_COLOURS[group],
-        )
+        x, y, colour = math.cos(ANCHOR), sign * math.sin(ANCHOR), GROUP_COLOURS[group]
+        arrow = {"arrowstyle": "-|>", "color": colour, "lw": 2.5}
+        axes.annotate("", (x, y), (0, 0), arrowprops=arrow)
+        axes.text(x + 0.1, 1.1 * y, f"anchor of the {name}", va="center", color=colour)
     # The cloud, as dense as |eps| is likely.
     edges = _boundary(reach * np.linspace(0, 1, 33))
     likely = np.exp(-((np.linspace(0, 1, 33)[:-1] * 3) ** 2) / 2)
-    for low, high, weight in zip(edges[:-1], edges[1:], likely, strict=True):
-        wedge = np.radians([low, high])
-        axes.fill(
-            [0, *np.cos(wedge)],
-            [0, *np.sin(wedge)],
-            color=GROUP_COLOURS["few"],
-            alpha=0.6 * weight,
-            lw=0,
-        )
+    for ends, weight in zip(itertools.pairwise(np.radians(edges)), likely, strict=True):
+        x, y, colour = [0, *np.cos(ends)], [0, *np.sin(ends)], GROUP_COLOURS["few"]
+        axes.fill(x, y, color=colour, alpha=0.6 * weight, lw=0)
     lowest = -np.inf  # of the next label, so that none lies on another
     named = [
         (clean, "clean boundary", "-"),
@@ -238,42 +191,35 @@ def _circle(axes: Axes, reach: float) -> None:
         axes.plot([0, x], [0, y], color="black", ls=line, lw=1.5)
         lowest = max(y, lowest + 0.09)
         axes.annotate(text, (max(1.05 * x, 1.06 - lowest / 4), lowest), va="center", size=11)
-    axes.set(xlim=(-0.1, 1.5), ylim=(-1.2, 1.2), aspect="equal", xticks=[], yticks=[])
+    axes.set(xlim=(-0.1, 1.5), ylim=(-1.2, 1.2), aspect="equal")
     axes.set_title("Training boundary on the unit circle")
-    axes.grid(visible=False)
-    for spine in axes.spines.values():
-        spine.set_visible(False)
+    bare(axes)
 
 
-def _gradient_by_noise(axes: Axes, difference: float, reach: float) -> None:
-    """Share of clouds that leave each tenth of the gradient, at one difference."""
-    point, weight = cloud_quadrature(nodes=400)
-    values = -binary_gradient(difference - reach * point)
-    axes.hist(values.numpy(), 10, range=(0, 1), weights=(100 * weight).numpy(), color=CLOUD.colour)
-    axes.set(xlim=(0, 1), ylim=(0, 100), xlabel="gradient $1 - p_y$")
-    axes.set_title("Share of the clouds (%)")
+def _say(axes: Axes, height: float, text: str, colour: str, **more: Any) -> None:
+    """A line of text at the right of a panel."""
+    place = {"transform": axes.transAxes, "ha": "right", "va": "center"}
+    axes.text(0.99, height, text, color=colour, **place, **more)
 
 
-def _loss_lines(difference: Tensor, reach: float, sigma: float = 1 / 3) -> list[Series]:
-    return _three(lambda d, r: expected_binary_loss(d, r, sigma), difference, reach, sigma)
+def _in_one_line(look: Look) -> str:
+    return look.label.replace("\n", " ")
 
 
-def _gradient_lines(difference: Tensor, reach: float, sigma: float = 1 / 3) -> list[Series]:
-    return _three(
-        lambda d, r: -expected_binary_gradient(d, r, sigma=sigma), difference, reach, sigma
-    )
+def _gradient(difference: Tensor, reach: float, sigma: float = 1 / 3) -> Tensor:
+    return -expected_binary_gradient(difference, reach, sigma=sigma)
 
 
-def _three(
-    mean_over_cloud: Callable[[Tensor, float], Tensor],
+def _lines(
+    mean_over_cloud: Callable[[Tensor, float, float], Tensor],
     difference: Tensor,
     reach: float,
-    sigma: float,
+    sigma: float = 1 / 3,
 ) -> list[Series]:
     """Without a cloud, with the cloud held at its mean, and averaged over the cloud."""
     held = difference - reach * cloud_moments(sigma)[0]
     return [
-        Series(PLAIN, mean_over_cloud(difference, 0.0).tolist()),
-        Series(FIXED, mean_over_cloud(held, 0.0).tolist()),
-        Series(CLOUD, mean_over_cloud(difference, reach).tolist()),
+        Series(PLAIN, mean_over_cloud(difference, 0.0, sigma).tolist()),
+        Series(FIXED, mean_over_cloud(held, 0.0, sigma).tolist()),
+        Series(CLOUD, mean_over_cloud(difference, reach, sigma).tolist()),
     ]

@@ -9,6 +9,8 @@ from matplotlib.collections import QuadMesh
 from matplotlib.colors import to_hex, to_rgb, to_rgba_array
 from matplotlib.figure import Figure
 
+from gcl_core.figures.looks import style
+
 GROUND, INK = "#0D1117", "#E6EDF3"  # what white and black become
 # Of every hue with the ground: between the 3 and the 4.5 that WCAG 2.2 wants of graphics and of
 # small text. Above 4 two of the hues can be taken for each other where red is not seen.
@@ -18,6 +20,7 @@ GREY = 0.15  # saturation (HLS) below which a colour counts as a grey
 PROPERTIES = ("color", "facecolor", "edgecolor", "markerfacecolor", "markeredgecolor")
 
 
+@style()
 def in_dark(figure: Figure) -> Figure:
     """The figure itself, recoloured for a dark page; heat maps stay, with the text on them."""
     figure.draw_without_rendering()  # makes the ticks, which are made when first drawn

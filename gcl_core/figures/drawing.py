@@ -8,8 +8,6 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.transforms import blended_transform_factory
-from PIL import ImageOps
 from scipy.optimize import isotonic_regression
 from torch import Tensor
 
@@ -23,6 +21,8 @@ ALL_NAMED = 20  # classes at most that all have their name at an axis
 LONGEST = 22  # characters of a name that are shown
 FARTHEST = 1.2  # gaps that a line's label may stand from its end
 WIDE, HALF = 72, 36  # characters that fit along the axis of a whole and of half a figure's width
+MEAN: dict[str, Any] = {"marker": "D", "ms": 7, "capsize": 5}  # of an error bar
+SQUARE: dict[str, Any] = {"marker": "s", "ls": "", "ms": 10}  # of a key
 
 
 @dataclass(frozen=True)
@@ -91,6 +91,27 @@ def as_label(name: str) -> str:
     return text.replace("$", r"\$")
 
 
+def subplots(
+    width: float, height: float, rows: int = 1, columns: int = 1, **more: Any
+) -> tuple[Figure, list[Axes]]:
+    """A figure of this size in inches, and its panels row by row; `more` as matplotlib has it."""
+    figure = Figure(figsize=(width, height))
+    return figure, list(figure.subplots(rows, columns, squeeze=False, **more).flat)
+
+
+def bare(axes: Axes) -> None:
+    """Take ticks, grid and frame from a panel."""
+    axes.set(xticks=[], yticks=[])
+    axes.grid(visible=False)
+    axes.spines[:].set_visible(False)
+
+
+def key_below(figure: Figure, looks: Mapping[str, Mapping[str, Any]], **more: Any) -> None:
+    """A legend below all panels: labels with how their line or marker looks to matplotlib."""
+    handles = [mpl.lines.Line2D([], [], label=label, **look) for label, look in looks.items()]
+    figure.legend(handles=handles, loc="outside lower center", frameon=False, **more)
+
+
 def draw_lines(axes: Axes, x: Sequence[float], lines: Sequence[Series], **more: Any) -> None:
     """Lines with their spread as a band; `more` is handed to matplotlib."""
     for series in lines:
@@ -98,9 +119,8 @@ def draw_lines(axes: Axes, x: Sequence[float], lines: Sequence[Series], **more: 
         axes.plot(x, values, color=look.colour, ls=look.line, label=look.label, **more)
         if series.spread is not None:
             below, above = np.broadcast_to(series.spread, (2, len(values)))
-            axes.fill_between(
-                x, values - below, values + above, color=look.colour, alpha=0.13, lw=0
-            )
+            band = {"color": look.colour, "alpha": 0.13, "lw": 0}
+            axes.fill_between(x, values - below, values + above, **band)
 
 
 def label_ends(axes: Axes, x: Sequence[float], lines: Sequence[Series], gap: float = 0.075) -> None:
@@ -125,15 +145,9 @@ def label_ends(axes: Axes, x: Sequence[float], lines: Sequence[Series], gap: flo
         if pieces:
             piece = mpl.lines.Line2D([1.015, 1.06], [place, place], color=look.colour, ls=look.line)
             axes.add_artist(piece).set(transform=axes.transAxes, clip_on=False)
-        axes.annotate(
-            look.label,
-            (1.07 if pieces else 1.015, place),
-            xycoords="axes fraction",
-            color=look.colour,
-            va="center",
-            size=11.5,
-            annotation_clip=False,
-        )
+        x_label = 1.07 if pieces else 1.015
+        text = {"color": look.colour, "va": "center", "size": 11.5}
+        axes.text(x_label, place, look.label, text, transform=axes.transAxes)
 
 
 def _last(series: Series) -> float:
@@ -169,8 +183,10 @@ def class_axis(
     axes.set_xticks(places, names, size=11, rotation=90 if upright else 0)
     axes.set_xlim(first - 0.5, first + number - 0.5)
     axes.set_xlabel("class" + (" and its training images" if counts else ", head to tail"))
-    if strip:
-        group_strip(axes, classes.places)
+    for group, members in classes.places.items() if strip else ():
+        look = {"transform": axes.get_xaxis_transform(), "color": GROUP_COLOURS[group], "lw": 0}
+        for place in members:
+            axes.fill_between([place - 0.5, place + 0.5], 0, 0.02, **look)
 
 
 def draw_map(axes: Axes, dataset: LongTailedDataset, positions: Tensor, labels: Tensor) -> None:
@@ -183,82 +199,30 @@ def draw_map(axes: Axes, dataset: LongTailedDataset, positions: Tensor, labels: 
             x, y = points[classes == j].T
             marker, size = (f"${j}$", 38) if few else (".", 12)
             axes.scatter(x, y, size, marker=marker, color=own[place % len(own)], lw=0.3)
-    axes.set(xticks=[], yticks=[], xlabel="", ylabel="")
-    axes.grid(visible=False)
-    for spine in axes.spines.values():
-        spine.set(visible=True, color="0.8")
+    bare(axes)
+    axes.spines[:].set(visible=True, color="0.8")
 
 
 def group_key(figure: Figure, dataset: LongTailedDataset) -> None:
     """Below all panels the colour of each group, and its classes: by name if there are few."""
-    handles = [
-        mpl.lines.Line2D([], [], color=GROUP_COLOURS[g], marker="s", ls="", ms=10)
-        for g in dataset.groups
-    ]
     names = [f"{j} {as_label(name)}" for j, name in enumerate(dataset.class_names)]
     if dataset.class_names == tuple(str(j) for j in range(len(names))):
         names = list(dataset.class_names)
-    labels = []
+    keys = {}
     for group, members in dataset.groups.items():
         text = f"{len(members)} {'class' if len(members) == 1 else 'classes'}"
         if len(names) <= 10:  # as many as a map has glyphs for
             text = ", ".join(names[j] for j in members)
-        labels.append(f"{group}-shot: {text}")
-    columns = 3 if max(map(len, labels)) < 36 else 1
-    compact = {"handletextpad": 0.0, "columnspacing": 1.0, "fontsize": 12}
-    figure.legend(
-        handles, labels, loc="outside lower center", ncols=columns, frameon=False, **compact
-    )
-
-
-def legend_below(figure: Figure, lines: Sequence[Series]) -> None:
-    """One line below all panels: the look of each line."""
-    handles = [mpl.lines.Line2D([], [], color=s.look.colour, ls=s.look.line, lw=2.2) for s in lines]
-    labels = [s.look.label for s in lines]
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(lines), frameon=False)
+        keys[f"{group}-shot: {text}"] = SQUARE | {"color": GROUP_COLOURS[group]}
+    columns = 3 if max(map(len, keys)) < 36 else 1
+    key_below(figure, keys, ncols=columns, handletextpad=0.0, columnspacing=1.0, fontsize=12)
 
 
 def draw_counts(axes: Axes, counts: Sequence[int], groups: Mapping[str, Sequence[int]]) -> None:
     """Bars of the training images of each class, in the colour of its group."""
+    above: dict[str, Any] = {"textcoords": "offset points", "ha": "center", "size": 11}
     for group, members in groups.items():
-        heights = [counts[j] for j in members]
-        axes.bar(members, heights, 0.85, color=GROUP_COLOURS[group])
-        if len(counts) <= 20:
-            for j, height in zip(members, heights, strict=True):
-                axes.annotate(
-                    str(height),
-                    (j, height),
-                    (0, 2),
-                    textcoords="offset points",
-                    ha="center",
-                    size=11,
-                )
+        axes.bar(members, [counts[j] for j in members], 0.85, color=GROUP_COLOURS[group])
+        for j in members if len(counts) <= ALL_NAMED else ():
+            axes.annotate(str(counts[j]), (j, counts[j]), (0, 2), **above)
     axes.grid(axis="x", visible=False)
-
-
-def draw_pictures(axes: Axes, dataset: LongTailedDataset, classes: Classes, rows: int = 1) -> None:
-    """The middle of the first training images of each class, one below the other."""
-    for place, j in enumerate(classes.order):
-        first = (dataset.train.labels == j).nonzero().flatten()[:rows].tolist()
-        for row, index in enumerate(first, 1):
-            where = (place - 0.46, rows - row + 0.03, 0.92, 0.94)
-            picture = dataset.train.images.picture(index)
-            side = min(picture.size)
-            inset = axes.inset_axes(where, transform=axes.transData)
-            inset.imshow(ImageOps.fit(picture, (side, side)), cmap="gray")
-            inset.set_axis_off()
-    axes.set(ylim=(0, rows), yticks=[])
-    axes.tick_params(length=0)
-    axes.grid(visible=False)
-    for spine in axes.spines.values():
-        spine.set_visible(False)
-
-
-def group_strip(axes: Axes, groups: Mapping[str, Sequence[int]]) -> None:
-    """A strip along x in the colours of the groups."""
-    place = blended_transform_factory(axes.transData, axes.transAxes)
-    for group, members in groups.items():
-        for j in members:
-            axes.fill_between(
-                [j - 0.5, j + 0.5], 0, 0.02, transform=place, color=GROUP_COLOURS[group], lw=0
-            )

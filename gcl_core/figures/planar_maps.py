@@ -4,7 +4,6 @@ import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import matplotlib as mpl
 import numpy as np
 import torch
 from matplotlib.axes import Axes
@@ -20,9 +19,11 @@ from gcl_core.analysis.planar_network import (
     directions,
 )
 from gcl_core.data.imbalance import class_groups
+from gcl_core.figures.drawing import SQUARE, bare, key_below, subplots
 from gcl_core.figures.looks import GROUP_COLOURS, style
 
 RIM = 2.0  # radius of the picture
+WIDE_KEY = 9.0  # inches of a figure above which its key is one line
 TRAIN, TEST = (1.15, 1.8), (0.25, 1.05)  # rings of the training and of the test images
 
 
@@ -41,6 +42,7 @@ class Trained:
     clouds: Sequence[float] | None = None
 
 
+@style()
 def planes(
     data: FewDigits, panels: Mapping[str, Trained], columns: int = 3, size: float = 3.5
 ) -> Figure:
@@ -56,21 +58,20 @@ def planes(
         columns: panels in a row.
         size: width of a panel, in inches.
     """
-    colours = [""] * len(data.class_names)
-    for group, members in class_groups(data.class_counts).items():
-        for j in members:
-            colours[j] = GROUP_COLOURS[group]
-    with style():
-        rows = -(-len(panels) // columns)
-        figure = Figure(figsize=(size * columns, (size + 0.1) * rows + 0.4))
-        every = np.atleast_1d(figure.subplots(rows, columns)).flatten()
-        for axes in every[len(panels) :]:
-            axes.set_axis_off()
-        for axes, (title, trained) in zip(every, panels.items(), strict=False):
-            _plane(axes, data, trained, colours, dot=2 * size**2)
-            axes.set_title(title)
-        _key(figure, data, colours)
-        return figure
+    groups = class_groups(data.class_counts).items()
+    colour_of = {j: GROUP_COLOURS[group] for group, members in groups for j in members}
+    colours = [colour_of[j] for j in range(len(colour_of))]
+    rows = -(-len(panels) // columns)
+    width = size * columns
+    key = 0.4 if width > WIDE_KEY else 0.7  # inches
+    figure, every = subplots(width, (size + 0.1) * rows + key, rows, columns)
+    for axes in every[len(panels) :]:
+        axes.set_axis_off()
+    for axes, (title, trained) in zip(every, panels.items(), strict=False):
+        _plane(axes, data, trained, colours, dot=2 * size**2)
+        axes.set_title(title)
+    _key(figure, data, colours)
+    return figure
 
 
 def _plane(
@@ -88,34 +89,26 @@ def _plane(
             shift = trained.margins[both[0]] - trained.margins[both[1]]
             _boundary(axes, boundary.moved(shift), "--")
         for j, start in ((both[0], boundary.angle - boundary.half), (both[1], boundary.angle)):
-            rim = Wedge((0, 0), RIM, start, start + boundary.half, width=0.1, color=colours[j])
-            rim.set_linewidth(0)
-            axes.add_patch(rim)
+            end = start + boundary.half
+            axes.add_patch(Wedge((0, 0), RIM, start, end, width=0.1, color=colours[j], lw=0))
     crosses = {"marker": "x", "s": 0.7 * dot, "lw": 1, "alpha": 0.6}
     _points(axes, plane.test, data.test_labels, colours, TEST, **crosses)
     dots = {"marker": "o", "s": dot, "ec": "white", "lw": 0.6, "zorder": 3}
     _points(axes, plane.train, data.train_labels, colours, TRAIN, **dots)
     accuracies = class_accuracies(plane.test, data.test_labels, plane.anchors).tolist()
+    arrow = {"arrowstyle": "-|>", "color": "black", "lw": 2, "shrinkA": 0, "shrinkB": 0}
     for j, angle in enumerate(np.radians(directions(plane.anchors).numpy())):
         x, y = np.cos(angle), np.sin(angle)
-        arrow = {"arrowstyle": "-|>", "color": "black", "lw": 2, "shrinkA": 0, "shrinkB": 0}
-        axes.annotate(
-            "",
-            (0.96 * RIM * x, 0.96 * RIM * y),
-            (0.72 * RIM * x, 0.72 * RIM * y),
-            arrowprops=arrow,
-            zorder=4,
-        )
+        tip, start_of = (0.96 * RIM * x, 0.96 * RIM * y), (0.72 * RIM * x, 0.72 * RIM * y)
+        axes.annotate("", tip, start_of, arrowprops=arrow, zorder=4)
         text = f"{data.class_names[j]}: {accuracies[j]:.0f} %"
         look = {"color": colours[j], "weight": "bold", "va": "center"}
         if abs(y) > 0.7:  # above or below the circle
             axes.text(1.05 * RIM * x, np.copysign(1.22 * RIM, y), text, look, ha="center")
         else:
             axes.text(1.07 * RIM * x, 1.07 * RIM * y, text, look, ha="left" if x > 0 else "right")
-    axes.set(xlim=(-2.2, 3.3), ylim=(-2.7, 2.7), aspect="equal", xticks=[], yticks=[])
-    axes.grid(visible=False)
-    for spine in axes.spines.values():
-        spine.set_visible(False)
+    axes.set(xlim=(-2.2, 3.3), ylim=(-2.7, 2.7), aspect="equal")
+    bare(axes)
 
 
 def _boundary(axes: Axes, angle: float, line: str) -> None:
@@ -148,21 +141,9 @@ def _points(
 
 
 def _key(figure: Figure, data: FewDigits, colours: Sequence[str]) -> None:
-    handles = [mpl.lines.Line2D([], [], color=c, marker="s", ls="", ms=10) for c in colours]
-    handles += [
-        mpl.lines.Line2D([], [], color="0.3", marker=marker, ls="", ms=7) for marker in ("o", "x")
-    ]
-    classes = zip(data.class_names, data.class_counts, strict=True)
-    labels = [f"{name}: {count} images" for name, count in classes]
-    labels += ["training (outer ring)", "test (inner)"]
-    columns = 5 if figure.get_figwidth() > 9 else 3
-    figure.legend(
-        handles,
-        labels,
-        loc="outside lower center",
-        ncols=columns,
-        frameon=False,
-        handletextpad=0.1,
-        columnspacing=1.0,
-        fontsize=12,
-    )
+    classes = zip(data.class_names, data.class_counts, colours, strict=True)
+    keys = {f"{name}: {count} images": SQUARE | {"color": c} for name, count, c in classes}
+    for label, marker in (("training (outer ring)", "o"), ("test (inner)", "x")):
+        keys[label] = {"color": "0.3", "marker": marker, "ls": "", "ms": 7}
+    columns = 5 if figure.get_figwidth() > WIDE_KEY else 3
+    key_below(figure, keys, ncols=columns, handletextpad=0.1, columnspacing=1.0, fontsize=12)

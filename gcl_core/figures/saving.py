@@ -14,6 +14,14 @@ from gcl_core.files import atomic_json, atomic_write
 from gcl_core.training.two_stages import Run
 
 
+def drawn(figure: Figure, **options: Any) -> bytes:
+    """A figure as PNG, or another `format` of `Figure.savefig`, in the one style."""
+    data = io.BytesIO()
+    with style():
+        figure.savefig(data, **{"format": "png", "metadata": {"Software": None}, **options})
+    return data.getvalue()
+
+
 def save_figure(
     figure: Figure, folder: Path, name: str, about: Mapping[str, Any], *, dark: bool = False
 ) -> None:
@@ -33,13 +41,11 @@ def save_figure(
     """
     folder.mkdir(parents=True, exist_ok=True)
     for page in ("", "-dark") if dark else ("",):
-        with style():
-            if page:
-                in_dark(figure)
-            for suffix, metadata in (("svg", {"Date": None}), ("png", {"Software": None})):
-                data = io.BytesIO()
-                figure.savefig(data, format=suffix, dpi=150, metadata=metadata)
-                atomic_write(folder / f"{name}{page}.{suffix}", data.getvalue())
+        if page:
+            in_dark(figure)
+        for suffix, metadata in (("svg", {"Date": None}), ("png", {"Software": None})):
+            data = drawn(figure, format=suffix, dpi=150, metadata=metadata)
+            atomic_write(folder / f"{name}{page}.{suffix}", data)
     atomic_json(folder / f"{name}.json", {"gcl_core": gcl_core.__version__, **about})
 
 

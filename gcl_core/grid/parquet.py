@@ -4,18 +4,13 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import pandas
 import pyarrow
 import pyarrow.parquet
 
-from gcl_core.errors import GCLError
 from gcl_core.files import atomic_write
 from gcl_core.grid.cells import Cell
 from gcl_core.grid.steps import Job, state_of
-from gcl_core.results.records import ACCURACIES, plain_settings, record_of
-
-FORMAT = 1
-MARK = b"gcl_results_format"
+from gcl_core.results.records import ACCURACIES, plain_settings, record
 
 
 def records_of(jobs: Iterable[Job], *, history: bool = False) -> list[dict[str, Any]]:
@@ -25,7 +20,7 @@ def records_of(jobs: Iterable[Job], *, history: bool = False) -> list[dict[str, 
         GCLError: a damaged file.
     """
     return [
-        record_of(cell.settings, job.folders, cell.method, cell.preset, history=history)
+        record(cell.settings, job.folders, cell.method, cell.preset, history=history)
         for cell, job in _finished(jobs)
     ]
 
@@ -44,31 +39,11 @@ def save_results(file: Path, jobs: Iterable[Job]) -> int:
     rows = [_row(cell, job) for cell, job in _finished(jobs)]
     names = dict.fromkeys(name for row in rows for name in row)
     table = pyarrow.table({name: [row.get(name) for row in rows] for name in names})
-    table = table.replace_schema_metadata({MARK: str(FORMAT)})
     buffer = pyarrow.BufferOutputStream()
     pyarrow.parquet.write_table(table, buffer)
     file.parent.mkdir(parents=True, exist_ok=True)
     atomic_write(file, buffer.getvalue().to_pybytes())
     return len(rows)
-
-
-def load_results(file: Path) -> pandas.DataFrame:
-    """What `save_results` wrote.
-
-    Raises:
-        GCLError: the file is missing, damaged or of another version.
-    """
-    try:
-        table = pyarrow.parquet.read_table(file)
-    except (OSError, pyarrow.ArrowException) as error:
-        line = str(error).splitlines()[0]
-        raise GCLError(f"cannot read {file}: {line}; collect it again") from error
-    found = (table.schema.metadata or {}).get(MARK, b"none").decode()
-    if found != str(FORMAT):
-        raise GCLError(
-            f"{file} has results of format {found}, this version reads {FORMAT}; collect it again"
-        )
-    return table.to_pandas()
 
 
 def _finished(jobs: Iterable[Job]) -> list[tuple[Cell, Job]]:
@@ -80,7 +55,7 @@ def _finished(jobs: Iterable[Job]) -> list[tuple[Cell, Job]]:
 
 
 def _row(cell: Cell, job: Job) -> dict[str, Any]:
-    kept = record_of(cell.settings, job.folders, cell.method, cell.preset)
+    kept = record(cell.settings, job.folders, cell.method, cell.preset)
     best = kept["best_on_test"] or {}
     return {
         "method": cell.method,

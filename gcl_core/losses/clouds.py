@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gcl_core.errors import GCLError
+from gcl_core.errors import GCLError, check_known
 
 STRATEGIES = ("log", "power", "cosine")
 Counts = Sequence[int] | Mapping[int, int] | Tensor  # what `in_class_order` takes
@@ -49,7 +49,8 @@ def checked_counts(class_counts: Counts) -> Tensor:
         )
     if not bool(torch.isfinite(counts).all()) or bool((counts <= 0).any()):
         j = int((~(torch.isfinite(counts) & (counts > 0))).nonzero()[0])
-        raise GCLError(f"class_counts must be positive, class {j} has {counts[j]:g}")
+        hint = "give the training images of each class, and leave out classes that have none"
+        raise GCLError(f"class_counts must be positive, class {j} has {counts[j]:g}: {hint}")
     return counts
 
 
@@ -91,8 +92,7 @@ def cloud_sizes(
 
 def check_strategy(strategy: str, exponent: float | None) -> None:
     """Refuse an unknown strategy, `"power"` without its exponent, and another one with it."""
-    if strategy not in STRATEGIES:
-        raise GCLError(f"strategy {strategy!r} is unknown; allowed: {', '.join(STRATEGIES)}")
+    check_known("strategy", strategy, STRATEGIES)
     if strategy == "power":
         if exponent is None or not 0 < exponent < 1:
             raise GCLError(f"strategy 'power' needs an exponent in (0, 1), got {exponent}")

@@ -7,9 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gcl_core.errors import GCLError
+from gcl_core.errors import GCLError, check_known
 
 REDUCTIONS = ("mean", "sum", "none")
+ROUNDING = 0.01  # a cosine may be this much above 1; bfloat16 rounds to 1 / 256
 
 
 class Criterion(nn.Module):
@@ -25,6 +26,7 @@ class Criterion(nn.Module):
         reduction: "mean", "sum", or "none" for (N,) values.
         scale: factor > 0 of the outputs.
         classes: C, or None where any number of classes is welcome.
+        cosines: whether (on a CPU) outputs whose first row is not of cosines are refused.
 
     Shape:
         outputs: (N, C); target: (N,) int64 in [0, C).
@@ -35,30 +37,46 @@ class Criterion(nn.Module):
     """
 
     losses: Callable[..., Tensor]  # (scale * outputs, target, what is given instead of a draw)
+    takes = "outputs"  # what messages call them
 
-    def __init__(self, reduction: str, scale: float = 1.0, classes: int | None = None) -> None:
+    def __init__(
+        self,
+        reduction: str,
+        scale: float = 1.0,
+        classes: int | None = None,
+        cosines: bool = False,
+    ) -> None:
         super().__init__()
-        check_reduction(reduction)
-        check_scale(scale)
+        check_known("reduction", reduction, REDUCTIONS)
+        if not (math.isfinite(scale) and scale > 0):
+            raise GCLError(f"scale must be > 0, got {scale}")
         self.reduction, self.scale, self.classes = reduction, scale, classes
+        self.cosines = cosines
 
     def forward(self, outputs: Tensor, target: Tensor) -> Tensor:
         """The loss: () for "mean" and "sum", (N,) for "none"."""
         return self._loss(outputs, target)
 
     def _loss(self, outputs: Tensor, target: Tensor, *given: Tensor | None) -> Tensor:
-        check_tensor("outputs", outputs)
-        columns = outputs.shape[1] if outputs.ndim == 2 else 0
-        if columns < 2 or columns != (self.classes or columns):
-            expected = f"(N, {self.classes})" if self.classes else "(N, C) with C >= 2"
-            raise GCLError(f"outputs must be {expected}, got {tuple(outputs.shape)}")
+        outputs = self._checked(outputs)
         check_target(target, outputs)
-        logits = self.scale * to_float32(outputs)
+        logits = self.scale * outputs
         if self.training:
             losses = self.losses(logits, target, *given)
         else:
             losses = F.cross_entropy(logits, target, reduction="none")
         return reduced(losses + nothing_or_nan(logits), self.reduction)
+
+    def _checked(self, outputs: Tensor) -> Tensor:
+        """Outputs (N, C) in the precision that all is computed in."""
+        check_tensor(self.takes, outputs)
+        columns = outputs.shape[1] if outputs.ndim == 2 else 0
+        if columns < 2 or columns != (self.classes or columns):
+            expected = f"(N, {self.classes})" if self.classes else "(N, C) with C >= 2"
+            raise GCLError(f"{self.takes} must be {expected}, got {tuple(outputs.shape)}")
+        if self.cosines:
+            check_cosines(outputs)
+        return to_float32(outputs)
 
 
 def to_float32(outputs: Tensor) -> Tensor:
@@ -88,9 +106,14 @@ def check_target(target: Tensor, outputs: Tensor) -> None:
     rows, classes = outputs.shape
     check_tensor("target", target)
     if target.shape != (rows,):
-        hint = "; of soft labels, add up the losses of each label times its share, as mixup does"
-        shapes = f"({rows},), got {tuple(target.shape)}{hint if target.ndim == 2 else ''}"
-        raise GCLError(f"target must have one entry for each row, {shapes}")
+        hint = ""
+        if target.numel() == rows:
+            hint = "; give target.flatten()"
+        elif target.shape == outputs.shape:
+            hint = "; of one-hot labels, give target.argmax(1); "
+            hint += "of soft labels, add up the losses of each label times its share, as mixup does"
+        shapes = f"({rows},), got {tuple(target.shape)}"
+        raise GCLError(f"target must have one entry for each row, {shapes}{hint}")
     if target.dtype != torch.int64:
         raise GCLError(f"target must be int64, got {target.dtype}")
     if may_read(target) and rows and not 0 <= target.min() <= target.max() < classes:
@@ -99,21 +122,31 @@ def check_target(target: Tensor, outputs: Tensor) -> None:
         raise GCLError(f"target must be in [0, {classes}), got {bad}; {hint}")
 
 
+def check_cosines(outputs: Tensor) -> None:
+    """Refuse (on a CPU) outputs (N, C) whose first row is not of cosines.
+
+    One row is enough to tell logits from cosines, and costs nothing with 8,142 classes.
+    """
+    if may_read(outputs) and len(outputs):
+        largest = float(outputs[0].detach().abs().max())
+        if 1 + ROUNDING < largest < math.inf:
+            raise GCLError(
+                f"cosine must be in [-1, 1], got {largest:.4g}: give the output of a "
+                "CosineClassifier, not logits; the scale is in the loss"
+            )
+
+
+def check_generator(generator: object) -> None:
+    """Refuse a seed, or a generator of NumPy, where one of torch is wanted."""
+    if not isinstance(generator, torch.Generator | None):
+        kind = type(generator).__name__
+        hint = "give torch.Generator().manual_seed(0)"
+        raise GCLError(f"generator must be a torch.Generator, got {kind}: {hint}")
+
+
 def nothing_or_nan(outputs: Tensor) -> Tensor:
     """0 for each row of (N, C) outputs, or NaN where one of them is not finite: (N,)."""
     return 0 * outputs.sum(1)
-
-
-def check_reduction(reduction: str) -> None:
-    """Refuse an unknown reduction."""
-    if reduction not in REDUCTIONS:
-        raise GCLError(f"reduction {reduction!r} is unknown; allowed: {', '.join(REDUCTIONS)}")
-
-
-def check_scale(scale: float) -> None:
-    """Refuse a scale that is not positive, or not finite."""
-    if not (math.isfinite(scale) and scale > 0):
-        raise GCLError(f"scale must be > 0, got {scale}")
 
 
 def check_number(name: str, given: float, high: float = math.inf) -> None:

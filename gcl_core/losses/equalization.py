@@ -6,7 +6,7 @@ from torch import Tensor
 
 from gcl_core.errors import GCLError
 from gcl_core.losses.clouds import Counts, checked_counts
-from gcl_core.losses.criterion import Criterion, check_number
+from gcl_core.losses.criterion import Criterion, check_generator, check_number
 
 
 class EqualizationLoss(Criterion):
@@ -41,6 +41,7 @@ class EqualizationLoss(Criterion):
         counts = checked_counts(class_counts)
         check_number("threshold", threshold, high=1)
         check_number("gamma", gamma, high=1)
+        check_generator(generator)
         super().__init__(reduction, classes=len(counts))
         self.threshold, self.gamma, self.generator = threshold, gamma, generator
         self.rare: Tensor

@@ -19,6 +19,7 @@ class LDAMLoss(Criterion):
     Args:
         max_margin: margin of the rarest class, >= 0. Default 0.5: published code.
         scale: s > 0. Default 30: published code.
+        check_range: see `GCLLoss`.
 
     Attributes:
         margins: m, (C,).
@@ -30,10 +31,11 @@ class LDAMLoss(Criterion):
         max_margin: float = 0.5,
         scale: float = 30.0,
         reduction: str = "mean",
+        check_range: bool = True,
     ) -> None:
         counts = checked_counts(class_counts)
         check_number("max_margin", max_margin)
-        super().__init__(reduction, scale, len(counts))
+        super().__init__(reduction, scale, len(counts), cosines=check_range)
         self.margins: Tensor
         self.register_buffer("margins", (max_margin * (counts.min() / counts) ** 0.25).float())
 

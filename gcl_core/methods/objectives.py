@@ -9,14 +9,13 @@ takes in training (`batches`), and its criterion takes what the network then giv
 """
 
 import inspect
-import typing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from gcl_core.config import Config, value
+from gcl_core.config import Config, kinds_of, value
 from gcl_core.data.batch import Batches, Paired
 from gcl_core.data.samplers import ClassBalancedSampler, ReversedSampler
 from gcl_core.losses.angular import AngularGCLLoss
@@ -35,9 +34,10 @@ if TYPE_CHECKING:
     from gcl_core.data.epoch import TrainingImages
 
 
-class _Objective(Config):
-    """One whose fields are keywords of its criterion."""
+class Objective(Config):
+    """A kind of objective, by its name; its fields are keywords of its criterion."""
 
+    name: ClassVar[str]
     heads: ClassVar[tuple[str, ...]] = ("linear", "cosine")
     scaled_for_logits: ClassVar[bool] = False  # its scale is 1 unless it is given: not for cosines
     own_outputs: ClassVar[bool] = False  # not (N, C) with (N,) targets: no mixup, no class weights
@@ -69,22 +69,8 @@ class _Objective(Config):
         return images
 
 
-class _TwoBranches(_Objective):
-    """One of two branches: the weight of the first falls, alpha = 1 - (epoch / epochs)^2."""
-
-    own_outputs = True
-    needs_backbone = True
-    views: ClassVar[int] = 1  # of the first branch's images
-    second: ClassVar[Any]  # sampler of the second branch; the first has that of the settings
-
-    def batches(self, images: "TrainingImages", progress: float) -> Batches:
-        """Pairs of batches, one for each branch."""
-        sampler = self.second(images.host_labels, generator=images.streams.order)
-        return Paired(images.in_views(self.views), images.drawn_by(sampler), 1 - progress**2)
-
-
 @dataclass(frozen=True)
-class CrossEntropy(_Objective):
+class CrossEntropy(Objective):
     """Softmax cross-entropy of the classifier's outputs (Eq. 1)."""
 
     name: ClassVar[str] = "cross_entropy"
@@ -93,7 +79,7 @@ class CrossEntropy(_Objective):
 
 
 @dataclass(frozen=True)
-class Focal(_Objective):
+class Focal(Objective):
     """Focal loss (1 - p_y)^gamma (-log p_y) in its softmax form (Lin et al. 2017)."""
 
     name: ClassVar[str] = "focal"
@@ -104,7 +90,7 @@ class Focal(_Objective):
 
 
 @dataclass(frozen=True)
-class Equalization(_Objective):
+class Equalization(Objective):
     """Softmax equalization loss: rare classes are spared as negatives (Tan et al. 2020)."""
 
     name: ClassVar[str] = "equalization"
@@ -122,7 +108,7 @@ class Equalization(_Objective):
 
 
 @dataclass(frozen=True)
-class LDAM(_Objective):
+class LDAM(Objective):
     """Label-distribution-aware margins m_j ~ n_j^(-1/4) on cosines (Cao et al. 2019)."""
 
     name: ClassVar[str] = "ldam"
@@ -133,7 +119,7 @@ class LDAM(_Objective):
 
 
 @dataclass(frozen=True)
-class LogitAdjustment(_Objective):
+class LogitAdjustment(Objective):
     """Cross-entropy of z_j + tau log pi_j (Menon et al. 2021); tau = 1: balanced softmax."""
 
     name: ClassVar[str] = "logit_adjustment"
@@ -144,7 +130,7 @@ class LogitAdjustment(_Objective):
 
 
 @dataclass(frozen=True)
-class LADE(_Objective):
+class LADE(Objective):
     """Balanced softmax and a regulariser that disentangles the label prior (Hong et al. 2021)."""
 
     name: ClassVar[str] = "lade"
@@ -155,7 +141,7 @@ class LADE(_Objective):
 
 
 @dataclass(frozen=True)
-class LabelAware(_Objective):
+class LabelAware(Objective):
     """Label-aware smoothing, strongest for the head (MiSLAS, Zhong et al. 2021)."""
 
     name: ClassVar[str] = "label_aware"
@@ -170,7 +156,7 @@ class LabelAware(_Objective):
 
 
 @dataclass(frozen=True)
-class GCL(_Objective):
+class GCL(Objective):
     """Gaussian clouded logits (Eq. 11 and 12)."""
 
     name: ClassVar[str] = "gcl"
@@ -202,7 +188,7 @@ class GCL(_Objective):
 
 
 @dataclass(frozen=True)
-class AngularGCL(_Objective):
+class AngularGCL(Objective):
     """The cloud on the angle instead of the cosine (the follow-up, arXiv 2305.10648)."""
 
     name: ClassVar[str] = "gcl_angular"
@@ -223,6 +209,21 @@ class AngularGCL(_Objective):
         "exponent of the focal factor; 0 in stage 1, 1 in stage 2: the follow-up's code",
         low=0,
     )
+
+
+class _TwoBranches(Objective):
+    """One of two branches: the weight of the first falls, alpha = 1 - (epoch / epochs)^2."""
+
+    own_outputs = True
+    needs_backbone = True
+    views: ClassVar[int] = 1  # of the first branch's images
+    second: ClassVar[Any]  # sampler of the second branch; the first has that of the settings
+
+    def batches(self, images: "TrainingImages", progress: float) -> Batches:
+        """Pairs of batches, one for each branch."""
+        sampler = self.second(images.dataset.train.labels, generator=images.streams.order)
+        first, second = replace(images, views=self.views), replace(images, sampler=sampler)
+        return Paired(first, second, 1 - progress**2)
 
 
 @dataclass(frozen=True)
@@ -261,7 +262,7 @@ class HybridPSC(_TwoBranches):
 
 
 @dataclass(frozen=True)
-class OLTR(_Objective):
+class OLTR(Objective):
     """Cross-entropy, and class centroids that attract their own features (Liu et al. 2019)."""
 
     name: ClassVar[str] = "oltr"
@@ -271,19 +272,4 @@ class OLTR(_Objective):
     weight: float = value(0.01, "of the centroids' loss; 0.01: OLTR's code", low=0)
 
 
-Objective = (
-    CrossEntropy
-    | Focal
-    | Equalization
-    | LDAM
-    | LogitAdjustment
-    | LADE
-    | LabelAware
-    | GCL
-    | AngularGCL
-    | BBN
-    | HybridSC
-    | HybridPSC
-    | OLTR
-)
-OBJECTIVES = {kind.name: kind for kind in typing.get_args(Objective)}
+OBJECTIVES = kinds_of(Objective)

@@ -7,7 +7,6 @@ trains, or at least runs, the whole network on images. A module, or a part of it
 """
 
 import copy
-import typing
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import ClassVar
@@ -16,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gcl_core.config import Config, value
+from gcl_core.config import Config, kinds_of, value
 from gcl_core.losses.priors import logit_adjustment
 from gcl_core.networks.backbones import Backbone
 from gcl_core.networks.heads import (
@@ -77,9 +76,10 @@ def _batch_norm() -> str:
     )
 
 
-class _Rebalancing(Config):
-    """One that makes a new classifier, and leaves the backbone's weights alone."""
+class Rebalancing(Config):
+    """A kind of re-balancing, by its name: here a new classifier on the backbone as it is."""
 
+    name: ClassVar[str]
     heads: ClassVar[tuple[str, ...]] = ("linear", "cosine")  # of stage 1
     scaled_for_logits: ClassVar[bool] = False  # its scale is 1 unless it is given: not for cosines
     makes: ClassVar[str | None] = None  # kind of its own outputs, for the objective; None: as heads
@@ -102,7 +102,7 @@ class _Rebalancing(Config):
 
 
 @dataclass(frozen=True)
-class CRT(_Rebalancing):
+class CRT(Rebalancing):
     """Classifier re-training: every weight of the classifier is trained (Kang et al. 2020)."""
 
     name: ClassVar[str] = "crt"
@@ -120,7 +120,7 @@ class CRT(_Rebalancing):
 
 
 @dataclass(frozen=True)
-class LWS(_Rebalancing):
+class LWS(Rebalancing):
     """Learnable weight scaling: one scale for each class (Kang et al. 2020)."""
 
     name: ClassVar[str] = "lws"
@@ -135,7 +135,7 @@ class LWS(_Rebalancing):
 
 
 @dataclass(frozen=True)
-class TauNorm(_Rebalancing):
+class TauNorm(Rebalancing):
     """tau-normalisation: w_j / |w_j|^tau and no bias, without training (Kang et al. 2020).
 
     A cosine classifier is its own tau = 1: there the outputs do not change. Any other tau gives
@@ -152,7 +152,7 @@ class TauNorm(_Rebalancing):
 
 
 @dataclass(frozen=True)
-class NearestMean(_Rebalancing):
+class NearestMean(Rebalancing):
     """Nearest class mean: no classifier is trained (Kang et al. 2020)."""
 
     name: ClassVar[str] = "ncm"
@@ -177,7 +177,7 @@ class NearestMean(_Rebalancing):
 
 
 @dataclass(frozen=True)
-class PostHoc(_Rebalancing):
+class PostHoc(Rebalancing):
     """Post-hoc logit adjustment z_j - tau log pi_j, without training (Menon et al. 2021)."""
 
     name: ClassVar[str] = "post_hoc"
@@ -193,7 +193,7 @@ class PostHoc(_Rebalancing):
 
 
 @dataclass(frozen=True)
-class DisAlign(_Rebalancing):
+class DisAlign(Rebalancing):
     """Adaptive calibration of a frozen classifier's outputs (Zhang et al. 2021)."""
 
     name: ClassVar[str] = "disalign"
@@ -204,7 +204,7 @@ class DisAlign(_Rebalancing):
 
 
 @dataclass(frozen=True)
-class TDE(_Rebalancing):
+class TDE(Rebalancing):
     """Counterfactual inference: the mean feature's direction is taken away (Tang et al. 2020)."""
 
     name: ClassVar[str] = "tde"
@@ -221,7 +221,7 @@ class TDE(_Rebalancing):
 
 
 @dataclass(frozen=True)
-class MetaEmbed(_Rebalancing):
+class MetaEmbed(Rebalancing):
     """Modulated attention and meta-embedding; the backbone is trained on (Liu et al. 2019)."""
 
     name: ClassVar[str] = "oltr"
@@ -257,5 +257,4 @@ class MetaEmbed(_Rebalancing):
         return OLTRNetwork(modulated, embedding, factors)
 
 
-Rebalancing = CRT | LWS | TauNorm | NearestMean | PostHoc | DisAlign | TDE | MetaEmbed
-REBALANCERS = {kind.name: kind for kind in typing.get_args(Rebalancing)}
+REBALANCERS = kinds_of(Rebalancing)

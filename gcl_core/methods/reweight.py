@@ -5,25 +5,39 @@ own `cross_entropy`, as in LDAM-DRW's code; or sum_i w(y_i) L_i / N, as in the c
 Weights add up to the number of classes.
 """
 
-import typing
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from gcl_core.config import Config, value
+from gcl_core.config import Config, kinds_of, value
 from gcl_core.data.samplers import effective_weights
 from gcl_core.losses.clouds import checked_counts
 from gcl_core.processes import several, summed
 
 
+class ClassWeights(Config):
+    """A kind of class weights, by its name."""
+
+    name: ClassVar[str]
+    by_images: ClassVar[bool] = False  # whether the losses of a batch are divided by their number
+
+    def weights(self, class_counts: Tensor) -> Tensor:
+        """(C,) float64, adding up to C."""
+        weights = self._of(checked_counts(class_counts))
+        return weights * (len(weights) / weights.sum())
+
+    def _of(self, counts: Tensor) -> Tensor:
+        """The same up to a factor, of counts (C,) float64."""
+        raise NotImplementedError
+
+
 @dataclass(frozen=True)
-class EffectiveNumberWeights(Config):
+class EffectiveNumberWeights(ClassWeights):
     """w_j = (1 - beta) / (1 - beta^n_j) (Cui et al. 2019), in the weighted mean of LDAM-DRW."""
 
     name: ClassVar[str] = "effective"
-    by_images: ClassVar[bool] = False  # whether the losses of a batch are divided by their number
     beta: float = value(
         0.9999,
         "beta of the class weights; 0.9999: Cui et al. 2019, Cao et al. 2019",
@@ -31,9 +45,8 @@ class EffectiveNumberWeights(Config):
         below=1,
     )
 
-    def weights(self, class_counts: Tensor) -> Tensor:
-        """(C,) float64, adding up to C."""
-        return _normalised(effective_weights(checked_counts(class_counts), self.beta))
+    def _of(self, counts: Tensor) -> Tensor:
+        return effective_weights(counts, self.beta)
 
 
 @dataclass(frozen=True)
@@ -41,24 +54,18 @@ class EffectiveNumberByImages(EffectiveNumberWeights):
     """The same, divided by the number of images (class-balanced-loss, cifar_main.py)."""
 
     name: ClassVar[str] = "effective_by_images"
-    by_images: ClassVar[bool] = True
+    by_images = True
 
 
 @dataclass(frozen=True)
-class PowerWeights(Config):
+class PowerWeights(ClassWeights):
     """w_j = n_j^(-rho): rho = 1 is inverse frequency, rho = 0 no weights."""
 
     name: ClassVar[str] = "power"
-    by_images: ClassVar[bool] = False
     rho: float = value(1.0, "exponent of the class weights; 1.2: DisAlign for ImageNet-LT", low=0)
 
-    def weights(self, class_counts: Tensor) -> Tensor:
-        """(C,) float64, adding up to C."""
-        return _normalised(checked_counts(class_counts) ** -self.rho)
-
-
-def _normalised(weights: Tensor) -> Tensor:
-    return weights * (len(weights) / weights.sum())
+    def _of(self, counts: Tensor) -> Tensor:
+        return counts**-self.rho
 
 
 class Reweighted(nn.Module):
@@ -93,5 +100,4 @@ def _of_all_processes(weight: Tensor) -> Tensor:
     return len(weight) * total[0] / total[1]
 
 
-ClassWeights = EffectiveNumberWeights | EffectiveNumberByImages | PowerWeights
-CLASS_WEIGHTS = {kind.name: kind for kind in typing.get_args(ClassWeights)}
+CLASS_WEIGHTS = kinds_of(ClassWeights)

@@ -1,19 +1,19 @@
 """Which images an epoch shows, by name: what `sampler` may be in the settings."""
 
-import typing
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from gcl_core.config import Config, value
+from gcl_core.config import Config, kinds_of, value
 from gcl_core.data import samplers
 
 
-class _Sampling(Config):
-    """One whose fields are keywords of its sampler."""
+class Sampling(Config):
+    """A kind of sampling, by its name; its fields are keywords of its sampler."""
 
+    name: ClassVar[str]
     sampler: ClassVar[Any]
 
     def build(self, labels: Tensor, generator: torch.Generator) -> Any:
@@ -22,7 +22,7 @@ class _Sampling(Config):
 
 
 @dataclass(frozen=True)
-class InstanceBalanced(_Sampling):
+class InstanceBalanced(Sampling):
     """Every image once an epoch, shuffled."""
 
     name: ClassVar[str] = "instance"
@@ -30,7 +30,7 @@ class InstanceBalanced(_Sampling):
 
 
 @dataclass(frozen=True)
-class ClassBalanced(_Sampling):
+class ClassBalanced(Sampling):
     """Every class equally often (Kang et al. 2020)."""
 
     name: ClassVar[str] = "class"
@@ -38,7 +38,7 @@ class ClassBalanced(_Sampling):
 
 
 @dataclass(frozen=True)
-class EffectiveNumber(_Sampling):
+class EffectiveNumber(Sampling):
     """Classes by n / effective number (Cui et al. 2019)."""
 
     name: ClassVar[str] = "effective"
@@ -47,7 +47,7 @@ class EffectiveNumber(_Sampling):
 
 
 @dataclass(frozen=True)
-class CBEN(_Sampling):
+class CBEN(Sampling):
     """Class-based effective number (Eq. 13 and 14)."""
 
     name: ClassVar[str] = "cben"
@@ -61,7 +61,7 @@ class CBEN(_Sampling):
 
 
 @dataclass(frozen=True)
-class SquareRoot(_Sampling):
+class SquareRoot(Sampling):
     """Classes by the square root of their size (Kang et al. 2020)."""
 
     name: ClassVar[str] = "square_root"
@@ -69,12 +69,11 @@ class SquareRoot(_Sampling):
 
 
 @dataclass(frozen=True)
-class Reversed(_Sampling):
+class Reversed(Sampling):
     """Rare classes most often, by 1 / n (BBN, Zhou et al. 2020)."""
 
     name: ClassVar[str] = "reversed"
     sampler = samplers.ReversedSampler
 
 
-Sampling = InstanceBalanced | ClassBalanced | EffectiveNumber | CBEN | SquareRoot | Reversed
-SAMPLINGS = {kind.name: kind for kind in typing.get_args(Sampling)}
+SAMPLINGS = kinds_of(Sampling)

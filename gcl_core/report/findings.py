@@ -10,11 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gcl_core.data.imbalance import by_size, class_groups
-from gcl_core.inference.calibration import expected_calibration_error
+from gcl_core.inference.calibration import BINS
 from gcl_core.training.evaluation import f1_score, macro_f1, weighted_accuracy
 
 Z95 = 1.959964  # quantile of the normal distribution for intervals of 95 %
-BINS = 15  # of confidence, for the calibration error of Guo et al. 2017
 
 
 @dataclass(frozen=True)
@@ -106,12 +105,15 @@ class Reliability:
 
     Attributes:
         bins: of equal widths; each begins above its lower end.
-        ece: expected calibration error, over these bins. It is above 0 by chance alone, the more so
-            the fewer images there are.
     """
 
     bins: tuple[Bin, ...]
-    ece: float
+
+    @property
+    def ece(self) -> float:
+        """Expected calibration error; above 0 by chance alone, the more so the fewer the images."""
+        gaps = (abs(b.right.images - b.confidence * b.right.total) for b in self.bins)
+        return sum(gaps) / self.right.total
 
     @property
     def right(self) -> Share:
@@ -179,10 +181,8 @@ def findings(
         class_names, class_counts: name and training images of each of the C classes.
     """
     said = probabilities.argmax(1)
-    classes = len(class_names)
     pairs = Counter(zip(labels.tolist(), said.tolist(), strict=True))
-    tests = torch.bincount(labels, minlength=classes).tolist()
-    taken = torch.bincount(said, minlength=classes).tolist()
+    tests, taken = Counter(labels.tolist()), Counter(said.tolist())
     groups = class_groups(class_counts)
     group_of = {j: group for group, members in groups.items() for j in members}
     confusions = [
@@ -192,24 +192,15 @@ def findings(
     ]
     parts = {"all": torch.ones_like(labels, dtype=torch.bool)}
     parts |= {group: torch.isin(labels, torch.tensor(own)) for group, own in groups.items()}
-    return Findings(
-        tuple(
-            ClassFinding(
-                name=class_names[j],
-                group=group_of[j],
-                training=class_counts[j],
-                recall=Share(pairs[j, j], tests[j]),
-                precision=Share(pairs[j, j], taken[j]),
-            )
-            for j in by_size(class_counts)
-        ),
-        tuple(sorted(confusions, key=lambda each: -each.images.interval[0])),
-        {
-            name: reliability(probabilities[own], labels[own])
-            for name, own in parts.items()
-            if own.any()
-        },
-    )
+    found = []
+    for j in by_size(class_counts):
+        recall, precision = (Share(pairs[j, j], of[j]) for of in (tests, taken))
+        found.append(ClassFinding(class_names[j], group_of[j], class_counts[j], recall, precision))
+    confusions.sort(key=lambda each: -each.images.interval[0])
+    trust = {
+        name: reliability(probabilities[of], labels[of]) for name, of in parts.items() if of.any()
+    }
+    return Findings(tuple(found), tuple(confusions), trust)
 
 
 def reliability(probabilities: Tensor, labels: Tensor) -> Reliability:
@@ -220,14 +211,11 @@ def reliability(probabilities: Tensor, labels: Tensor) -> Reliability:
         labels: (N,) true classes.
     """
     confidence, said = probabilities.double().max(1)
-    number = (confidence * BINS).ceil().long()
+    number, right = (confidence * BINS).ceil().long(), said == labels
     members = [number == b for b in number.unique().tolist()]
-    right = said == labels
-    bins = [
-        Bin(float(confidence[own].mean()), Share(int(right[own].sum()), int(own.sum())))
-        for own in members
-    ]
-    return Reliability(tuple(bins), expected_calibration_error(probabilities, labels, BINS))
+    shares = (Share(int(right[own].sum()), int(own.sum())) for own in members)
+    means = (float(confidence[own].mean()) for own in members)
+    return Reliability(tuple(map(Bin, means, shares)))
 
 
 def surest_mistakes(probabilities: Tensor, labels: Tensor, limit: int = 24) -> list[int]:

@@ -14,6 +14,7 @@ from gcl_core.figures.series import over_seeds
 from gcl_core.methods.registry import resolve
 from gcl_core.results.markdown import markdown_table
 from gcl_core.results.records import load_records
+from gcl_core.results.tables import paired
 
 Record = Mapping[str, Any]
 FILE, FIGURE = "clothes.json", "clothes"
@@ -36,47 +37,37 @@ def chosen(records: Sequence[Record]) -> dict[str, dict[int, Record]]:
     """Of each method and split (data seed), the run with the best validation part: by label.
 
     Best is the largest sum of top-1 and class mean there, after the last epoch; of equal ones the
-    first. The test part has no say.
+    first. The test part has no say. Each has its `class_mean` on the test part, too.
     """
+    splits: dict[tuple[str, int], list[Record]] = {}
+    for each in records:
+        splits.setdefault((label(each), each["data_seed"]), []).append(each)
     best: dict[str, dict[int, Record]] = {}
-    for record in records:
-        splits = best.setdefault(label(record), {})
-        known = splits.get(record["data_seed"])
-        if known is None or _on_validation(record) > _on_validation(known):
-            splits[record["data_seed"]] = record
+    for (name, split), runs in splits.items():
+        run = max(runs, key=lambda each: sum(each["validation"].values()))
+        own = mean(value for value in run["per_class"] if value is not None)
+        best.setdefault(name, {})[split] = {**run, "class_mean": own}
     return best
-
-
-def _on_validation(record: Record) -> float:
-    return float(sum(record["validation"].values()))
-
-
-def accuracy(record: Record, name: str) -> float:
-    """A test accuracy of a record in percent; `class_mean` is the mean over its classes."""
-    if name == "class_mean":
-        return mean(own for own in record["per_class"] if own is not None)
-    return float(record[name])
 
 
 def chosen_table(records: Sequence[Record]) -> str:
     """A row for each method, means over the splits with 95 % t intervals."""
     rows = []
     for name, splits in chosen(records).items():
-        cells = [[accuracy(r, each) for r in splits.values()] for each in ACCURACIES]
-        rows.append([name, *(with_interval(values) for values in cells)])
+        cells = [[run[each] for run in splits.values()] for each in ACCURACIES]
+        rows.append([name, *map(with_interval, cells)])
     return markdown_table(HEADINGS, rows)
 
 
 def gain(records: Sequence[Record], method: str, base: str) -> str:
     """One method minus another, split by split, as a line of Markdown."""
     found = chosen(records)
-    shared = sorted(found[method].keys() & found[base].keys())
-    parts = []
-    for heading, name in zip(HEADINGS[1:], ACCURACIES, strict=True):
-        ours, theirs = ([accuracy(found[of][s], name) for s in shared] for of in (method, base))
-        differences = [one - other for one, other in zip(ours, theirs, strict=True)]
-        parts.append(f"{heading} {with_interval(differences, '+')}")
-    return f"`{method}` − `{base}`, split by split: {', '.join(parts)}."
+    pair = found[method].values(), found[base].values()
+    gains = [with_interval(paired(*pair, name, by="data_seed"), "+") for name in ACCURACIES]
+    parts = ", ".join(
+        f"{heading} {each}" for heading, each in zip(HEADINGS[1:], gains, strict=True)
+    )
+    return f"`{method}` − `{base}`, split by split: {parts}."
 
 
 def chosen_block(records: Sequence[Record]) -> str:

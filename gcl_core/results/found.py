@@ -8,9 +8,9 @@ from gcl_core.analysis.intervals import interval, with_interval
 from gcl_core.results.chosen import FILE, chosen
 from gcl_core.results.markdown import markdown_table
 from gcl_core.results.records import load_records
-from gcl_core.results.tables import cifar_records, differences
+from gcl_core.results.tables import by_method, cifar_records, paired
 
-Records = Sequence[Mapping[str, Any]]
+Records = Sequence[dict[str, Any]]
 # Cross-entropy; its classifier re-trained on balanced classes, after mixup where that is recorded;
 # GCL, re-trained too.
 COLUMNS = {"CE": ("ce",), "CE + cRT": ("ce_mixup_crt", "ce_crt"), "GCL + cRT": ("gcl_crt",)}
@@ -25,15 +25,15 @@ def found_table(results: Path) -> str:
 
     Last epoch, percent; mean and half of the 95 % t interval, one run alone without; `-` for none.
     """
-    rows: dict[str, Mapping[str, Records]] = {}
+    rows: dict[str, Mapping[str, Sequence[Mapping[str, Any]]]] = {}
     if (results / FILE).exists():
         splits = chosen(load_records(results / FILE))
         rows["photographs of clothes"] = {name: [*of.values()] for name, of in splits.items()}
     digits = load_records(results / "digits.json")
     for ratio in _ratios(digits):
-        rows[f"handwritten digits, ratio {ratio:g}"] = _by_method(digits, ratio)
+        rows[f"handwritten digits, ratio {ratio:g}"] = _at(ratio, digits)
     cifar = cifar_records(results)
-    rows |= {CIFAR_ROWS[file]: _by_method(cifar[file]) for file in CIFAR_ROWS if file in cifar}
+    rows |= {CIFAR_ROWS[file]: by_method(cifar[file]) for file in CIFAR_ROWS if file in cifar}
     headings = [f"{name}, {what}" for name in COLUMNS for what in ("top-1", "few-shot")]
     lines = []
     for name, runs in rows.items():
@@ -54,7 +54,7 @@ def found_lines(records: Records) -> list[str]:
     """
     ratios = _ratios(records)
     most = ratios[0]
-    runs = _by_method(records, most)
+    runs = _at(most, records)
     ce = {key: with_interval([run[key] for run in runs["ce"]]) for key in ("many", "few")}
     gain = {key: _gain(records, most, "ce", key) for key in ("few", "many", "top1")}
     lines = [
@@ -72,12 +72,8 @@ def found_lines(records: Records) -> list[str]:
 
 def _gain(records: Records, ratio: float, base: str, key: str = "top1") -> str:
     """`+9.4 ± 4.3`, and a word where the interval has zero in it."""
-    by_seed = [
-        {run["seed"]: run for run in _by_method(records, ratio)[name]} for name in ("gcl_crt", base)
-    ]
-    shared = sorted(by_seed[0].keys() & by_seed[1].keys())
-    pairs = [(by_seed[0][seed], by_seed[1][seed]) for seed in shared]
-    values = [value for value in differences(pairs, key) if value is not None]
+    runs = _at(ratio, records)
+    values = paired(runs["gcl_crt"], runs[base], key)
     middle, half = interval(values)
     luck = " (may be luck: the interval has zero in it)" if abs(middle) <= half else ""
     return with_interval(values, "+") + luck
@@ -87,9 +83,5 @@ def _ratios(records: Records) -> list[float]:
     return sorted({run["imbalance_ratio"] for run in records}, reverse=True)
 
 
-def _by_method(records: Records, ratio: float | None = None) -> dict[str, list[Mapping[str, Any]]]:
-    found: dict[str, list[Mapping[str, Any]]] = {}
-    for run in records:
-        if ratio in (None, run["imbalance_ratio"]):
-            found.setdefault(run["method"], []).append(run)
-    return found
+def _at(ratio: float, records: Records) -> dict[str, list[dict[str, Any]]]:
+    return by_method(run for run in records if run["imbalance_ratio"] == ratio)

@@ -9,7 +9,7 @@ import dataclasses
 import functools
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -40,8 +40,6 @@ class PaperRow:
         values: top-1 in percent by column; a column that the row has a dash in is not there.
         changes: flat settings by which the row differs from the method.
         quoted: whether the paper quotes the numbers from another paper.
-        official: by column, flat settings of the method's own published configuration where they
-            are not the method's defaults.
     """
 
     table: int
@@ -50,12 +48,16 @@ class PaperRow:
     values: Mapping[Column, float]
     changes: Mapping[str, Any] = field(default_factory=dict)
     quoted: bool = False
-    official: Mapping[Column, Mapping[str, Any]] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
         """The label without the number and the year of its reference."""
         return re.sub(r" \[\d+\]| \(\d{4}\)", "", self.label)
+
+    def shown(self, column: Column) -> str:
+        """The number of a column with the mark of the footnote, `82.06` or `80.60¹`; `-`: none."""
+        number = self.values.get(column)
+        return "-" if number is None else f"{number:.2f}{'¹' * self.quoted}"
 
 
 def _mislas(head: float, tail: float, factor: float, batch_norm: str) -> dict[str, Any]:
@@ -67,7 +69,8 @@ def _mislas(head: float, tail: float, factor: float, batch_norm: str) -> dict[st
     }
 
 
-# What the methods' own code has for data other than CIFAR-10 at ratio 100; none for ratio 200.
+# Flat settings that the methods' own code has for data other than CIFAR-10 at ratio 100; it has
+# none for ratio 200.
 OFFICIAL: dict[str, dict[Column, dict[str, Any]]] = {
     "mislas": {
         ("CIFAR-10-LT", 50.0): _mislas(0.2, 0.0, 0.2, "frozen"),
@@ -79,27 +82,11 @@ OFFICIAL: dict[str, dict[Column, dict[str, Any]]] = {
 
 
 def _row(
-    table: int,
-    columns: Sequence[Column],
-    label: str,
-    method: str | None,
-    *numbers: float | None,
-    quoted: bool = False,
+    table: int, label: str, method: str | None, *numbers: float | None, quoted: bool = False
 ) -> PaperRow:
-    pairs = zip(columns, numbers, strict=True)
+    pairs = zip({1: CIFAR, 2: LARGE}[table], numbers, strict=True)
     values = {column: number for column, number in pairs if number is not None}
     return PaperRow(table, label, method, values, quoted=quoted)
-
-
-def _first(label: str, method: str, *numbers: float | None, quoted: bool = False) -> PaperRow:
-    row = _row(1, CIFAR, label, method, *numbers, quoted=quoted)
-    return dataclasses.replace(row, official=OFFICIAL.get(method, {}))
-
-
-def _second(
-    label: str, method: str | None, *numbers: float | None, quoted: bool = False
-) -> PaperRow:
-    return _row(2, LARGE, label, method, *numbers, quoted=quoted)
 
 
 def _ablation(table: int, label: str, number: float, method: str, **changes: Any) -> PaperRow:
@@ -115,42 +102,35 @@ def _clouds(label: str, number: float, **sizes: Any) -> PaperRow:
 # tau is `matched_tau` of the class counts of CIFAR-10-LT at ratio 100.
 _MARGIN: dict[str, Any] = {"objective": "logit_adjustment", "scale": 30.0, "tau": 0.865}
 
+_TDE = (None, 80.60, 83.60, None, 44.15, 50.31)
+_MIXUP_CRT = (73.06, 79.15, 84.21, 41.73, 45.12, 50.86)
+_HYBRID = (None, 81.40, 85.36, None, 46.72, 51.87)
+
 ROWS: tuple[PaperRow, ...] = (
-    _first("CE loss", "ce", 65.68, 70.70, 74.81, 34.84, 38.43, 43.9),
-    _first("CE loss + mixup [33] (2018)", "ce_mixup", 65.84, 72.96, 79.48, 35.84, 40.01, 45.16),
-    _first("LDAM-DRW [2] (2019)", "ldam_drw", 73.52, 77.03, 81.03, 38.91, 42.04, 47.62),
-    _first(
-        "De-confound-TDE [24] (2020)", "tde", None, 80.60, 83.60, None, 44.15, 50.31, quoted=True
-    ),
-    _first(
-        "CE loss + mixup + cRT [10] (2020)",
-        "ce_mixup_crt",
-        *(73.06, 79.15, 84.21, 41.73, 45.12, 50.86),
-    ),
-    _first("BBN [40] (2020)", "bbn", 73.47, 79.82, 81.18, 37.21, 42.56, 47.02),
+    _row(1, "CE loss", "ce", 65.68, 70.70, 74.81, 34.84, 38.43, 43.9),
+    _row(1, "CE loss + mixup [33] (2018)", "ce_mixup", 65.84, 72.96, 79.48, 35.84, 40.01, 45.16),
+    _row(1, "LDAM-DRW [2] (2019)", "ldam_drw", 73.52, 77.03, 81.03, 38.91, 42.04, 47.62),
+    _row(1, "De-confound-TDE [24] (2020)", "tde", *_TDE, quoted=True),
+    _row(1, "CE loss + mixup + cRT [10] (2020)", "ce_mixup_crt", *_MIXUP_CRT),
+    _row(1, "BBN [40] (2020)", "bbn", 73.47, 79.82, 81.18, 37.21, 42.56, 47.02),
     # Of the two forms in Wang et al. (2021) the printed numbers are those of the first.
-    _first(
-        "Contrastive learning [30] (2021)",
-        "hybrid_sc",
-        *(None, 81.40, 85.36, None, 46.72, 51.87),
-        quoted=True,
-    ),
-    _first("MisLAS [39] (2021)", "mislas", 77.31, 82.06, 85.16, 42.33, 47.50, 52.62),
-    _first("GCL", "gcl_crt", 79.03, 82.68, 85.46, 44.88, 48.71, 53.55),
-    _second("CE loss", "ce", 44.51, 63.80, 27.13),
-    _second("CE loss + mixup [33] (2018)", "ce_mixup", 45.66, 65.77, 29.51),
-    _second("LDAM-DRW [2] (2019)", "ldam_drw", 48.80, 68.00, None, quoted=True),
-    _second("OLTR [16] (2019)", "oltr", None, None, 35.9, quoted=True),
-    _second("Decoupling [10] (2020)", None, 47.70, 69.49, 37.62),  # which of these four?
-    _second("CE loss + cRT", "ce_crt", None, None, None),
-    _second("CE loss + LWS", "ce_lws", None, None, None),
-    _second("CE loss + τ-nor.", "ce_tau_norm", None, None, None),
-    _second("CE loss + NCM", "ce_ncm", None, None, None),
-    _second("CE loss + mixup + cRT [10] (2020)", "ce_mixup_crt", 51.68, 70.16, 38.51),
-    _second("Logit adjustment [17] (2021)", "logit_adjustment", 51.11, 66.36, None, quoted=True),
-    _second("DisAlign [35] (2021)", "disalign", 52.91, 70.06, 39.30, quoted=True),
-    _second("MisLAS [39] (2021)", "mislas", 52.11, 71.57, 40.15),
-    _second("GCL", "gcl_crt", 54.88, 72.01, 40.64),
+    _row(1, "Contrastive learning [30] (2021)", "hybrid_sc", *_HYBRID, quoted=True),
+    _row(1, "MisLAS [39] (2021)", "mislas", 77.31, 82.06, 85.16, 42.33, 47.50, 52.62),
+    _row(1, "GCL", "gcl_crt", 79.03, 82.68, 85.46, 44.88, 48.71, 53.55),
+    _row(2, "CE loss", "ce", 44.51, 63.80, 27.13),
+    _row(2, "CE loss + mixup [33] (2018)", "ce_mixup", 45.66, 65.77, 29.51),
+    _row(2, "LDAM-DRW [2] (2019)", "ldam_drw", 48.80, 68.00, None, quoted=True),
+    _row(2, "OLTR [16] (2019)", "oltr", None, None, 35.9, quoted=True),
+    _row(2, "Decoupling [10] (2020)", None, 47.70, 69.49, 37.62),  # which of these four?
+    _row(2, "CE loss + cRT", "ce_crt", None, None, None),
+    _row(2, "CE loss + LWS", "ce_lws", None, None, None),
+    _row(2, "CE loss + τ-nor.", "ce_tau_norm", None, None, None),
+    _row(2, "CE loss + NCM", "ce_ncm", None, None, None),
+    _row(2, "CE loss + mixup + cRT [10] (2020)", "ce_mixup_crt", 51.68, 70.16, 38.51),
+    _row(2, "Logit adjustment [17] (2021)", "logit_adjustment", 51.11, 66.36, None, quoted=True),
+    _row(2, "DisAlign [35] (2021)", "disalign", 52.91, 70.06, 39.30, quoted=True),
+    _row(2, "MisLAS [39] (2021)", "mislas", 52.11, 71.57, 40.15),
+    _row(2, "GCL", "gcl_crt", 54.88, 72.01, 40.64),
     _clouds("cos.", 79.21, strategy="cosine"),
     _clouds("pow. diff. (e:1/3)", 80.80, strategy="power", exponent=1 / 3),
     _clouds("pow. diff. (e:1/4)", 82.31, strategy="power", exponent=1 / 4),
@@ -169,6 +149,7 @@ ROWS: tuple[PaperRow, ...] = (
     PaperRow(BEYOND, "margin + stage 2", "gcl_crt", {}, _MARGIN),
 )
 
+CIFAR_IMAGES = ("cifar10", "cifar100")  # what records of the published images call them
 OTHER = " (other images)"  # ends the name of data whose images are not those that were published
 # What the records call the data, in the paper's words and in ours.
 DATA = {
@@ -227,7 +208,8 @@ def belongs(record: Mapping[str, Any], row: PaperRow) -> bool:
     if row.method not in METHODS:
         return False
     column = column_of(record)
-    changes = (*row.changes.items(), *(row.official.get(column, {}).items() if column else ()))
+    official = OFFICIAL.get(row.method, {}).get(column, {}) if column else {}
+    changes = (*row.changes.items(), *official.items())
     kind = record["dataset"].removesuffix(OTHER)
     parts = _parts(kind, row.method, record["preset"], changes, *record["epochs"])
     return all(_agrees(part, record["identity"].get(name)) for name, part in parts.items())

@@ -14,7 +14,6 @@ from gcl_core.methods.registry import resolve
 from gcl_core.methods.settings import Settings, flat_settings, get_setting
 from gcl_core.training.evaluation import macro_f1
 from gcl_core.training.runs import RunFolder
-from gcl_core.training.two_stages import Run
 
 FORMAT = 2
 ACCURACIES = ("top1", "many", "medium", "few")
@@ -22,17 +21,7 @@ ACCURACIES = ("top1", "many", "medium", "few")
 PROTOCOL = ("dataset", "imbalance_ratio", "data_seed", "seed", "precision")
 
 
-def record(run: Run, method: str, preset: str, *, history: bool = False) -> dict[str, Any]:
-    """Result, protocol and versions of a run as plain values.
-
-    Args:
-        method, preset: the names the settings were made from.
-        history: whether the rows of all epochs are kept.
-    """
-    return record_of(run.settings, run.folders, method, preset, history=history)
-
-
-def record_of(
+def record(
     settings: Settings,
     folders: Sequence[RunFolder],
     method: str,
@@ -40,7 +29,12 @@ def record_of(
     *,
     history: bool = False,
 ) -> dict[str, Any]:
-    """`record` of a finished run from its folders alone, without its network and images.
+    """Result, protocol and versions of a finished run as plain values.
+
+    Args:
+        folders: of its stages.
+        method, preset: the names the settings were made from.
+        history: whether the rows of all epochs are kept.
 
     Raises:
         GCLError: a damaged file.
@@ -60,8 +54,7 @@ def record_of(
         "epochs": [trained_epochs(folder) for folder in folders],
         "run": last.path.name,
         **{key: result[key] for key in (*ACCURACIES, "per_class")},
-        **_class_names(result),
-        **_on_validation(result),
+        **_where_there(result),
         "best_on_test": result.get("best_on_test"),
         **load_json(last.path / "settings.json"),
     }
@@ -70,21 +63,20 @@ def record_of(
     return kept
 
 
-def _class_names(result: dict[str, Any]) -> dict[str, Any]:
-    """The class names of a result, if they say more than the number of the class."""
-    names = result.get("class_names", [])
-    return {"class_names": names} if names != [str(j) for j in range(len(names))] else {}
+def _where_there(result: dict[str, Any]) -> dict[str, Any]:
+    """Class names that say more than the number of the class; accuracies on the validation part.
 
-
-def _on_validation(result: dict[str, Any]) -> dict[str, Any]:
-    """Last-epoch accuracies on the validation part, if there is one, and macro F1 on the test."""
-    if "validation" not in result:
-        return {}
-    kept = {"validation": result["validation"]}
-    if "confusion" in result:
-        cells = np.array(result["confusion"])
-        counts = zip(cells.diagonal(), cells.sum(1), cells.sum(0), strict=True)
-        kept["macro_f1"] = round(100 * float(macro_f1(counts)), 4)
+    With such a part, macro F1 on the test part, too.
+    """
+    kept, names = {}, result.get("class_names", [])
+    if names != [str(j) for j in range(len(names))]:
+        kept["class_names"] = names
+    if "validation" in result:
+        kept["validation"] = result["validation"]
+        if "confusion" in result:
+            cells = np.array(result["confusion"])
+            counts = zip(cells.diagonal(), cells.sum(1), cells.sum(0), strict=True)
+            kept["macro_f1"] = round(100 * float(macro_f1(counts)), 4)
     return kept
 
 
@@ -161,10 +153,10 @@ def add_records(file: Path, new: Sequence[dict[str, Any]]) -> int:
     def own(each: dict[str, Any]) -> tuple[str, ...]:
         return each["run"], each["method"], each["preset"]
 
+    renewed = {own(each) for each in new}
     file.parent.mkdir(parents=True, exist_ok=True)
     with filelock.FileLock(file.parent / f".{file.name}.lock"):
         known = load_records(file) if file.exists() else []
-        renewed = {own(each) for each in new}
         records = [*(each for each in known if own(each) not in renewed), *new]
         save_records(file, records)
     return len(records)

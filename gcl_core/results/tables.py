@@ -1,6 +1,5 @@
 """Tables from run records, and the places in Markdown files that hold them."""
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import mean, stdev
@@ -23,6 +22,7 @@ CIFAR_FILES = {
     "cifar10-jpeg-official": "official",
     "cifar10-jpeg-short": "short",
 }
+Records = Iterable[Mapping[str, Any]]
 HEADINGS = ("top-1", "many", "medium", "few")
 
 
@@ -42,6 +42,21 @@ def differences(
     """First minus second result of each pair; None where the data have no such group."""
     values = [(one[key], other[key]) for one, other in pairs]
     return [None if None in pair else pair[0] - pair[1] for pair in values]
+
+
+def paired(runs: Records, others: Records, key: str, by: str = "seed") -> list[float]:
+    """`differences` of the records of equal seeds, without those of a group that is not there."""
+    ours, theirs = ({each[by]: each for each in side} for side in (runs, others))
+    pairs = [(ours[seed], theirs[seed]) for seed in sorted(ours.keys() & theirs.keys())]
+    return [value for value in differences(pairs, key) if value is not None]
+
+
+def by_method(records: Iterable[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """The records of each method, in their order."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for each in records:
+        found.setdefault(each["method"], []).append(each)
+    return found
 
 
 def comparison(records: Sequence[dict[str, Any]]) -> str:
@@ -71,17 +86,9 @@ def paired_gain(records: Sequence[dict[str, Any]], method: str, base: str) -> st
     """Gain of a method over another seed by seed, as sentences for each imbalance ratio."""
     lines = []
     for ratio in dict.fromkeys(r["imbalance_ratio"] for r in records):
-        by = {
-            name: {
-                r["seed"]: r
-                for r in records
-                if (r["imbalance_ratio"], r["method"]) == (ratio, name)
-            }
-            for name in (method, base)
-        }
-        seeds = sorted(by[method].keys() & by[base].keys())
-        pairs = [(by[method][seed], by[base][seed]) for seed in seeds]
-        gains = [mean_and_spread(differences(pairs, key)) for key in ACCURACIES]
+        of = by_method(r for r in records if r["imbalance_ratio"] == ratio)
+        pair = [of.get(name, []) for name in (method, base)]
+        gains = [mean_and_spread(paired(*pair, key)) for key in ACCURACIES]
         parts = ", ".join(f"{h} {g}" for h, g in zip(HEADINGS, gains, strict=True))
         lines.append(f"`{method}` − `{base}` at ratio {_ratio_text(ratio)}, seed by seed: {parts}.")
     return "  \n".join(lines)
@@ -89,18 +96,6 @@ def paired_gain(records: Sequence[dict[str, Any]], method: str, base: str) -> st
 
 def _ratio_text(ratio: float | None) -> str:
     return "none" if ratio is None else f"{ratio:g}"
-
-
-def replace_block(text: str, name: str, content: str) -> str:
-    """The text with the part between `<!-- name -->` and `<!-- end name -->` replaced.
-
-    Raises:
-        GCLError: the markers are not there.
-    """
-    pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- end {name} -->)", re.DOTALL)
-    if not pattern.search(text):
-        raise GCLError(f"no place for the table {name!r}: <!-- {name} --> is missing")
-    return pattern.sub(lambda found: f"{found[1]}{content}\n{found[2]}", text)
 
 
 def cifar_records(results: Path) -> dict[str, list[dict[str, Any]]]:
@@ -131,8 +126,9 @@ def update_page(page: Path, blocks: Mapping[str, str], *, check: bool = False) -
     """Bring the marked places of a Markdown file in step; returns whether they already were.
 
     Args:
-        page: the file; what is between its marked places stays as it is.
-        blocks: what each place has to hold, by its name.
+        page: the file; what is not in a marked place stays as it is.
+        blocks: what each place has to hold, by its name: it is the text between
+            `<!-- name -->` and `<!-- end name -->`.
         check: only look, do not write.
 
     Raises:
@@ -140,7 +136,12 @@ def update_page(page: Path, blocks: Mapping[str, str], *, check: bool = False) -
     """
     before = after = page.read_text(encoding="utf-8")
     for name, content in blocks.items():
-        after = replace_block(after, name, content)
+        start, end = f"<!-- {name} -->\n", f"<!-- end {name} -->"
+        above, opened, rest = after.partition(start)
+        _, closed, below = rest.partition(end)
+        if not (opened and closed):
+            raise GCLError(f"no place for the table {name!r}: {start.strip()} is missing")
+        after = f"{above}{start}{content}\n{end}{below}"
     if not check and after != before:
         atomic_write(page, after.encode())
     return after == before

@@ -1,4 +1,4 @@
-"""How far a stage is: a bar in a terminal or notebook, one line an epoch in a log."""
+"""How far a stage is: a bar in a terminal or notebook, lines in a log."""
 
 import logging
 import os
@@ -8,10 +8,11 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-from gcl_core.errors import GCLError
+from gcl_core.errors import check_known
 
 log = logging.getLogger(__name__)
 KINDS = ("auto", "bar", "log", "none")
+FIRST_SECONDS = 60.0  # of an epoch, after which a log says how far it is; then after twice as many
 
 
 def watched() -> bool:
@@ -30,12 +31,12 @@ class Progress:
     """
 
     def __init__(self, kind: str, title: str, start: int, epochs: int, steps: int) -> None:
-        if kind not in KINDS:
-            raise GCLError(f"progress {kind!r} is unknown; allowed: {', '.join(KINDS)}")
+        check_known("progress", kind, KINDS)
         if kind == "auto":
             kind = "bar" if watched() else "log"
         self.kind, self.title, self.first, self.epochs = kind, title, start, epochs
-        self.began = time.perf_counter()
+        self.began, self.steps = time.perf_counter(), steps
+        self._begin_epoch(start + 1)
         self.bar = tqdm(
             total=epochs * steps,
             initial=start * steps,
@@ -45,9 +46,23 @@ class Progress:
             disable=None if kind == "bar" else True,
         )
 
+    def skip(self, steps: int) -> None:
+        """So many batches of the epoch were done before."""
+        self.bar.update(steps)
+        self.skipped = steps
+
     def step(self, steps: int = 1) -> None:
         """One batch, or several, are done."""
         self.bar.update(steps)
+        self.taken += steps
+        passed = time.perf_counter() - self.epoch_began
+        if self.kind == "log" and passed > self.quiet:
+            self.quiet = 2 * passed
+            log.info(
+                "%s: epoch %d/%d, step %d of %d; about %s an epoch, without its test",
+                *(self.title, self.number, self.epochs, self.skipped + self.taken, self.steps),
+                _clock(passed / self.taken * self.steps),
+            )
 
     def epoch(self, row: dict[str, Any]) -> None:
         """One epoch is done; row is its line of metrics."""
@@ -56,10 +71,19 @@ class Progress:
             done = row["epoch"] - self.first
             left = (time.perf_counter() - self.began) / done * (self.epochs - row["epoch"])
             log.info(
-                "%s: epoch %d/%d  loss %.4f  top-1 %.2f %%  %d:%02d:%02d left",
+                "%s: epoch %d/%d  loss %.4f  top-1 %.2f %%  %s left",
                 *(self.title, row["epoch"], self.epochs, row["train_loss"], row["top1"]),
-                *(int(left) // 3600, int(left) // 60 % 60, int(left) % 60),
+                _clock(left),
             )
+        self._begin_epoch(row["epoch"] + 1)
+
+    def _begin_epoch(self, number: int) -> None:
+        self.number, self.epoch_began = number, time.perf_counter()
+        self.skipped, self.taken, self.quiet = 0, 0, FIRST_SECONDS
 
     def close(self) -> None:
         self.bar.close()
+
+
+def _clock(seconds: float) -> str:
+    return f"{int(seconds) // 3600}:{int(seconds) // 60 % 60:02d}:{int(seconds) % 60:02d}"

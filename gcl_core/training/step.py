@@ -5,6 +5,7 @@ GPU waits for the host. Captured once in a CUDA graph, all of them are launched 
 has the same kernels in the same order, and moves the same generators: the bits are the same.
 """
 
+import copy
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -13,7 +14,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from gcl_core.data.batch import Batch
-from gcl_core.errors import GCLError
+from gcl_core.errors import GCLError, check_known
 
 EAGER, CAPTURED = "eager", "captured"
 STEPS = ("auto", EAGER, CAPTURED)
@@ -28,8 +29,7 @@ def step_kind(asked: str, fabric: Fabric) -> str:
     Raises:
         GCLError: an unknown name, or "captured" where that cannot be.
     """
-    if asked not in STEPS:
-        raise GCLError(f"step {asked!r} is unknown; allowed: {', '.join(STEPS)}")
+    check_known("step", asked, STEPS)
     possible = fabric.device.type == "cuda" and fabric.world_size == 1
     if asked == CAPTURED and not possible:
         raise GCLError(
@@ -86,7 +86,7 @@ class CapturedStep(Step):
             return super().__call__(criterion, batch)
         rates = [group["lr"] for group in self.optimizer.param_groups]
         if rates != self.rates:
-            self.rates, self.batch = rates, batch.cloned()
+            self.rates, self.batch = rates, copy.deepcopy(batch)
             self.replay = self.record(lambda: Step.__call__(self, criterion, self.batch))
         for ours, theirs in zip(self.batch.tensors(), given, strict=True):
             ours.copy_(theirs)
