@@ -11,7 +11,7 @@ INSTALLING := $(VENV)/.installing
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv study tables bench gpu-bundle notebooks students slides site test lint format lock clean
+.PHONY: help venv study tables bench gpu-bundle notebooks students slides site test recipes lint format lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -50,6 +50,9 @@ site: $(INSTALLED) ## render notebooks, reference and results as web pages
 # A process for each core; ARGS="-n 0" runs them in one, as for a debugger.
 test: $(INSTALLED) ## run the tests
 	$(RUN) pytest --numprocesses auto --dist loadfile $(ARGS)
+
+recipes: $(INSTALLED) ## train all recipes of Table 2 on small made data, each killed once and continued
+	$(RUN) pytest --numprocesses auto tests/test_recipes.py -m "every or not every" $(ARGS)
 
 lint: $(INSTALLED) ## check style, formatting, types and spelling
 	$(RUN) ruff check .

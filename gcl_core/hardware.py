@@ -104,11 +104,20 @@ def memory_budget() -> int:
     Raises:
         GCLError: it is no number >= 0.
     """
-    text = os.environ.get("GCL_MEMORY_GB", "1")
+    return int(from_environment("GCL_MEMORY_GB", 1) * 2**30)
+
+
+def from_environment(variable: str, default: float) -> float:
+    """The number >= 0 that an environment variable has; the default where it is not set.
+
+    Raises:
+        GCLError: it has something else.
+    """
+    text = os.environ.get(variable, str(default))
     with contextlib.suppress(ValueError):
         if 0 <= (given := float(text)) < math.inf:
-            return int(given * 2**30)
-    raise GCLError(f"GCL_MEMORY_GB must be a number >= 0, got {text!r}")
+            return given
+    raise GCLError(f"{variable} must be a number >= 0, got {text!r}")
 
 
 def inference_batch(device: torch.device, shape: tuple[int, int, int]) -> int:

@@ -25,8 +25,15 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-os.environ |= {"OMP_NUM_THREADS": "1", "GCL_CHECKPOINT_SECONDS": "0", "TQDM_DISABLE": "1", "GCL_CACHE": ""}
-os.environ["PYTHONPATH"] = os.pathsep.join(map(str, [Path(__file__).parents[1], Path(__file__).parent]))
+os.environ |= {
+    "OMP_NUM_THREADS": "1",
+    "GCL_CHECKPOINT_SECONDS": "0",
+    "TQDM_DISABLE": "1",
+    "GCL_CACHE": "",
+}
+os.environ["PYTHONPATH"] = os.pathsep.join(
+    map(str, [Path(__file__).parents[1], Path(__file__).parent])
+)
 
 import psutil
 
@@ -78,13 +85,18 @@ def project(folder: Path) -> None:
     grid(folder)
     (folder / "grid.yaml").rename(folder / "grids" / "digits.yaml")
     code = ['figures: str = ""  # folder', "print(6 * 7)"]
-    cells = [{"cell_type": "code", "source": each, "outputs": [], "execution_count": None} for each in code]
+    cells = [
+        {"cell_type": "code", "source": each, "outputs": [], "execution_count": None}
+        for each in code
+    ]
     for each, tags in zip(cells, (["parameters"], []), strict=True):
         each["metadata"] = {"tags": tags}
     for number in (0, 1):
         own = [each | {"id": f"{number}{i}"} for i, each in enumerate(cells)]
         book = {"cells": own, "metadata": {}, "nbformat": 4, "nbformat_minor": 5}
-        book["metadata"] = {"kernelspec": {"name": "python3", "display_name": "", "language": "python"}}
+        book["metadata"] = {
+            "kernelspec": {"name": "python3", "display_name": "", "language": "python"}
+        }
         (folder / "notebooks" / f"0{number}_x.ipynb").write_text(__import__("json").dumps(book))
 
 
@@ -93,7 +105,9 @@ COMMANDS = {
     "train": Command(f"train --runs runs --record records.json {SMALL}"),
     "train, image files": Command(f"{PHOTOS} --skip-unreadable 1 --workers 0"),
     "train, decoding processes": Command(f"{PHOTOS} --workers 2", others=True),
-    "train, two processes": Command(f"train --runs runs --devices 2 --accelerator cpu {SMALL}", others=True),
+    "train, two processes": Command(
+        f"train --runs runs --devices 2 --accelerator cpu {SMALL}", others=True
+    ),
     "grid run": Command("grid run grid.yaml --runs runs --workers 2", before=grid, others=True),
     "grid collect": Command(
         "grid collect ../given/grid.yaml --runs ../given/runs --out out/a.parquet --records out/a.json"
@@ -167,9 +181,13 @@ def give(place: Path) -> None:
 class Trial:
     """A command in a folder, with something done to it first."""
 
-    def __init__(self, folder: Path, command: Command, fault: Callable[[], None] | None = None) -> None:
+    def __init__(
+        self, folder: Path, command: Command, fault: Callable[[], None] | None = None
+    ) -> None:
         self.counted = folder.parent / "counted"
-        begin = functools.partial(begin_trial, folder, self.counted, command.words.split(), command.entry, fault)
+        begin = functools.partial(
+            begin_trial, folder, self.counted, command.words.split(), command.entry, fault
+        )
         self.forked = Forked(*command.words.split(), sabotage=begin)
         self.began = time.monotonic()
 
@@ -207,7 +225,9 @@ class Trial:
         return outcome
 
 
-def begin_trial(folder: Path, counted: Path, words: list[str], entry: str, fault: Callable[[], None] | None) -> None:
+def begin_trial(
+    folder: Path, counted: Path, words: list[str], entry: str, fault: Callable[[], None] | None
+) -> None:
     """In the process of a trial: its folder, its fault, and how often it changes files."""
     os.chdir(folder)
     os.environ["GCL_CACHE"] = str(folder / "cache")
@@ -307,7 +327,9 @@ class Campaign:
         if problem:
             self.lost.append(f"{self.name}, {fault}: {problem}")
             print("  LOST", self.lost[-1], flush=True)
-            log = Path(f"/tmp/faults-{len(self.lost)}-{self.name.replace(' ', '-').replace(',', '')}.log")
+            log = Path(
+                f"/tmp/faults-{len(self.lost)}-{self.name.replace(' ', '-').replace(',', '')}.log"
+            )
             log.write_text(f"{fault}\n{broken.err}\n-----\n{again.err}")
 
     def moments(self, number: int) -> list[int]:
@@ -398,7 +420,18 @@ def main() -> int:
 
 if __name__ == "__main__":
     SERVER.set_forkserver_preload(
-        ["gcl_core.cli", "gcl_core.training.two_stages", "gcl_core.study", "gcl_core.grid.cluster", "gcl_core.grid.parquet",
-         "gcl_core.report.page", "gcl_core.inference.export", "gcl_core.results.chosen", "gcl_core.results.page", "pytest", "faults"]
+        [
+            "gcl_core.cli",
+            "gcl_core.training.two_stages",
+            "gcl_core.study",
+            "gcl_core.grid.cluster",
+            "gcl_core.grid.parquet",
+            "gcl_core.report.page",
+            "gcl_core.inference.export",
+            "gcl_core.results.chosen",
+            "gcl_core.results.page",
+            "pytest",
+            "faults",
+        ]
     )
     sys.exit(main())

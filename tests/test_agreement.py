@@ -1,4 +1,4 @@
-"""Gaps, error bars and verdicts against numbers worked out by hand; the page and its records."""
+"""Gaps, error bars and verdicts against numbers worked out by hand."""
 
 import dataclasses
 import itertools
@@ -320,6 +320,3 @@ def test_dots_hold_the_papers_numbers_and_only_measured_ones_of_ours():
     }
     assert [dot.label for dot in gap] == [dot.label for dot in accuracy]
     assert [dot.quoted for dot in gap][:2] == [0.0, pytest.approx(72.96 - 70.70)]
-
-
-# The page.

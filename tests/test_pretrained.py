@@ -270,7 +270,7 @@ def test_damaged_features_in_the_cache_are_computed_again(cache, caplog):
     whole = features_of(dataset, backbone, fabric())
     kept.write_bytes(b"PK")
     found = features_of(dataset, backbone, fabric())
-    assert "features are computed again" in caplog.text
+    assert "features are made again" in caplog.text
     assert torch.equal(found.train.images.pixels, whole.train.images.pixels)
 
 

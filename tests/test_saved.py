@@ -225,10 +225,7 @@ def test_what_cannot_be_predicted_is_one_line(tmp_path, folder):
         (Image.new("RGB", (1, 1)), "cannot read image <PIL.*it is 1x1"),
         (tmp_path / "no.png", "cannot read image .*no.png"),
         ([], "there is no picture"),
-        (
-            torch.zeros(2, 3, 8, 9, dtype=torch.uint8),
-            r"be torch.uint8 \(N >= 1, 3, 8, 8\), got",
-        ),
+        (torch.zeros(2, 3, 8, 9, dtype=torch.uint8), r"be torch.uint8 \(N >= 1, 3, 8, 8\), got"),
         (torch.zeros(2, 3, 8, 8), r"got torch.float32 \(2, 3, 8, 8\)"),
         (torch.zeros(0, 3, 8, 8, dtype=torch.uint8), r"got torch.uint8 \(0, 3, 8, 8\)"),
     ):

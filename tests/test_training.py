@@ -472,11 +472,6 @@ def test_the_result_is_that_of_the_network(tmp_path, method, changes):
     assert (confusion - torch.tensor(finished.result["confusion"])).abs().sum() <= 2  # one image
 
 
-def test_an_epoch_is_saved_every_second_unless_told_otherwise(monkeypatch):
-    monkeypatch.delenv("GCL_CHECKPOINT_SECONDS", raising=False)
-    assert stage._seconds("GCL_CHECKPOINT_SECONDS", 1) == 1
-
-
 def test_evaluation_leaves_the_classifier_as_it_is():
     """The moving average of TDE holds training images only."""
     data, fabric = toy_dataset(), two_stages.make_fabric("cpu", "float32")

@@ -68,6 +68,11 @@ class LongTailedDataset:
     about: dict[str, Any] = field(default_factory=dict)
 
     @property
+    def parts(self) -> list[Split]:
+        """Training, test and, if there is one, validation part."""
+        return [part for part in (self.train, self.test, self.validation) if part is not None]
+
+    @property
     def has_pixels(self) -> bool:
         """Whether its images are pixels; else they are features."""
         return bool(self.mean)

@@ -96,10 +96,8 @@ def export_run(model: SavedModel, kind: str, out: Path | None = None) -> str:
 def check_images(model: SavedModel) -> tuple[Tensor, str]:
     """Some of the data set's own test images if they can be read here, else made ones; which."""
     kind, _, path = model.source.partition(":")
-    fetched = (
-        kind.startswith("cifar") and not path and not (cache_folder() / "torchvision").is_dir()
-    )
-    if not fetched:
+    at_hand = path or not kind.startswith("cifar") or (cache_folder() / "torchvision").is_dir()
+    if at_hand:  # else they would be fetched
         try:
             test = images_of(model).test
             chosen = torch.arange(0, len(test), max(1, len(test) // CHECKED))[:CHECKED]
@@ -110,8 +108,8 @@ def check_images(model: SavedModel) -> tuple[Tensor, str]:
             pass
     shape, generator = (CHECKED, *model.shape), torch.Generator().manual_seed(0)
     made = torch.randint(256, shape, dtype=torch.uint8, generator=generator)
-    images = made if model.has_pixels else made / 255
-    return images, f"{CHECKED} made images, as those of {model.source} are not here"
+    what = f"{CHECKED} made images, as those of {model.source} are not here"
+    return made if model.has_pixels else made / 255, what
 
 
 @contextmanager

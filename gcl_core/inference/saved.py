@@ -8,7 +8,7 @@ import errno
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -230,13 +230,12 @@ class SavedModel:
                 )
             yield from images.split(together)
             return
-        rest = iter([images] if isinstance(images, Picture) else images)
-        first = next(rest, None)
-        if first is None:
-            raise GCLError("there is no picture; images are files, PIL images, or a uint8 tensor")
-        rest = chain([first], rest)
+        rest, number = iter([images] if isinstance(images, Picture) else images), 0
         while some := list(islice(rest, together)):
+            number += len(some)
             yield torch.stack([self.pixels(picture) for picture in some])
+        if not number:
+            raise GCLError("there is no picture; images are files, PIL images, or a uint8 tensor")
 
 
 def save_model(

@@ -4,7 +4,7 @@ import difflib
 import hashlib
 import logging
 import socket
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,7 +15,7 @@ from urllib.request import getproxies
 import torch
 from torch import Tensor, nn
 
-from gcl_core.errors import GCLError, shown
+from gcl_core.errors import GCLError, shown, some
 from gcl_core.files import load_tensors
 from gcl_core.networks.backbones import Backbone
 from gcl_core.networks.network import Network, initialise
@@ -136,12 +136,12 @@ def load_weights(backbone: TimmBackbone, weights: str) -> None:
         there, here = (tuple(of[wrong[0]].shape) for of in (matched, own))
         problem = f"{wrong[0]} has shape {there} there, {here} here"
     elif len(matched) < ENOUGH * len(own):
-        problem = f"{len(matched)} of {len(own)} tensors are there; missing: {_some(missing)}"
+        problem = f"{len(matched)} of {len(own)} tensors are there; missing: {some(missing)}"
     if problem:
         raise GCLError(f"weights {name} are not of {backbone.network}: {problem}")
     for what, keys in (("missing, drawn anew", missing), ("not used", left)):
         if keys:
-            log.warning("weights %s, %s: %s", name, what, _some(keys))
+            log.warning("weights %s, %s: %s", name, what, some(keys))
     backbone.model.load_state_dict(own | matched)
 
 
@@ -172,12 +172,6 @@ def _plain(key: str) -> str:
     for prefix in ("module.", "model.", "backbone."):
         key = key.removeprefix(prefix)
     return key
-
-
-def _some(keys: Iterable[str]) -> str:
-    first, *rest = keys
-    named = [shown(key) for key in (first, *rest[:2])]
-    return ", ".join(named) + (f" and {len(rest) - 2} more" if len(rest) > 2 else "")
 
 
 def _read(file: Path) -> dict[str, Tensor]:
@@ -232,17 +226,18 @@ def _default_file(network: str) -> Path:
 @cache
 def weights_identity(network: str, weights: str) -> str:
     """Hash of the backbone that a name of weights stands for, whichever file they came from."""
-    digest = hashlib.sha256(network.encode())
     # What a file lacks is drawn, here always the same, so that the name is too.
-    hash_weights(digest, new_backbone(network, weights, 3, torch.Generator().manual_seed(0)))
-    return digest.hexdigest()[:16]
+    backbone = new_backbone(network, weights, 3, torch.Generator().manual_seed(0))
+    return weights_hash(backbone, network)
 
 
-def hash_weights(digest: "hashlib._Hash", module: nn.Module) -> None:
-    """Give a hash the names and the bytes of a module's weights and buffers."""
-    for name, tensor in module.state_dict().items():
-        digest.update(name.encode())
+def weights_hash(module: nn.Module, name: str = "") -> str:
+    """Hash of the names and the bytes of a module's weights and buffers, and of its own name."""
+    digest = hashlib.sha256(name.encode())
+    for key, tensor in module.state_dict().items():
+        digest.update(key.encode())
         digest.update(tensor.cpu().contiguous().numpy().data)
+    return digest.hexdigest()[:16]
 
 
 @cache

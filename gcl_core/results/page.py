@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gcl_core.analysis.intervals import interval, with_interval
-from gcl_core.benchmark.speed import bench_table
+from gcl_core.benchmark.speed import bench_table, files_table
 from gcl_core.figures.charts import PaperDot, paper_dots
 from gcl_core.figures.looks import METHOD_LOOKS
 from gcl_core.figures.saving import save_figure
@@ -56,7 +56,7 @@ def rows_table(table: int, column: Column, records: Sequence[Record]) -> str:
     for row in paper_rows(table):
         printed = row.values.get(column)
         runs = measure(row, column, records)
-        paper = "-" if printed is None else f"{printed:.2f}" + ("¹" if row.quoted else "")
+        paper = row.shown(column)
         if runs.mean is None:
             lines.append([row.name, paper, NOTHING, "-", "-", "-", "-", NOTHING])
             continue
@@ -128,11 +128,7 @@ def column_block(
 
 def printed_table(table: int, columns: Sequence[Column]) -> str:
     """The paper's numbers in columns that have none of ours."""
-    lines = []
-    for row in paper_rows(table):
-        mark = "¹" if row.quoted else ""
-        numbers = [f"{own:.2f}{mark}" if (own := row.values.get(c)) else "-" for c in columns]
-        lines.append([row.name, *numbers])
+    lines = [[row.name, *map(row.shown, columns)] for row in paper_rows(table)]
     return markdown_table(["row", *map(_column_name, columns)], lines)
 
 
@@ -195,8 +191,14 @@ def page_blocks(results: Path) -> dict[str, dict[str, str]]:
         "results/study.md": ours,
         "docs/recipes.md": protocol_blocks(results),
     }
-    if (bench := results / "bench.json").exists():
-        pages["docs/speed.md"] = {"bench": f"```text\n{bench_table(load_json(bench))}\n```"}
+    speed = {"bench": bench_table, "files": files_table}
+    tables = {
+        name: table(load_json(results / f"{name}.json"))
+        for name, table in speed.items()
+        if (results / f"{name}.json").exists()
+    }
+    if tables:
+        pages["docs/speed.md"] = {f: f"```text\n{own}\n```" for f, own in tables.items()}
     return pages
 
 
@@ -232,13 +234,12 @@ def table1_dots(column: Column, records: Sequence[Record]) -> dict[str, list[Pap
         top1: dict[str, tuple[float, float | None]] = {}
         gap_to: dict[str, tuple[float, float | None]] = {}
         for name, runs in runs_of.items():
-            values = list(measure(row, column, runs).top1.values())
-            each = gaps_of[name][pair]
-            if values:
+            if values := list(measure(row, column, runs).top1.values()):
                 middle, half = interval(values)
                 top1[name] = middle, None if math.isnan(half) else half
-            if values and each.ours is not None:
-                gap_to[name] = each.ours, each.half
+                each = gaps_of[name][pair]
+                if each.ours is not None:
+                    gap_to[name] = each.ours, each.half
         accuracies.append(PaperDot(*shown, row.values.get(column), top1))
         differences.append(PaperDot(*shown, quoted[pair].paper, gap_to))
     return {"Top-1 (%)": accuracies, f"Gap to {REFERENCES[1]} (points)": differences}
