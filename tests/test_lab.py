@@ -245,4 +245,4 @@ def test_a_line_that_ends_without_a_value_keeps_its_label():
     (label,) = [text for text in figure.axes[0].texts if text.get_text() == "CE"]
     order = np.argsort([-n for n in data.class_counts], kind="stable")
     last = [values[j] for j in order if not np.isnan(values[j])][-1]
-    assert label.xy[1] == pytest.approx((last + 3) / 106)
+    assert label.get_position()[1] == pytest.approx((last + 3) / 106)
