@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from gcl_core.methods.rebalance import MetaEmbed, RebalanceInputs
+from gcl_core.networks import oltr
 from gcl_core.networks.backbones import DigitsCNN
 from gcl_core.networks.network import Network
 from gcl_core.networks.oltr import Attraction, MetaEmbedding, ModulatedAttention, OLTRLoss
@@ -97,8 +98,10 @@ def test_attention_against_a_loop():
         torch.testing.assert_close(attended, expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("few", [0, oltr.FEW])
 @pytest.mark.parametrize("spread", [0.1, 2.0])
-def test_loss_against_a_loop(spread):
+def test_loss_against_a_loop(spread, few, monkeypatch):
+    monkeypatch.setattr(oltr, "FEW", few)
     logits, target = logit_batch(classes=3)
     features = spread * torch.randn(40, 5, generator=seeded(4), dtype=torch.float64)
     centroids = spread * torch.randn(3, 5, generator=seeded(5), dtype=torch.float64)
@@ -133,7 +136,9 @@ def test_centroids_move_as_in_the_published_code(weight):
         torch.testing.assert_close(own, weight * (x - centroids.detach()[y]) / 7)
 
 
-def test_the_loss_moves_centroids_by_attraction_and_repulsion():
+@pytest.mark.parametrize("few", [0, oltr.FEW])
+def test_the_loss_moves_centroids_by_attraction_and_repulsion(few, monkeypatch):
+    monkeypatch.setattr(oltr, "FEW", few)
     logits = torch.zeros(7, 3, dtype=torch.float64)
     features = 0.1 * torch.randn(7, 4, generator=seeded(4), dtype=torch.float64)
     centroids = (0.1 * torch.randn(3, 4, generator=seeded(5), dtype=torch.float64)).requires_grad_()

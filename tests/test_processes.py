@@ -99,17 +99,24 @@ def test_its_accuracies_are_those_of_the_network_that_is_saved(whole):
 
 
 @pytest.mark.parametrize(
-    "die",
+    ("die", "said"),
     [
-        pytest.param(functools.partial(sabotage.die_after_a_step, 4), id="in an epoch"),
         pytest.param(
-            functools.partial(sabotage.die_at_write, 2 + SMALL["epochs"], "after"), id="in stage 2"
+            functools.partial(sabotage.die_after_a_step, 4),  # the settings, then a file each
+            "stage 1: going on in epoch 1, after step 3",
+            id="in an epoch",
+        ),
+        pytest.param(
+            functools.partial(sabotage.die_at_write, 2 + SMALL["epochs"], "after"),
+            "stage 2: epoch 1/1",
+            id="in stage 2",
         ),
     ],
 )
-def test_continued_they_end_with_the_same_bits(tmp_path, whole, die):
+def test_continued_they_end_with_the_same_bits(tmp_path, whole, die, said):
     assert started(train(tmp_path, 3), {0: die}).finish().status == -signal.SIGKILL
-    trained(tmp_path, 3)
+    done = started(train(tmp_path, 3)).finish()
+    assert done.status == 0 and said in done.err
     assert tree(tmp_path) == tree(whole)
     assert equal(checkpoints(tmp_path), checkpoints(whole))
 

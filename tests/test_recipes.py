@@ -1,22 +1,32 @@
 """The protocol of Table 2: what the recipes set, the new last block, the costs worked out."""
 
 import dataclasses
+import functools
+import itertools
+from pathlib import Path
 
 import pytest
+import timm
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
+from bits import checkpoints, equal, tree
 from gcl_core.benchmark import cost
-from gcl_core.data.lists import PUBLISHED
+from gcl_core.data.lists import PUBLISHED, official_counts
 from gcl_core.errors import GCLError
+from gcl_core.files import load_json
 from gcl_core.methods.recipes import COMMON, RECIPES, Recipe, recipe_of
 from gcl_core.methods.registry import METHODS, resolve
 from gcl_core.methods.settings import flat_settings
 from gcl_core.networks.models import build_network
 from gcl_core.networks.pretrained import freeze, renew_last_block
+from gcl_core.results import protocol
 from gcl_core.results.printed import LARGE, column_of, paper_rows, records_of
-from gcl_core.results.protocol import estimated_hours
+from gcl_core.training.runs import RunFolder
 from gcl_core.training.two_stages import run
 from toys import listed_images
+
+ROOT = Path(__file__).parents[1]
 
 
 @pytest.mark.parametrize("kind", PUBLISHED)
@@ -29,7 +39,8 @@ def test_every_recipe_makes_settings_and_names_existing_ones(kind, method):
     mixes = METHODS[method].stage1.mixup_alpha > 0
     assert settings.stage1.mixup_alpha == (0.2 if mixes else 0)
     assert settings.stage1.batch_size == 512
-    assert settings.network == f"timm:resnet{152 if kind == 'places_lt' else 50}"
+    network = "timm:resnet152.tv_in1k" if kind == "places_lt" else "timm:resnet50"
+    assert settings.network == network
     assert (settings.weights, settings.stage1.trains) == (
         ("default", "new_block") if kind == "places_lt" else ("none", None)
     )
@@ -118,28 +129,56 @@ def test_a_run_on_the_official_counts_is_a_row_of_table_2():
     assert records_of(row, LARGE[2], [own, *others]) == [own]
 
 
-def test_hours_are_passes_over_speed():
-    data = dataclasses.replace(PUBLISHED["imagenet_lt"], images={"train": 2600, "test": 0})
-    settings = resolve("imagenet_lt", "ce_crt", epochs=3600, stage2_epochs=3 * 3600)
-    assert estimated_hours(settings, data) == pytest.approx(1 + 1)  # a third of the work, 3 times
-    rates = [
-        {"training": 10.0, "evaluation": 5.0},
-        {"training": 100.0, "evaluation": 5.0},
+STAGES = [
+    {"gflop": 20.0, "gflop_test": 8.0, "training": 3.0, "evaluation": 1.0},
+    {"gflop": None, "gflop_test": 4.0, "training": None, "evaluation": 2.0},
+]
+
+
+def test_a_run_costs_what_its_images_cost(monkeypatch):
+    """Three epochs of stage 1, each tested; a stage that trains nothing is tested once."""
+    data = dataclasses.replace(PUBLISHED["places_lt"], images={"train": 100, "test": 10, "val": 5})
+    settings = resolve("places_lt", "ce_ncm", epochs=3, batch_size=512)
+    seconds = 3 * (100 * 3 + 15 * 1) + 15 * 2
+    assert protocol.whole_run(settings, data, STAGES, "training", "evaluation") == seconds
+    monkeypatch.setattr(protocol, "ASSUMED", 1e9)  # one GFLOP a second
+    hours = (3 * (100 * 20 + 15 * 8) + 15 * 4) / 3600
+    assert protocol.estimated_hours(settings, data, STAGES) == pytest.approx(hours)
+    kept = [{"weights_gb": 0.5, "saved_mb": 50}, {"weights_gb": None, "saved_mb": None}]
+    assert protocol.memory(settings, kept, 8) == pytest.approx(0.5 + 512 / 8 * 0.05)
+
+
+def test_the_page_has_the_operations_that_the_networks_take():
+    """ResNet-50 at 224 px: 4.09 10^9 multiplications; backwards twice, but for the images."""
+    (cell,) = [
+        cell
+        for cell in load_json(ROOT / "results" / protocol.COST)["cells"]
+        if (cell["dataset"], cell["method"]) == ("imagenet_lt", "ce")
     ]
-    settings = resolve("imagenet_lt", "ce_crt", epochs=2, stage2_epochs=3)
-    seconds = 2 * 50 / 10 + 2 * 20 / 5 + 3 * 50 / 100 + 3 * 20 / 5
-    assert cost.hours_of(settings, rates, 50, 20) == pytest.approx(seconds / 3600)
+    with torch.device("meta"), FlopCounterMode(display=False) as counter:
+        timm.create_model("resnet50")(torch.empty(1, 3, 224, 224)).sum().backward()
+    first = 2 * 64 * 3 * 49 * 112**2
+    assert cell["stages"][0]["gflop"] == pytest.approx(counter.get_total_flops() / 1e9, rel=1e-3)
+    assert 3 * cell["stages"][0]["gflop_test"] - first / 1e9 == pytest.approx(
+        cell["stages"][0]["gflop"], rel=1e-3
+    )
 
 
 def test_costs_of_a_small_network_are_measured_in_both_stages():
-    small = {"network": "timm:resnet10t", "image_size": 32, "trains": None}
+    small = {"network": "timm:resnet10t", "image_size": 32, "trains": None, "accelerator": "cpu"}
     found = cost.measure_costs(
         kinds=["places_lt"], methods=["gcl_crt", "ce_ncm"], steps=1, batch_size=4, **small
     )
-    first, second = found["cells"]
-    assert all(stage["training"] > 0 and stage["evaluation"] > 0 for stage in first["stages"])
-    assert [stage["training"] is None for stage in second["stages"]] == [False, True]
-    assert first["hours"] > 0
+    (one, two), (other, means) = (cell["stages"] for cell in found["cells"])
+    for stage in (one, two, other):
+        assert all(stage[name] > 0 for name in stage.keys() - {"gb"})
+    # Backwards twice the work, but not to the images; of a frozen network there is no way back.
+    assert 2.5 * one["gflop_test"] < one["gflop"] < 3 * one["gflop_test"]
+    assert two["gflop_test"] < two["gflop"] < 1.1 * two["gflop_test"]
+    assert two["saved_mb"] < one["saved_mb"] / 5
+    assert means["training"] is None and means["gflop_test"] > 0
+    table = protocol.cost_table(found).splitlines()
+    assert len(table) == 4 and "Places-LT" in table[2]
 
 
 def test_the_middle_of_a_test_image_is_a_share_of_its_shorter_side():
@@ -155,21 +194,60 @@ def test_the_middle_of_a_test_image_is_a_share_of_its_shorter_side():
     assert part[:, -1].mean() == pytest.approx(255 * (256 + 112) / 512, abs=2)
 
 
-@pytest.mark.parametrize(
-    ("kind", "method"),
-    [
-        *(("imagenet_lt", method) for method in RECIPES["imagenet_lt"]),
-        ("places_lt", "gcl_crt"),
-        ("inat2018", "mislas"),
-    ],
-)
-def test_every_recipe_is_run_from_list_files_to_a_result(kind, method, tmp_path):
-    root = listed_images(tmp_path / "data", kind=kind)
-    small = {"network": "timm:test_resnet", "weights": "none", "image_size": 32, "batch_size": 4}
-    if METHODS[method].stage2 is not None:
-        small |= {"stage2_batch_size": 4}
-    settings = resolve(f"{kind}:{root}", method, "smoke", accelerator="cpu", **small)
-    done = run(settings, tmp_path / "runs", accelerator="cpu", progress="none")
-    assert 0 <= done.result["top1"] <= 100
-    assert done.dataset.augment.area == 0.08
-    assert done.dataset.test.images.share == 0.875
+@pytest.fixture(scope="module")
+def listed(tmp_path_factory):
+    """The folder of a kind of list files: a thousandth of ImageNet-LT's images, in 20 classes."""
+    counts = [max(1, n // 20) for n in sorted(official_counts()["imagenet_lt"])[34::50][::-1]]
+    assert sum(counts) == 115
+    return functools.cache(
+        lambda kind: listed_images(tmp_path_factory.mktemp(kind), counts, val=1, kind=kind)
+    )
+
+
+# One of each way to a result; all 42: make recipes.
+ALWAYS = {("imagenet_lt", "gcl_crt"), ("imagenet_lt", "ldam_drw"), ("places_lt", "mislas")}
+ALWAYS |= {("inat2018", "oltr"), ("places_lt", "ce_ncm")}
+CELLS = [
+    pytest.param(kind, method, marks=() if (kind, method) in ALWAYS else pytest.mark.every)
+    for kind, method in itertools.product(RECIPES, RECIPES["imagenet_lt"])
+]
+
+
+@pytest.mark.parametrize(("kind", "method"), CELLS)
+def test_killed_in_an_epoch_a_recipe_ends_with_the_same_bits(
+    kind, method, listed, tmp_path, monkeypatch, caplog
+):
+    """From list files to a result, both stages, on a small network."""
+    small = {"network": "timm:test_resnet", "weights": "none", "image_size": 32, "batch_size": 32}
+    if two := METHODS[method].stage2 is not None:
+        small |= {"stage2_batch_size": 32}
+    settings = resolve(f"{kind}:{listed(kind)}", method, "smoke", accelerator="cpu", **small)
+
+    def train(runs):
+        return run(settings, runs, accelerator="cpu", progress="none")
+
+    whole = train(tmp_path / "whole")
+    assert whole.dataset.augment.area == 0.08 and whole.dataset.test.images.share == 0.875
+    # Four steps in each of three epochs, and one of stage 2, if that trains: a checkpoint after
+    # each step, and after each epoch one more.
+    trains = two and settings.stage2.trained_epochs > 0
+    saved, save = [], RunFolder.save_checkpoint
+
+    def save_and_stop(self, *state):
+        save(self, *state)
+        saved.append(state)
+        if len(saved) == (17 if trains else 12):
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setenv("GCL_CHECKPOINT_STEP_SECONDS", "0")
+        patch.setattr(RunFolder, "save_checkpoint", save_and_stop)
+        with pytest.raises(KeyboardInterrupt):
+            train(tmp_path / "parts")
+    caplog.set_level("INFO")
+    parts = train(tmp_path / "parts")
+    stage, epoch = (2, 1) if trains else (1, 3)
+    assert f"stage {stage}: going on in epoch {epoch}, after step 2" in caplog.messages
+    assert parts.result == whole.result
+    assert tree(tmp_path / "parts") == tree(tmp_path / "whole")
+    assert equal(checkpoints(tmp_path / "parts"), checkpoints(tmp_path / "whole"))

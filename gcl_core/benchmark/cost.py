@@ -1,12 +1,13 @@
-"""What the runs of the paper's Table 2 cost: each kind of step timed on made images.
+"""What the runs of the paper's Table 2 cost: each kind of step counted and timed on made images.
 
 A run sees the training images `epochs` times in each stage, and the test images after every epoch.
-Images a second are timed here, on the device that is there, and hours are worked out from them.
-Decoding is not in them: it runs beside the training (`docs/lists.md`).
+Seconds of an image are measured here, on the device that is there, and multiplied out
+(`gcl_core.results.protocol`). Decoding is not in them: it runs beside the training.
 """
 
 import itertools
-import resource
+import json
+import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -15,22 +16,26 @@ from typing import Any
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 from gcl_core.data.augment import Augment, PadCrop
 from gcl_core.data.dataset import LongTailedDataset, Split
 from gcl_core.data.images import MemoryImages
-from gcl_core.data.lists import PUBLISHED
+from gcl_core.data.lists import PHOTOGRAPH_SIDE, PUBLISHED
 from gcl_core.data.streams import Streams
-from gcl_core.hardware import channels_last, inference_batch, keep_freed_memory
+from gcl_core.hardware import channels_last, device_kind, inference_batch, keep_freed_memory
 from gcl_core.methods.recipes import RECIPES
 from gcl_core.methods.registry import METHODS, resolve
-from gcl_core.methods.settings import Settings
+from gcl_core.methods.settings import Settings, to_dict
+from gcl_core.training.evaluation import frozen
 from gcl_core.training.runs import RunFolder, versions
 from gcl_core.training.stage import StageRun, parameter_groups
 from gcl_core.training.step import make_step, step_kind
 from gcl_core.training.two_stages import first_network, make_fabric, second_network
 
+log = logging.getLogger(__name__)
 MADE = 64  # different images, whichever index is asked for
+SMALL_SIDE = 32
 
 
 class MadeImages(MemoryImages):
@@ -65,23 +70,38 @@ def made_images(side: int, number: int) -> MadeImages:
 
 
 def made_dataset(classes: int, side: int, batch: int, steps: int) -> LongTailedDataset:
-    """Made images: each class once, the first one more often; as many test images as are timed."""
+    """Made images: each class once, the first one more often; two test images."""
     number = max(classes + 1, 2 * batch * steps)
     labels = torch.arange(number).sub(number - classes).clamp(min=0)
     train = Split(made_images(side, number), labels)
-    test = Split(made_images(side, batch * steps), torch.zeros(batch * steps, dtype=torch.int64))
+    test = Split(made_images(side, 2), torch.zeros(2, dtype=torch.int64))
     names = tuple(map(str, range(classes)))
     statistics = (0.5,) * 3, (0.25,) * 3
     return LongTailedDataset("made", names, train, test, *statistics, PadCrop(1, False))
 
 
-def cost_of(settings: Settings, classes: int, steps: int, fabric: Fabric) -> list[dict[str, Any]]:
-    """Images a second of each stage's training and of evaluation, and the most memory, in GB.
+Numbers = dict[str, float | None]
 
-    A stage that trains nothing has None for its training.
+
+def cost_of(
+    settings: Settings, classes: int, steps: int, fabric: Fabric, known: dict[str, Numbers]
+) -> list[Numbers]:
+    """What an image costs in each stage, and what the weights need.
+
+    training, evaluation: seconds; of the processor on a CPU. A stage that trains nothing has None
+    for its training.
+    gflop, gflop_test: 10^9 operations of convolutions and matrix products, two a multiplication.
+    saved_mb: what one image's outputs of layers keep for the backward pass.
+    weights_gb: weights, their gradients and momentum in float32.
+    gb: the most that was taken on a GPU; None on a CPU.
+
+    Args:
+        classes: of the data.
+        steps: timed ones.
+        known: what is known of first stages, which several methods have in common; it is added to.
     """
-    side = settings.data.image_size or 224
-    found: list[dict[str, Any]] = []
+    side = settings.data.image_size or PHOTOGRAPH_SIDE
+    found: list[Numbers] = []
     prefix = None
     for number, stage in enumerate(settings.stages, 1):
         # A frozen backbone takes several batches at once: as many, or a multiple, are timed.
@@ -91,67 +111,94 @@ def cost_of(settings: Settings, classes: int, steps: int, fabric: Fabric) -> lis
         streams = Streams.seeded(0, number, 0, fabric.device)
         if number == 1:
             network = first_network(settings, data, streams, fabric)
-        else:
-            network, prefix = second_network(network, stage, data, streams, fabric)
+        else:  # class means may be of small images: what they are matters to no time
+            small = made_dataset(classes, SMALL_SIDE, stage.batch_size, 1)
+            network, prefix = second_network(network, stage, small, streams, fabric)
         channels_last(network.to(fabric.device))
         folder = RunFolder(Path(), {"made": number}, {})
         part = StageRun(number, stage, data, network, prefix, streams, folder, fabric)
-        found.append(
-            {
-                "training": _training_rate(part, steps),
-                "evaluation": _rate(part.evaluate, len(data.test), fabric),
-                "gb": _most_memory(fabric),
-            }
-        )
+        same = json.dumps([classes, settings.network, settings.head, to_dict(stage)])
+        if number == 1 and same in known:
+            found.append(known[same])
+            continue
+        if fabric.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+        numbers = _training(part, steps, together) | _evaluation(part, steps)
+        most = torch.cuda.max_memory_allocated() / 1e9 if fabric.device.type == "cuda" else None
+        found.append(known.setdefault(same, _rounded(numbers | {"gb": most})))
     return found
 
 
-def _training_rate(part: StageRun, steps: int) -> float | None:
+def _rounded(numbers: Numbers) -> Numbers:
+    return {name: n if n is None else float(f"{n:.4g}") for name, n in numbers.items()}
+
+
+def _training(part: StageRun, steps: int, together: int) -> Numbers:
     weights = parameter_groups(part.trained)
     if not weights:
-        return None
+        return dict.fromkeys(("training", "gflop", "saved_mb", "weights_gb"))
     optimizer = torch.optim.SGD(weights, 1e-3, momentum=0.9, weight_decay=1e-4, fused=True)
     module, stepper = part.fabric.setup(part.trained, optimizer)
     step = make_step(step_kind("eager", part.fabric), part.fabric, module, stepper, [])
     batches, criterion = part.epoch(part.stage.epochs - 1)
     module.train()
-    several = iter(batches)
+    several, size = iter(batches), part.stage.batch_size
 
-    def work() -> None:
-        for batch in itertools.islice(several, steps):
+    def work(number: int) -> None:
+        for batch in itertools.islice(several, number):
             step(criterion, batch)
 
-    work()  # makes momentum and workspaces
-    return _rate(work, steps * part.stage.batch_size, part.fabric)
+    saved: dict[int, int] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        if tensor.ndim > 1 and len(tensor) == size:  # of images, not weights in bfloat16
+            saved[tensor.data_ptr()] = tensor.nbytes
+        return tensor
+
+    # The first steps, which make momentum and workspaces too, are counted.
+    counter, hooks = FlopCounterMode(display=False), torch.autograd.graph.saved_tensors_hooks
+    with counter, hooks(keep, lambda tensor: tensor):
+        work(together)
+    work(steps - together)
+    every = sum(own.numel() for own in part.network.parameters())
+    trained = sum(own.numel() for group in weights for own in group["params"])
+    images = together * size
+    return {
+        "training": _seconds(lambda: work(steps), part.fabric) / (steps * size),
+        "gflop": counter.get_total_flops() / 1e9 / images,
+        "saved_mb": sum(saved.values()) / 1e6 / images,
+        "weights_gb": 4 * (every + 2 * trained) / 1e9,
+    }
 
 
-def _rate(work: Callable[[], object], images: int, fabric: Fabric) -> float:
-    _wait(fabric)
-    began = time.perf_counter()
-    work()
-    _wait(fabric)
-    return round(images / (time.perf_counter() - began), 2)
+def _evaluation(part: StageRun, steps: int) -> Numbers:
+    images = part.stage.batch_size * steps
+    looked = Split(
+        made_images(part.dataset.test.images.shape[1], images), torch.zeros(images).long()
+    )
+    part.evaluate()  # which keeps the features of its few test images, where they are kept
+    with FlopCounterMode(display=False) as counter:
+        part.evaluate(looked)
+    seconds = _seconds(lambda: part.evaluate(looked), part.fabric)
+    if part.prefix is None:  # once for all test images, of which there are few here
+        seconds -= _seconds(lambda: frozen(part.network.backbone, part.fabric), part.fabric)
+    return {
+        "evaluation": seconds / images,
+        "gflop_test": counter.get_total_flops() / 1e9 / images,
+    }
 
 
-def _wait(fabric: Fabric) -> None:
-    if fabric.device.type == "cuda":
+def _seconds(work: Callable[[], object], fabric: Fabric) -> float:
+    """By the clock on a GPU; of the processor on a CPU, which others may be using too."""
+    on_gpu = fabric.device.type == "cuda"
+    clock = time.perf_counter if on_gpu else time.process_time
+    if on_gpu:
         torch.cuda.synchronize()
-
-
-def _most_memory(fabric: Fabric) -> float:
-    if fabric.device.type == "cuda":
-        return round(torch.cuda.max_memory_allocated() / 1e9, 2)
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9, 2)
-
-
-def hours_of(settings: Settings, rates: Sequence[dict[str, Any]], train: int, test: int) -> float:
-    """Hours of a whole run from the images a second of its stages."""
-    seconds = 0.0
-    for stage, rate in zip(settings.stages, rates, strict=True):
-        seen = stage.epochs if rate["training"] else 0
-        seconds += seen * train / rate["training"] if seen else 0
-        seconds += max(seen, 1) * test / rate["evaluation"]
-    return seconds / 3600
+    began = clock()
+    work()
+    if on_gpu:
+        torch.cuda.synchronize()
+    return clock() - began
 
 
 def measure_costs(
@@ -171,21 +218,19 @@ def measure_costs(
         batch_size: instead of the recipes', where the memory is small.
         changes: further settings by flat name.
     """
-    cells = []
-    for kind in kinds:
-        data = PUBLISHED[kind]
-        for method in methods:
-            # How long a step takes does not depend on the weights that there are.
-            own = {"weights": "none", **changes}
-            if batch_size:
-                own |= dict.fromkeys(("batch_size", "stage2_batch_size"), batch_size)
-            if METHODS[method].stage2 is None:
-                own.pop("stage2_batch_size", None)
-            settings = resolve(kind, method, accelerator=accelerator, **own)
-            fabric = make_fabric(accelerator, settings.precision)
-            if fabric.device.type == "cpu":
-                keep_freed_memory()
-            rates = cost_of(settings, data.classes, steps, fabric)
-            hours = round(hours_of(settings, rates, data.images["train"], data.images["test"]), 1)
-            cells.append({"dataset": kind, "method": method, "stages": rates, "hours": hours})
+    cells, known = [], dict[str, Numbers]()
+    for kind, method in itertools.product(kinds, methods):
+        # How long a step takes does not depend on the weights that there are.
+        own = {"weights": "none", **changes}
+        if batch_size:
+            own |= dict.fromkeys(("batch_size", "stage2_batch_size"), batch_size)
+        if METHODS[method].stage2 is None:
+            own.pop("stage2_batch_size", None)
+        settings = resolve(kind, method, accelerator=accelerator, **own)
+        fabric = make_fabric(device_kind(accelerator, settings.network), settings.precision)
+        if fabric.device.type == "cpu":
+            keep_freed_memory()
+        stages = cost_of(settings, PUBLISHED[kind].classes, steps, fabric, known)
+        cells.append({"dataset": kind, "method": method, "stages": stages})
+        log.info("%s, %s: measured", kind, method)
     return {"versions": versions(), "steps": steps, "batch_size": batch_size, "cells": cells}

@@ -112,6 +112,12 @@ class LongTailedDataset:
         return digest.hexdigest()[:16]
 
     @cached_property
+    def copies(self) -> list[int]:
+        """Indices of the test images that are training images too, by their content."""
+        known = set(self.train.images.contents)
+        return [index for index, own in enumerate(self.test.images.contents) if own in known]
+
+    @cached_property
     def described(self) -> Described:
         """What a run's folder says of these data."""
         identity = {

@@ -7,7 +7,7 @@ rest of stage 1 is the same for all, for equal terms: 200 epochs, batch 64, rate
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from typing import Any
 
@@ -41,7 +41,7 @@ from gcl_core.methods.rebalance import (
     Rebalancing,
     TauNorm,
 )
-from gcl_core.methods.recipes import recipe_of
+from gcl_core.methods.recipes import paper_recipe, recipe_of
 from gcl_core.methods.reweight import EffectiveNumberByImages, EffectiveNumberWeights, PowerWeights
 from gcl_core.methods.sampling import CBEN, ClassBalanced
 from gcl_core.methods.settings import Settings, Stage, override
@@ -57,7 +57,6 @@ class Method:
         source: where its settings come from.
         head: the classifier, and what belongs to it: a name in `gcl_core.networks.models`.
         stage1, stage2: official settings.
-        paper: what the paper's text says otherwise, by flat setting name.
     """
 
     summary: str
@@ -65,18 +64,13 @@ class Method:
     head: str
     stage1: Stage
     stage2: Stage | None = None
-    paper: Mapping[str, Any] = field(default_factory=dict)
 
-
-# Cao et al. (2019), whom the paper follows for CIFAR (Sec. 4.2): batch 128, decay by 0.01.
-CAO = {"batch_size": 128, "decay": 0.01, "stage2_batch_size": 128}
 
 CE = Method(
     summary="softmax cross-entropy, nothing for the tail",
     source="Eq. 1; plain linear head with bias and the schedule of the published code",
     head="linear",
     stage1=Stage(objective=CrossEntropy()),
-    paper=CAO,
 )
 
 CE_MIXUP = replace(
@@ -129,7 +123,6 @@ LDAM_PLAIN = Method(
     source="Cao et al. 2019; largest margin 0.5, scale 30; their batch is 128, their decay 0.01",
     head="cosine",
     stage1=Stage(objective=LDAM()),
-    paper=CAO,
 )
 
 LOGIT_ADJUSTMENT = replace(
@@ -147,7 +140,6 @@ HYBRID_SC = Method(
     "and greyscale at random (0.2); two linear layers project to 128",
     head="contrastive",
     stage1=Stage(objective=HybridSC()),
-    paper=CAO,
 )
 
 GCL_STAGE1 = Method(
@@ -155,7 +147,6 @@ GCL_STAGE1 = Method(
     source="Eq. 11 and 12; scale 30, noise multiplier 0.5, margin 0: published code for CIFAR",
     head="cosine",
     stage1=Stage(objective=GCL(), mixup_alpha=1.0),
-    paper=CAO | {"noise_multiplier": 1.0},
 )
 
 GCL_CRT = replace(
@@ -174,18 +165,6 @@ GCL_CRT = replace(
         warmup=0.0,
         mixup_alpha=1.0,
     ),
-    # No margin, focal factor or warm head is in the paper; its cRT follows Kang et al. Scale, a and
-    # b are not in its text either: there the code's values stay. Nor is the rate of stage 2, but at
-    # the code's 0.002 a new head does not get far: BagofTricks-LT's 0.1 is our assumption.
-    paper={
-        **GCL_STAGE1.paper,
-        "stage2_noise_multiplier": 1.0,
-        "stage2_margin": 0.0,
-        "stage2_focal_gamma": 0.0,
-        "stage2_mixup_alpha": 0.0,
-        "stage2_rebalance_fresh_head": True,
-        "stage2_lr": 0.1,
-    },
 )
 
 assert GCL_CRT.stage2 is not None
@@ -335,7 +314,6 @@ METHODS = {
         "of 200 epochs",
         head="bilateral",
         stage1=Stage(objective=BBN()),
-        paper=CAO,
     ),
     "hybrid_sc": HYBRID_SC,
     "hybrid_psc": replace(
@@ -356,7 +334,6 @@ METHODS = {
         head="multi_head",
         stage1=Stage(objective=CrossEntropy()),
         stage2=replace(BAG_OF_TRICKS, rebalance=TDE()),
-        paper=CAO,
     ),
     "oltr": replace(
         CE,
@@ -387,13 +364,6 @@ METHODS = {
         stage2=replace(
             GCL_CRT.stage2, objective=AngularGCL(focal_gamma=1.0), sampler=ClassBalanced()
         ),
-        paper=CAO
-        | {
-            "stage2_focal_gamma": 0.0,
-            "stage2_mixup_alpha": 0.0,
-            "stage2_rebalance_fresh_head": True,
-            "stage2_lr": 0.1,
-        },
     ),
 }
 
@@ -448,7 +418,8 @@ def _network(dataset: str, changes: Mapping[str, Any]) -> dict[str, Any]:
     """A pre-trained network for a folder of photographs, unless something else is asked for."""
     kind, path = kind_of(dataset)
     size = changes.get("image_size")
-    small = size is not None and str(size).isdecimal() and int(size) < PHOTOGRAPH_LEAST
+    digits = "" if size is None else str(size)
+    small = digits.isdecimal() and len(digits) < 11 and int(digits) < PHOTOGRAPH_LEAST
     told = "network" in changes or "weights" in changes
     if told or small or not kind.photographs(path) or find_spec("timm") is None:
         return {}
@@ -507,7 +478,7 @@ def resolve(
     )
     values = {**_pixels(kind, network), **recipe, **EPOCHS.get(preset, {})}
     if preset == "paper":
-        values |= chosen.paper
+        values |= paper_recipe(method).changes
     elif preset == "pretrained":
         values |= _pretrained(settings)
     if settings.stage2 is None:

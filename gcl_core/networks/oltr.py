@@ -20,6 +20,8 @@ from gcl_core.losses.criterion import to_float32
 from gcl_core.networks.backbones import Backbone, pooled
 from gcl_core.networks.network import Classifier, Network
 
+FEW = 100  # classes
+
 
 class ModulatedAttention(nn.Module):
     """m + s * A(m): self-attention A between the positions of maps m, weighted by where it matters.
@@ -105,8 +107,9 @@ class MetaEmbedding(nn.Module):
             features, centroids = features.float(), self.centroids.detach()
             memory = self.hallucinator(features).softmax(1) @ centroids
             # A feature on a centroid would be infinitely well known.
-            with torch.no_grad():  # all distances only choose; one of each feature is derived
-                chosen = centroids[_distances(features, centroids).argmin(1)]
+            with torch.no_grad():  # |c|^2 - 2 x c orders the distances, and only chooses
+                lengths = centroids.square().sum(1)
+                chosen = centroids[torch.addmm(lengths, features, centroids.T, alpha=-2).argmin(1)]
             nearest = _distances(features[:, None], chosen[:, None])[:, 0].clamp(min=1e-3)
             infused = features + self.selector(features).tanh() * memory
             return self.classifier(self.reach / nearest * infused)
@@ -139,6 +142,21 @@ class OLTRNetwork(Network):
 def _distances(features: Tensor, centroids: Tensor) -> Tensor:
     """|x_i - c_j|, also where it is small: not by way of a matrix product."""
     return torch.cdist(features, centroids, compute_mode="donot_use_mm_for_euclid_dist")
+
+
+def _mean_to_others(features: Tensor, centroids: Tensor, target: Tensor) -> Tensor:
+    """1 / (N C) sum_i sum_{j != y_i} |x_i - c_j|^2.
+
+    Of many classes without the distance of each pair, which would take most of a training step:
+    C sum_i |x_i|^2 + N sum_j |c_j|^2 - 2 sum_i x_i . sum_j c_j, less those to the own centroids.
+    """
+    number, classes = len(features), len(centroids)
+    if classes <= FEW:
+        squared = _distances(features, centroids).square()
+        return squared.scatter(1, target[:, None], 0).mean()
+    lengths = classes * features.square().sum() + number * centroids.square().sum()
+    every = lengths - 2 * features.sum(0) @ centroids.sum(0)
+    return (every - (features - centroids[target]).square().sum()) / (number * classes)
 
 
 class Attraction(torch.autograd.Function):
@@ -189,6 +207,6 @@ class OLTRLoss(nn.Module):
     def forward(self, outputs: tuple[Tensor, Tensor, Tensor], target: Tensor) -> Tensor:
         logits, features, centroids = (to_float32(part) for part in outputs)
         attract = Attraction.apply(features, centroids, target)
-        others = _distances(features, centroids).square().scatter(1, target[:, None], 0)
-        repel = (self.margin - others.mean()).clamp(min=0)
+        others = _mean_to_others(features, centroids, target)
+        repel = (self.margin - others).clamp(min=0)
         return F.cross_entropy(logits, target) + self.weight * (attract + self.repel * repel)

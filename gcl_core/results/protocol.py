@@ -1,5 +1,6 @@
 """The page `docs/recipes.md`: how Table 2 is trained here, where that is from, what it costs."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,34 +13,50 @@ from gcl_core.results.markdown import markdown_table
 from gcl_core.results.printed import paper_rows
 from gcl_core.results.records import epochs_text
 
-COST = "cost.json"  # of `gcl bench --table2 --out`, on a GPU
-# Training a ResNet-50 at 224 px in mixed precision with timm's benchmark script on one A100
-# (issue 1491 of huggingface/pytorch-image-models): nobody's measurement of this package.
-IMAGES_PER_SECOND = 2600
-# Multiplications of one pass forward, in units of ResNet-50's (4.1 and 11.5 billion); training
-# everything is three of them.
-FORWARD = {"timm:resnet50": 1.0, "timm:resnet152": 2.8}
+COST, FILES = "cost.json", "files.json"  # of `gcl bench --out`: --table2, --files
+# Operations a second, assumed of one H100. timm's benchmark script trains a ResNet-50 at 224 px in
+# mixed precision with 2,600 images a second on one A100 (issue 1491 of its repository): 63 TFLOP/s.
+# Most layers wait for memory, and an H100's is 1.6 times as fast (data sheets: 3.35, 2.04 TB/s).
+ASSUMED = 1.6 * 63e12
 EIGHT = 8  # devices of one machine
+CORES = 16  # beside each of them
+
+Stages = Sequence[Mapping[str, float | None]]  # of `cost_of`
+Cells = Mapping[tuple[str, str], Stages]
 
 
-def estimated_hours(settings: Settings, data: Published) -> float:
-    """Hours of a run on one GPU, from passes through the network; decoding has to keep up."""
-    forward = FORWARD[settings.network]
-    passes = 0.0
-    for stage in settings.stages:
-        whole, epochs = _whole_network(stage), stage.trained_epochs
-        passes += forward * epochs * data.images["train"] * (3 if whole else 1)
-        passes += forward * max(1, epochs) * data.images["test"]
-    return passes / (3 * IMAGES_PER_SECOND) / 3600
+def seen(stage: Stage, data: Published) -> tuple[int, int]:
+    """Images that a stage trains on, and that are looked at: after every epoch, or once."""
+    looked = data.images["test"] + data.images.get("val", 0)
+    return stage.trained_epochs * data.images["train"], max(1, stage.trained_epochs) * looked
 
 
-def _whole_network(stage: Stage) -> bool:
-    if stage.rebalance is None:
-        return stage.trains in (None, "all")
-    return stage.rebalance.needs_backbone
+def whole_run(settings: Settings, data: Published, each: Stages, *names: str) -> float:
+    """What all images of a run cost, by the names of what one costs in training and in a test."""
+    return sum(
+        images * (cost[name] or 0)
+        for stage, cost in zip(settings.stages, each, strict=True)
+        for images, name in zip(seen(stage, data), names, strict=True)
+    )
 
 
-def recipes_block(kind: str) -> str:
+def estimated_hours(settings: Settings, data: Published, each: Stages) -> float:
+    """Hours of a run on one H100 that never waits: its operations over `ASSUMED`."""
+    return whole_run(settings, data, each, "gflop", "gflop_test") * 1e9 / ASSUMED / 3600
+
+
+def memory(settings: Settings, each: Stages, devices: int = 1) -> float:
+    """GB on each device: weights with gradients and momentum, and what its share of a batch keeps.
+
+    What the libraries take for a while, and the weights in bfloat16, is not in it.
+    """
+    return max(
+        (cost["weights_gb"] or 0) + (cost["saved_mb"] or 0) * stage.batch_size / devices / 1e3
+        for stage, cost in zip(settings.stages, each, strict=True)
+    )
+
+
+def recipes_block(kind: str, cells: Cells) -> str:
     """One data set: what all methods share, and a line for each method."""
     data, common = PUBLISHED[kind], COMMON[kind]
     printed = {row.method: row for row in paper_rows(2)}
@@ -49,37 +66,81 @@ def recipes_block(kind: str) -> str:
         own = recipe.source.removeprefix(common.source).removeprefix("; ")
         guess = recipe.guess.removeprefix(common.guess).removeprefix("; ")
         row = printed.get(method)
-        paper = row and row.values.get((data.title, None))
-        number = f"{paper:.2f}{'¹' * row.quoted}" if row and paper else "-"
+        number = row.shown((data.title, None)) if row else "-"
         epochs = epochs_text(stage.trained_epochs for stage in settings.stages)
-        hours = [f"{estimated_hours(settings, data) / devices:.1f}" for devices in (1, EIGHT)]
+        hours = ["-", "-"]
+        if (kind, method) in cells:
+            one = estimated_hours(settings, data, cells[kind, method])
+            hours = [f"{one / devices:.1f}" for devices in (1, EIGHT)]
         rows.append([method, number, epochs, *hours, own or "-", guess or "-"])
     texts = ["besides, from", "guess"]
-    headings = ["method", "paper", "epochs", "GPU hours", f"on {EIGHT}", *texts]
+    headings = ["method", "paper", "epochs", "H100 hours, estimate", f"on {EIGHT}", *texts]
     guess = f" A guess: {common.guess}." if common.guess else ""
     text = f"All methods: {common.source}.{guess}"
     return f"{text}\n\n{markdown_table(headings, rows, texts)}"
 
 
-def cost_table(found: dict[str, Any]) -> str:
-    """The measurements of `measure_costs`: images a second, memory, hours by devices."""
+def cost_table(found: dict[str, Any], decoding: float | None = None) -> str:
+    """The measurements of `measure_costs`, and what follows from them for the recipes.
+
+    Args:
+        decoding: seconds of a core for a photograph.
+    """
+    device = found["versions"]["gpu"] or "core"
     rows = []
     for cell in found["cells"]:
-        stages = cell["stages"]
-        rates = [
-            " + ".join(f"{each[what] or 0:.4g}" for each in stages)
-            for what in ("training", "evaluation")
-        ]
-        memory = f"{max(each['gb'] for each in stages):.1f}"
-        hours = [f"{cell['hours'] / devices:.1f}" for devices in (1, EIGHT)]
-        rows.append([PUBLISHED[cell["dataset"]].title, cell["method"], *rates, memory, *hours])
-    headings = ["data", "method", "training, images/s", "evaluation, images/s", "GB", "hours"]
-    return markdown_table([*headings, f"on {EIGHT}, at best"], rows)
+        data, each = PUBLISHED[cell["dataset"]], cell["stages"]
+        settings = resolve(cell["dataset"], cell["method"])
+        images = [sum(own) for own in zip(*(seen(s, data) for s in settings.stages), strict=True)]
+        own = whole_run(settings, data, each, "training", "evaluation") / 3600
+        hours = estimated_hours(settings, data, each)
+        sizes = [memory(settings, each, devices) for devices in (1, EIGHT)]
+        if taken := [most for stage in each if (most := stage["gb"])]:
+            sizes[0] = max(taken)  # measured
+        rows.append(
+            [
+                data.title,
+                cell["method"],
+                " + ".join(f"{number / 1e6:.1f}" for number in images),
+                _both(each, 1, "gflop", "gflop_test"),
+                _both(each, 1e3, "training", "evaluation"),
+                f"{own:,.1f}",
+                f"{hours:.1f}",
+                f"{sum(images) * decoding / CORES / 3600:.1f}" if decoding else "-",
+                f"{hours / EIGHT:.2f}",
+                *(f"{size:.1f}" for size in sizes),
+            ]
+        )
+    headings = [
+        "data",
+        "method",
+        "10⁶ images",
+        "GFLOP",
+        f"ms of a {device}",
+        f"hours of a {device}",
+    ]
+    headings += [
+        "hours of an H100, estimate",
+        f"{CORES} cores decode in",
+        f"{EIGHT} H100, estimate",
+    ]
+    return markdown_table([*headings, "GB on 1", f"on {EIGHT}"], rows, ["method"])
+
+
+def _both(each: Stages, factor: float, *names: str) -> str:
+    """`24.3 / 8.18 + 8.18 / 8.18`: of training and of a test in each stage."""
+    parts = ([cost[name] for name in names] for cost in each)
+    texts = (["-" if n is None else f"{n * factor:.3g}" for n in pair] for pair in parts)
+    return " + ".join(" / ".join(pair) for pair in texts)
 
 
 def protocol_blocks(results: Path) -> dict[str, str]:
     """What the page's marked places have to hold."""
-    cost = "Nobody has run it on a GPU yet; the hours above are estimates."
-    if (results / COST).exists():
-        cost = cost_table(load_json(results / COST))
-    return {kind: recipes_block(kind) for kind in RECIPES} | {"cost": cost}
+    found = load_json(results / COST) if (results / COST).exists() else None
+    cells = {(c["dataset"], c["method"]): c["stages"] for c in (found or {"cells": []})["cells"]}
+    blocks = {kind: recipes_block(kind, cells) for kind in RECIPES}
+    blocks["cost"] = "Nobody has measured it."
+    if found:
+        decoding = load_json(results / FILES)["cpu_ms_per_image"]["our decoding"] / 1e3
+        blocks["cost"] = cost_table(found, decoding)
+    return blocks
