@@ -10,14 +10,13 @@ import os
 import sys
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import gcl_core
 from gcl_core.errors import GCLError
-from gcl_core.files import atomic_json, atomic_write, project_root
-from gcl_core.grid.commands import add_grid
-from gcl_core.inference.commands import add_inference
+from gcl_core.files import atomic_json, atomic_write, prepare, project_root
 
 if TYPE_CHECKING:
     from gcl_core.methods.settings import Settings
@@ -43,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options, options.rest = parser.parse_known_args(arguments)
         if options.rest and options.command != "train":
             parser.error(f"unrecognized arguments: {' '.join(options.rest)}")
-        return options.run(options) or 0
+        return _handler(options.run)(options) or 0
     except BrokenPipeError:  # whoever read the output has gone, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
@@ -60,6 +59,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if _speaks():
         print(f"gcl: {text}", file=sys.stderr)
     return status
+
+
+def _handler(run: Any) -> Any:
+    """A function, or that which `module:name` of the package names: it is imported only now."""
+    if isinstance(run, str):
+        module, name = run.split(":")
+        return getattr(import_module(f"gcl_core.{module}"), name)
+    return run
 
 
 def _speaks() -> bool:
@@ -143,7 +150,7 @@ def _parser() -> argparse.ArgumentParser:
     progress = ("auto", "bar", "log", "none")
     train.add_argument("--progress", default="auto", choices=progress)
 
-    add_inference(command, _positive)
+    _add_inference(command)
     methods = command("methods", _methods, "list the methods with their sources")
     methods.add_argument("--json", action="store_true", help="as JSON")
     bench = command("bench", _bench, "measure the speed beside the loop one would else write")
@@ -184,7 +191,7 @@ def _parser() -> argparse.ArgumentParser:
     text = "folder of the copies (students)"
     students.add_argument("--out", type=Path, default=Path("students"), help=text)
     grid = command("grid", None, "plan and run many runs, described in a file, on many processes")
-    add_grid(grid, _positive)
+    _add_grid(grid)
 
     about = "write the tables of all pages and their figures from the run records"
     tables = command("tables", _tables, about)
@@ -204,6 +211,64 @@ def _parser() -> argparse.ArgumentParser:
     data = command("datasets", _datasets, "list the data sets")
     data.add_argument("--json", action="store_true", help="as JSON")
     return parser
+
+
+def _add_inference(command: Callable[..., _Parser]) -> None:
+    """The commands of a finished run."""
+    run: dict[str, Any] = {"type": Path, "metavar": "RUN", "help": "folder of a finished run"}
+    about = "name the class of pictures, with a finished run"
+    predict = command("predict", "inference.commands:predict", about)
+    predict.add_argument("folder", **run)
+    text = "a picture, or a folder of pictures"
+    predict.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help=text)
+    predict.add_argument("--json", action="store_true", help="JSON instead of the table")
+    predict.add_argument("--csv", type=Path, metavar="FILE", help="a file to write the table to")
+    text = "how often each class is expected: training, uniform, or a CSV file with the columns "
+    text += "class,share; needs a run with validation images (as the run's loss has it)"
+    predict.add_argument("--prior", metavar="SHARES", help=text)
+    predict.add_argument("--top", type=_positive, default=5, help="classes of each picture (5)")
+    about = "write a finished run in a format that others read"
+    export = command("export", "inference.commands:export", about)
+    export.add_argument("folder", **run)
+    formats = ("onnx", "torchscript", "state_dict")
+    export.add_argument("--format", required=True, choices=formats)
+    export.add_argument("--out", type=Path, help="the file (in the run's folder)")
+
+
+def _add_grid(grid: argparse.ArgumentParser) -> None:
+    """The actions of `grid`."""
+    actions = grid.add_subparsers(dest="action", required=True, metavar="ACTION")
+
+    def action(name: str, text: str) -> argparse.ArgumentParser:
+        added = actions.add_parser(name, help=text, description=text)
+        added.set_defaults(run=f"grid.commands:{name}")
+        added.add_argument("file", type=Path, metavar="FILE", help="the grid, a YAML file")
+        added.add_argument("--runs", **RUNS)
+        added.add_argument("--dataset", help="instead of the file's")
+        added.add_argument("--accelerator", **ACCELERATOR)
+        return added
+
+    plan = action("plan", "validate every cell; show what is done, what is left, how long")
+    run = action("run", "train what is left, on this machine or on a Dask cluster")
+    for each in (plan, run):
+        number = each.add_mutually_exclusive_group()
+        text = "processes (as many as fill the cores; one a GPU)"
+        number.add_argument("--workers", type=_positive, help=text)
+        number.add_argument("--per-gpu", type=_positive, help="processes on each GPU (1)")
+        text = "CPU threads of each (1: small networks gain more from processes); the last bits "
+        text += "depend on them"
+        each.add_argument("--threads", type=_positive, default=1, help=text)
+    where = run.add_mutually_exclusive_group()
+    where.add_argument("--scheduler", metavar="ADDRESS", help="of a running Dask cluster")
+    text = "stop after them; the same command continues (this machine's workers only)"
+    where.add_argument("--minutes", type=_positive, help=text)
+    run.add_argument("--retry-failed", action="store_true", help="try failed cells again")
+    action("status", "show how far every cell is")
+    collect = action("collect", "write the results of all finished cells to one file")
+    text = "a parquet file, one row a cell (results.parquet)"
+    collect.add_argument("--out", type=Path, help=text)
+    text = "a JSON file of run records to add to"
+    collect.add_argument("--records", type=Path, help=text)
 
 
 def _settings_help() -> str:
@@ -335,7 +400,7 @@ def _bench(options: argparse.Namespace) -> None:
     from gcl_core.results.protocol import cost_table
 
     if options.out:  # before minutes of measuring
-        options.out.parent.mkdir(parents=True, exist_ok=True)
+        prepare(options.out)
     measure: Callable[..., dict[str, Any]]
     if options.table2:
         measure, table, takes = cost.measure_costs, cost_table, FILES_TAKE[1:3]
@@ -452,7 +517,7 @@ def _report(options: argparse.Namespace) -> None:
     model = gcl_core.load_run(options.folder)
     use_threads(None, model.settings["network"])
     out = options.out or model.path / "report.html"
-    out.parent.mkdir(parents=True, exist_ok=True)
+    prepare(out)
     atomic_write(out, report(model, images_of(model, options.dataset)).encode())
     print(out)
 

@@ -10,7 +10,7 @@ import typing
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from gcl_core.errors import GCLError
+from gcl_core.errors import GCLError, check_known
 
 # Of settings without a bound of their own: none needs more, and float32 takes products of a few.
 LARGEST = 10**9
@@ -128,8 +128,8 @@ def _type_name(annotation: Any) -> str:
 
 
 def _check_range(name: str, given: Any, limits: Mapping[str, Any]) -> None:
-    if not (given is None or limits["allowed"] is None or given in limits["allowed"]):
-        raise GCLError(f"{name} {given!r} is unknown; allowed: {', '.join(limits['allowed'])}")
+    if given is not None and limits["allowed"] is not None:
+        check_known(name, given, limits["allowed"])
     if given is None or isinstance(given, str):
         return
     bounds = {"low": -LARGEST, "high": LARGEST} | {k: v for k, v in limits.items() if v is not None}

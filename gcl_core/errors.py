@@ -1,6 +1,7 @@
 """The one exception that tells a user what to mend, and text made fit for one line."""
 
 import re
+from collections.abc import Collection, Iterable
 
 # What moves a terminal's cursor, breaks the line or turns the direction of reading, and the bytes
 # of a file name that are not UTF-8. Joiners of letters stay: some languages need them.
@@ -20,3 +21,16 @@ class GCLError(ValueError):
 
     def __init__(self, message: str) -> None:
         super().__init__(shown(re.sub(r"\s*\n\s*", " ", message)))
+
+
+def check_known(what: str, given: object, allowed: Collection[str]) -> None:
+    """Raise a `GCLError` that lists the allowed names unless what is given is one of them."""
+    if given not in allowed:
+        raise GCLError(f"{what} {given!r} is unknown; allowed: {', '.join(allowed)}")
+
+
+def some(names: Iterable[str], most: int = 3) -> str:
+    """The first few of some names, and how many more there are, for a message of one line."""
+    first = list(names)
+    more = f" and {len(first) - most} more" if len(first) > most else ""
+    return ", ".join(shown(name) for name in first[:most]) + more

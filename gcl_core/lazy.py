@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import Any
 
 
-def lazy(package: str, file: str) -> Callable[[str], Any]:
-    """The `__getattr__` (PEP 562) of a package that imports its names for type checkers only.
+def lazy(package: str, file: str) -> tuple[Callable[[str], Any], list[str]]:
+    """`__getattr__` (PEP 562) and `__all__` of a package that imports its names when it is asked.
 
-    Its file has them under `if TYPE_CHECKING`, as `from module import name`; here they are read,
-    so that they stand in one place.
+    Its file has them under `if TYPE_CHECKING`, as `from module import name as name`, which is how
+    type checkers know names that are offered; here they are read, so that they stand once.
     """
     tree = ast.parse(Path(file).read_text(encoding="utf-8"))
     imports = (node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom))
-    home = {alias.name: node.module or "" for node in imports for alias in node.names}
+    home = {a.name: node.module or "" for node in imports for a in node.names if a.asname}
 
     def find(name: str) -> Any:
         if name not in home:
@@ -24,4 +24,4 @@ def lazy(package: str, file: str) -> Callable[[str], Any]:
             return import_module(f"{package}.{name}")
         return getattr(import_module(home[name]), name)
 
-    return find
+    return find, sorted(home)

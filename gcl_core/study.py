@@ -1,7 +1,6 @@
 """The whole study on the embedded digits: comparison, notebooks, figures, table."""
 
 import logging
-import re
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -9,14 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import joblib
-import nbformat
 from tqdm.auto import tqdm
 
 from gcl_core.course.execution import (
     accepted,
     execute_notebook,
+    execution_of,
     fingerprint,
-    made_of,
     notebooks_in,
 )
 from gcl_core.files import atomic_write
@@ -61,22 +59,11 @@ def study(root: Path, out: Path, runs: Path, *, workers: int | None = None) -> s
     """
     cells = [c for c in cells_of(root / "grids" / "digits.yaml") if isinstance(c, Cell)]
     share = 1 / (workers or joblib.cpu_count())
-    training = [
-        Part(c.name, share * seconds, joblib.delayed(run_on_one_thread)(c.settings, runs))
-        for c, seconds in zip(cells, _training_seconds(cells, runs), strict=True)
-    ]
-    parameters = {"runs": str(runs), "figures": str(out / "figures")}
+    training = _training(cells, runs, share)
     sources = notebooks_in(root / "notebooks")
     targets = [out / source.relative_to(root) for source in sources]
-    # Side by side, as much of a notebook (its kernel's start, t-SNE, drawing) keeps one core busy.
-    reading = [
-        Part(
-            target.name,
-            _reading_seconds(source, target, accepted(source, parameters)),
-            joblib.delayed(execute_notebook)(source, target, accepted(source, parameters)),
-        )
-        for source, target in zip(sources, targets, strict=True)
-    ]
+    parameters = {"runs": str(runs), "figures": str(out / "figures")}
+    reading = _reading(sources, targets, parameters, share)
     parts = [*training, *reading]
     for line in _plan(training, reading):
         log.info("%s", line)
@@ -140,21 +127,34 @@ def _followed(parts: Sequence[Part], results: Iterable[Any]) -> Iterator[Any]:
                 log.info("%3.0f %%, %s", 100 * passed / total, text)
 
 
-def _training_seconds(cells: list[Cell], runs: Path) -> list[float]:
-    """What is left to train of each cell, in rough seconds; a shared stage 1 counts once."""
+def _training(cells: Sequence[Cell], runs: Path, share: float) -> list[Part]:
+    """The runs, with what is left to train of each; a shared stage 1 counts once.
+
+    Args:
+        share: seconds for each second of one core: 1 / n where n parts run at a time.
+    """
     counted: set[str] = set()
-    result = []
-    for job in jobs_of(cells, runs):
+    parts = []
+    for cell, job in zip(cells, jobs_of(cells, runs), strict=True):
         left = [s for s in job.steps if s.key not in counted and not s.folder.is_finished]
         counted |= {step.key for step in left}
-        result.append(EPOCH_SECONDS * sum(max(1, step.epochs) for step in left))
-    return result
+        seconds = share * EPOCH_SECONDS * sum(max(1, step.epochs) for step in left)
+        parts.append(
+            Part(cell.name, seconds, joblib.delayed(run_on_one_thread)(cell.settings, runs))
+        )
+    return parts
 
 
-def _reading_seconds(source: Path, target: Path, parameters: dict[str, Any]) -> float:
-    """The time that a notebook says it takes, or a minute; 0 if it need not be executed."""
-    if made_of(target) == fingerprint(source, parameters):
-        return 0.0
-    text = " ".join(cell.source for cell in nbformat.read(source, 4).cells)
-    stated = re.search(r"takes (\d+) seconds", " ".join(text.split()))
-    return float(stated[1]) if stated else 60.0
+def _reading(
+    sources: Sequence[Path], targets: Sequence[Path], parameters: dict[str, Any], share: float
+) -> list[Part]:
+    """The notebooks, with the time that each says it took when it was last executed."""
+    parts = []
+    for source, target in zip(sources, targets, strict=True):
+        own, made_of = accepted(source, parameters), execution_of(target).get("made_of")
+        needed = made_of is None or made_of != fingerprint(source, own)
+        seconds = share * execution_of(source).get("core_seconds", 60) if needed else 0.0
+        parts.append(
+            Part(target.name, seconds, joblib.delayed(execute_notebook)(source, target, own))
+        )
+    return parts

@@ -17,18 +17,17 @@
 # %% [markdown]
 # # 0. What is a long tail, and what does it do to a network?
 #
-# One network, ten digits, fewer and fewer images of some. **Which digits does it lose, and would
-# its accuracy tell you?**
+# A network is trained on many images of some classes and on few of others. **Which classes does it
+# lose, and would its accuracy tell you?**
 #
 # Afterwards you can make a long-tailed data set, find the damage class by class, and say what an
 # accuracy leaves out. The lab ([first part](lab/1_see.ipynb)) does this by hand on one network;
-# here it is measured over seeds.
+# here it is measured over several *seeds*: runs that differ in all that is drawn at random.
 
 # %% [markdown]
 # ## Parameters
 #
-# By itself and from nothing this notebook takes 85 seconds and 2.0 GB of memory on two cores. Set
-# parameters from outside: `papermill notebooks/00_long_tail.ipynb out.ipynb -p imbalance_ratio 50`.
+# Set them from outside: `papermill notebooks/00_long_tail.ipynb out.ipynb -p imbalance_ratio 50`.
 
 # %% tags=["parameters", "hide-input"]
 dataset: str = "digits"  # digits, cifar10, cifar100 (or cifar10:PATH), or folder:PATH
@@ -92,7 +91,8 @@ show(
 # %% [markdown]
 # Each line is the mean of the seeds, its band goes from the lowest to the highest. Below the axis
 # stand the training images of each class at the ratio of the closer look.
-#
+
+# %% [markdown]
 # ## A long tail, made on purpose
 #
 # Class $j$ has $n_j$ training images. The most frequent one, the *head*, has $n_{\max}$, the rarest
@@ -101,9 +101,13 @@ show(
 #
 # $$n_j = \lfloor n_{\max}\, \rho^{-j/(C-1)} \rfloor, \qquad j = 0, \dots, C-1 .$$
 #
-# `step` gives half of the classes $n_{\max}$ and the others $n_{\max}/\rho$ (Cao et al. 2019). With
-# ten classes the first three are *many*-shot, the last three *few*-shot, the rest *medium*; with a
-# hundred, many is above 100 images and few below 20 (Liu et al. 2019).
+# This is the profile `exp`; `step` gives half of the classes $n_{\max}$ and the others
+# $n_{\max}/\rho$ (Cao et al. 2019).
+
+# %% [markdown]
+# **Three groups.** The 30 % of the classes with the most images are *many*-shot, the 30 % with the
+# fewest *few*-shot, the rest *medium*. From a hundred classes on, many is above 100 images and few
+# below 20 (Liu et al. 2019).
 
 # %%
 explore(
@@ -116,13 +120,14 @@ explore(
 )
 
 # %% [markdown]
-# Images come in whole numbers, so that a small data set does not keep its $\rho$: the true ratio
-# follows from the bars.
-#
+# Images come in whole numbers, so that a small data set does not keep its $\rho$ exactly: divide
+# the first bar by the last.
+
+# %% [markdown]
 # ## Who pays
 #
-# The network is trained with cross-entropy, which does nothing for the tail. The test set has
-# equally many images of every class; *top-1* is the accuracy on all of it.
+# The network is trained with cross-entropy (CE), which does nothing for the tail. *Top-1* is the
+# accuracy on all test images. Those of digits and CIFAR are *balanced*: equally many of each class.
 
 # %%
 keys = ["top1", "many", "medium", "few"]
@@ -142,11 +147,12 @@ table(header, rows, f"Largest ratio: {protocol(trained[compared[-1]])}. {JUDGED}
 # %% [markdown]
 # Here and in the next notebooks ± behind a level is the standard deviation of single runs, and ±
 # behind a difference half of its 95 % t interval.
+
+# %% [markdown]
+# ## The count, or the class?
 #
-# ## The count, or the digit?
-#
-# Are the classes of the tail weak because they are rare, or difficult? The same counts in reverse
-# order make another tail.
+# Are the classes of the tail lost because they are rare, or because they are difficult? The same
+# counts in reverse order make another tail.
 
 # %%
 orders = {"this order": closer}
@@ -167,9 +173,11 @@ header = ["order of the classes", "few-shot classes", "accuracy (%)", "− this 
 table(header, rows, f"{JUDGED}. Found four times in five: {found} points.")
 
 # %% [markdown]
-# An interval without zero says that the digits matter besides their counts. A benchmark with one
-# order of classes measures the two together, and so does every result on Digits-LT in this study.
-#
+# An interval without zero says that it matters which classes are rare. A benchmark with one order
+# of classes cannot tell that from the effect of the counts, and nor can our other results on
+# digits.
+
+# %% [markdown]
 # ## Where the tail's images go
 
 # %%
@@ -220,9 +228,9 @@ table(header, rows, "All test images and seeds together.")
 # %% [markdown]
 # **What to notice.** Below the diagonal stand images taken for a more frequent class, above it
 # those taken for a rarer one. A share of the answers below that of the images means that the
-# network names rare classes too seldom. Among the frequent classes an image goes to one that looks
-# like it.
-#
+# network names rare classes too seldom.
+
+# %% [markdown]
 # ## Whose accuracy?
 #
 # If class $j$ comes in proportion to $w_j$, and the network is right on a fraction $a_j$ of it,
@@ -261,13 +269,14 @@ table(header, rows, protocol(closer))
 
 # %% [markdown]
 # A test with the training set's tail hides the damage. So benchmarks test on balanced images and
-# report the groups; and whoever meets mostly head images may lose by re-balancing.
-#
+# report the groups. Whoever meets mostly head images may lose by re-balancing.
+
+# %% [markdown]
 # ## The classifier, or the features?
 #
 # A network learns $\log p(x \mid y) + \log \pi_y$ with the prior $\pi_y = n_y / \sum_i n_i$
-# (derived in the [second part of the lab](lab/2_mend.ipynb)). Take $\log\pi_y$ away again: nothing
-# is trained, and what comes back was lost by the prior alone.
+# (derived in the [second part of the lab](lab/2_mend.ipynb)). Take $\log\pi_y$ away again. Nothing
+# is trained; what comes back was lost by the prior alone.
 
 # %%
 prior = (counts / counts.sum()).log()
@@ -306,10 +315,11 @@ rows = [
 table(["few-shot accuracy, points", "difference"], rows, f"{JUDGED}. {protocol(closer)}.")
 
 # %% [markdown]
-# The second row is what no shift by the prior brings back: too few images for the features, or for
-# the directions of the classifier. Notebook 4 re-trains the classifier, notebook 5 looks at the
-# features.
-#
+# The second row is what no shift by the prior brings back: there are too few images to learn the
+# features, or the directions of the classifier's weights. Notebook 4 re-trains the classifier,
+# notebook 5 looks at the features.
+
+# %% [markdown]
 # ## Exercises
 
 # %% [markdown]
@@ -348,19 +358,20 @@ print({t: round(weighted_accuracy(blind, counts**t), 1) for t in (0.0, 1.0, -1.0
 # %% [markdown] tags=["solution"]
 # <details><summary>Solution</summary>
 #
-# With ten digits at $\rho = 100$: the medium one, by about 34 points. It holds two classes with 124
-# images and two with one. A group is as good as the rule that made it.
+# With ten digits at $\rho = 100$: look at the medium one. It holds two classes with 124 images and
+# two with one. A group is as good as the rule that made it.
 #
 # </details>
 
 # %% [markdown]
 # ## Summary
 #
-# Rare classes are lost to more frequent look-alikes. A balanced test shows it, a long-tailed one
-# does not. The prior explains a part, which a shift of the logits returns; the rest is for the
-# features. The method of this course therefore trains everything first and the classifier again
-# afterwards (notebook 3).
-#
+# Rare classes are lost to more frequent ones. A balanced test shows it, a long-tailed one does not.
+# The prior explains a part, which a shift of the logits returns. The rest has to come from the
+# features and the classifier. The method of this course therefore trains everything first and the
+# classifier again afterwards (notebook 3).
+
+# %% [markdown]
 # ## References
 #
 # - M. Li, Y.-M. Cheung, Y. Lu. *Long-tailed Visual Recognition via Gaussian Clouded Logit

@@ -18,17 +18,15 @@
 # # 1. Softmax saturation: why do gradients die early?
 #
 # An image is classified right. **How long does it go on teaching the network?** Not for long, says
-# the paper, and builds on it (Sec. 3.1): a random "cloud" on the logits keeps rare images active
-# and lets frequent ones fall silent. And is it true that the head pushes the tail's weights away
-# (Sec. 3.3)?
+# the paper (Sec. 3.1): its gradient soon vanishes. A random "cloud" on the logits is to keep the
+# gradient of rare images alive and to let that of frequent ones vanish. And is it true that the
+# head pushes the tail's weights away (Sec. 3.3)?
 #
 # Afterwards you can read a gradient off a logit difference, and tell what a cloud does to a fixed
 # network from what training makes of it.
 
 # %% [markdown]
 # ## Parameters
-#
-# By itself and from nothing this notebook takes 90 seconds and 2.1 GB of memory on two cores.
 
 # %% tags=["parameters", "hide-input"]
 dataset: str = "digits"  # digits, cifar10, cifar100 (or cifar10:PATH), or folder:PATH
@@ -72,10 +70,12 @@ explore(
 )
 
 # %% [markdown]
-# Left: how hard an image pulls at its own logit, against how far that logit leads. Right: what
-# single clouds leave of it. Many leave the image alone, some push with nearly full strength; the
-# mean is no typical draw. (In JupyterLab there are sliders.)
-#
+# The cloud lowers the image's own logit by a random amount. Left: the gradient on this logit,
+# against its lead over the other one. Right: the gradient with single draws of the cloud. Many
+# draws leave nearly none, some nearly all of it; the mean is no typical draw. (In JupyterLab there
+# are sliders.)
+
+# %% [markdown]
 # ## The gradient of the softmax
 #
 # With logits $z$ and the class $y$ of the image,
@@ -96,9 +96,10 @@ for d in (0.0, 2.0, 5.0, 10.0):
 table(["lead $z_y - z_j$", "autograd", "Eq. 3"], rows, "Size of the gradient on the own logit.")
 
 # %% [markdown]
-# Each further unit divides it by nearly $e$. Such an image is *saturated*: right, and silent,
-# whether its class has five thousand images or five.
-#
+# Each further unit of the lead divides the gradient by nearly $e$. Far out an image is *saturated*:
+# it is right, and teaches nothing more, whether its class has many images or few.
+
+# %% [markdown]
 # ## What a cloud does to it
 #
 # GCL has a cosine classifier with the scale $s$, and in training lowers the cosine of class $j$ by
@@ -136,16 +137,18 @@ show(
 # %% [markdown]
 # **What to notice.** A tail image keeps its gradient over a wide range. A head image with a tail
 # competitor loses it even earlier than without clouds: it is "automatically filtered out" (Sec. 1).
-#
+
+# %% [markdown]
 # ## Measured on what is trained on
 #
-# That is at a *fixed* lead, and training answers by raising the lead. So four networks:
+# That was at a *fixed* lead, and training answers by raising the lead. So we train four networks:
 #
 # - **CE**: cross-entropy;
 # - **no cloud**: GCL with $k = 0$, which is cross-entropy of $30 \cos\theta_j$;
 # - **GCL, no mixup**: with the clouds;
 # - **GCL**: as published, with mixup, which trains on blends of two images.
-#
+
+# %% [markdown]
 # Each is measured on an epoch of its own batches: augmented, blended, with its clouds. A blend
 # has two labels with weights $t_j$; its gradient is $p - t$, and $\tfrac12 \sum_j |p_j - t_j|$
 # measures it, which is $1 - p_y$ for one label. It is zero once the network predicts the blend.
@@ -206,8 +209,8 @@ table(header, rows, f"Clean: images as they are, no clouds. {protocol(trained['c
 
 # %% [markdown]
 # Read the first row of each pair: where the *many*-shot classes have the smallest gradient, it is
-# the head that saturates. Then the clean rows: where the tail's is below that without a cloud,
-# training has pushed it further out, as a margin would.
+# the head that saturates. Then compare the clean rows: where the tail's gradient is smaller with a
+# cloud than without, training has moved its images further from the boundary, as a margin would.
 
 # %%
 rows = []
@@ -229,8 +232,9 @@ table(header, rows, f"{JUDGED}. {protocol(trained['ce'])}.")
 # %% [markdown]
 # ## Through training: who falls silent when
 #
-# *Early* saturation is a statement about epochs. The first runs have kept their weights at a dozen
-# of them; equal steps along the axis are equal factors, and 0 is before the first.
+# *Early* saturation is a statement about epochs. The first three runs of each network have kept
+# their weights at a dozen epochs. Equal steps along the axis are equal factors; 0 is before the
+# first epoch.
 
 # %%
 epochs = trained["gcl"][0].kept
@@ -263,9 +267,10 @@ show(
 
 # %% [markdown]
 # **What to notice.** Where the few-shot classes fall last, early saturation is not what keeps the
-# tail from being learnt. And a network trained on blends hardly ever predicts one exactly: the
-# published recipe never lets its head fall silent.
-#
+# tail from being learnt. And a network that is trained on blends hardly ever predicts one exactly:
+# with mixup, as published, all images stay active.
+
+# %% [markdown]
 # ## Who does the pushing
 #
 # The gradient of an epoch is a sum over images, and the head has most of them.
@@ -297,10 +302,11 @@ rows = [
 table(["share at the end (%)", *data.groups], rows, protocol(trained["ce"]))
 
 # %% [markdown]
-# Saturation filters out the head if its share falls below its share of the images. With mixup it
-# does not, whether one measures blends or, in the last row, the single images that this network is
-# never trained on.
-#
+# Saturation filters out the head if the head's share of the gradient falls below its share of the
+# images, where the lines start. Does it, without mixup and with it? The last row is the network of
+# the row above, measured on single images, which it is never trained on.
+
+# %% [markdown]
 # ## Are the tail's weights pushed away? (Sec. 3.3)
 #
 # "The classifier weights of tail classes receive much more penalty than positive signals": an image
@@ -334,11 +340,12 @@ for name, runs in through.items():
 table(["penalty for one unit of lift", *data.groups], rows, "Of the first three seeds at most.")
 
 # %% [markdown]
-# Before training CE gives all classes nearly alike to every image, and the counts make the penalty:
-# the paper is right. But the gradient of a bias *is* penalty minus lift. In a few epochs the
-# network has learned the prior (notebook 0), and from there on the two keep near balance, for every
-# class. The tail is not pushed on and on.
-#
+# Before training CE gives every class about the same probability, so that the counts make the
+# penalty: there the paper is right. But the gradient of a bias *is* penalty minus lift. After some
+# epochs the network has learned the prior (notebook 0), and the two come near balance. The tail is
+# not pushed on and on.
+
+# %% [markdown]
 # ## Exercises
 
 # %% [markdown]
@@ -385,18 +392,20 @@ table(["active (%), seed 0", *data.groups], rows)
 # %% [markdown] tags=["solution"]
 # <details><summary>Solution</summary>
 #
-# No: on digits at $\rho = 100$ few-shot accuracy falls, from 36 to 25 % for CE. A large gradient
-# says that an image is not learnt yet; only its effect over the epochs is worth something.
+# Compare the few-shot accuracy of both runs. A large gradient says that an image is not learnt yet;
+# only what the gradients add up to over the epochs is worth something.
 #
 # </details>
 
 # %% [markdown]
 # ## Summary
 #
-# The softmax lets go of an image a few units beyond the boundary. In training it lets go of the
-# head first, and with mixup of nobody. The cloud is a wide random margin, which training fills. The
-# penalty of Sec. 3.3 is what training starts with, not what it ends with.
-#
+# The softmax lets go of an image a few units beyond the boundary: the figures say of which class
+# first, and that with mixup it lets go of none. The cloud is a wide random margin, and training
+# moves the images beyond it. The penalty of Sec. 3.3 is what training starts with, not what it ends
+# with.
+
+# %% [markdown]
 # ## References
 #
 # - M. Li, Y.-M. Cheung, Y. Lu. *Long-tailed Visual Recognition via Gaussian Clouded Logit

@@ -17,8 +17,9 @@
 # %% [markdown]
 # # 2. What is a Gaussian cloud?
 #
-# Two classes, two anchors, and a boundary that is not a line but a fan. **What is this random
-# number on a logit, and what does its randomness do that a fixed margin would not?**
+# In training GCL lowers each logit by a random amount, its *cloud*. So the boundary between two
+# classes is another line each time. **What is this random number, and what does its randomness do
+# that a fixed margin would not?**
 #
 # Afterwards you can say which noise a cloud stands for and when that reading breaks down, why it
 # has no sign, and which margin has the same mean. (The lab writes the loss itself:
@@ -27,8 +28,7 @@
 # %% [markdown]
 # ## Parameters
 #
-# By itself and from nothing this notebook takes 30 seconds and 1.9 GB of memory on two cores. Only
-# its last section trains.
+# Only the last section trains networks.
 
 # %% tags=["parameters", "hide-input"]
 dataset: str = "digits"  # digits, cifar10, cifar100 (or cifar10:PATH), or folder:PATH
@@ -88,14 +88,16 @@ explore(
 )
 
 # %% [markdown]
-# The arrows are the anchors of head and tail, 60 degrees off the axis between them. Only the tail
-# has a cloud: in training the network is undecided where $2 \sin 60^\circ \sin\varphi =
-# k\,\delta\,|\varepsilon|$, another direction $\varphi$ for every draw. Without a cloud, as in
-# every test, the boundary is the axis: training drives tail images to the far side of the fan, and
-# new ones have room on the near side.
-#
-# **Move** $s$ (in JupyterLab): the fan stays, only the gradient sharpens. $k\delta$ opens it.
-#
+# The arrows are the *anchors* of head and tail: the classifier's weight vectors, 60 degrees off the
+# axis between them. Only the tail has a cloud. In training the boundary lies where $2 \sin 60^\circ
+# \sin\varphi = k\,\delta\,|\varepsilon|$, in another direction $\varphi$ for every draw: a fan. In
+# a test there is no cloud, and the boundary is the axis. Training drives tail images beyond the
+# fan, which leaves room for new ones inside it.
+
+# %% [markdown]
+# **Move** the sliders (in JupyterLab): $s$ only sharpens the gradient, $k\delta$ opens the fan.
+
+# %% [markdown]
 # ## The cloud in one line
 #
 # $$z_j^\delta = s\,(\cos\theta_j - k\,\delta_j\,|\varepsilon_j|), \quad (11) \qquad L = -\log
@@ -116,10 +118,11 @@ theirs = GCLLoss(counts, scale=s, noise_multiplier=k).logits(cosine, eps)
 print("gcl_core has the same:", torch.allclose(clouded, theirs, atol=1e-5))
 
 # %% [markdown]
-# The paper does not start there. It starts at noise on the *feature*, and four steps follow: one
-# exact, one approximate, two decisions. (Our copy has lost its formulas; Eq. 9, 11 and 12 agree
-# with the published code, the others are written from the sentences around them.)
-#
+# The paper starts elsewhere, at noise on the *feature*, and comes here in four steps: one exact,
+# one approximate, two decisions. (Our copy has lost its formulas; Eq. 9, 11 and 12 agree with the
+# published code, the others are written from the sentences around them.)
+
+# %% [markdown]
 # ## Step 1: from the feature to the logit (exact)
 #
 # A feature $f \in \mathbb R^D$ has the logits $z_j = w_j^\top f$, with an *anchor* $w_j$ for each
@@ -161,10 +164,10 @@ Markdown(
 )
 
 # %% [markdown]
-# All classes see the *same* noise, so that their clouds go together:
+# All classes see the *same* noise $\varepsilon$, so that their clouds are correlated:
 # $\mathrm{corr}(\hat w_i^\top \varepsilon, \hat w_j^\top \varepsilon) = \hat w_i^\top \hat w_j$
-# for $\Sigma = \sigma^2 I$ and unit anchors $\hat w_j$. Eq. 10 reads like one $\varepsilon$ for all
-# classes (correlation 1), the code draws one for each (0). Which is nearer?
+# for $\Sigma = \sigma^2 I$ and unit anchors $\hat w_j$. Eq. 10 reads like one number for all
+# classes (correlation 1), the code draws one for each (correlation 0). Which is nearer?
 
 # %%
 simplex = torch.nn.functional.normalize(torch.eye(10) - 0.1)  # as far apart as ten can be
@@ -174,11 +177,12 @@ Markdown(f"Correlation for ten anchors far apart: {off.mean():.3f} measured, {-1
 
 # %% [markdown]
 # Near 0: the code's independent draws, which this study takes too.
-#
+
+# %% [markdown]
 # ## Step 2: the cosine (approximate)
 #
-# The perturbed feature has another length, which the cosine divides by (Eq. 6). The paper takes it
-# as unchanged "because $\delta$ is a small number":
+# The perturbed feature has another length, and a cosine divides by it (Eq. 6). The paper takes the
+# length as unchanged "because $\delta$ is a small number":
 #
 # $$z_j^\delta \approx s\left(\cos\theta_j + \frac{\delta}{\lVert f\rVert}\,\hat w_j^\top
 # \varepsilon\right) \;(7), \qquad \text{but}\quad
@@ -234,10 +238,11 @@ table(header, rows, "D = 64; root mean squares, and the standard deviation of th
 # cloud of a small noise has the spread $\sigma\sin\theta$ instead of $\sigma$: next to none for an
 # image beside its anchor, which is where training puts it. A large noise turns the feature to a
 # random direction, and all cosines shrink.
-#
-# So take the cloud as *defined* on the logit. That it imitates noise on a feature is its
-# motivation.
-#
+
+# %% [markdown]
+# So take the cloud as *defined* on the logit. Noise on the feature is only its motivation.
+
+# %% [markdown]
 # ## Step 3: a size for each class (a decision)
 #
 # $$z_j^\delta = s\,(\cos\theta_j + \delta_j\, \varepsilon), \quad \varepsilon \sim \mathcal
@@ -263,16 +268,17 @@ lines = [
 show(
     values_by_class(data, {"Cloud size $δ_j$": lines}),
     "02_sizes",
-    "Cloud size of each class, head to tail, for four strategies: the logarithm is nearly a"
-    " straight line, the cosine is close to one from the fourth class on.",
+    "Cloud size of each class, head to tail, for four strategies: all end at one; between, the"
+    " logarithm is the smallest and the cosine the largest.",
     folder,
     {"class_counts": data.class_counts},
 )
 
 # %% [markdown]
-# They agree at both ends and differ in what the middle gets. Notebook 6 measures what that is
-# worth.
-#
+# They agree at both ends and differ in what the middle gets. Notebook 6 measures what that does to
+# the accuracy.
+
+# %% [markdown]
 # ## Step 4: no sign (a decision)
 #
 # $$z_y^\delta - z_j^\delta = s\,\bigl[(\cos\theta_y - \cos\theta_j) + (\delta_y - \delta_j)\,
@@ -280,7 +286,8 @@ show(
 #
 # For a tail image $\delta_y > \delta_j$: a positive $\varepsilon$ widens the lead and saturates the
 # image further. The paper wants the opposite, so it takes $-|\varepsilon|$, which is Eq. 11. What
-# would the sign cost? A tail image against the head; a full cloud reaches $r = s k \delta = 15$.
+# would the sign cost? Below: a tail image against the head; a full cloud reaches $r = s k \delta =
+# 15$.
 
 # %%
 reach = 15.0
@@ -307,10 +314,10 @@ show(
 
 # %% [markdown]
 # **What to notice.** At large leads the sign halves the gradient, which stays far above that of
-# plain softmax: there the effect does not need the absolute value. What the sign costs is at the
-# left, where signed noise pushes *less* than none, and in the mean, which it leaves where it was.
-# The absolute value makes a margin of random width.
-#
+# plain softmax: there the effect does not need the absolute value. At the left signed noise pushes
+# *less* than none, and its mean is zero. The absolute value makes a margin of random width.
+
+# %% [markdown]
 # ## Its mean is logit adjustment
 #
 # $$\mathbb E|\varepsilon| = \sigma\sqrt{\tfrac{2}{\pi}}\,\bigl(1 - e^{-1/(2\sigma^2)}\bigr) +
@@ -346,7 +353,8 @@ table(header, rows, f"E|ε| = {mean:.5f}, standard deviation {deviation:.5f}.")
 # stage 1 is near 1, with which logit adjustment aims at the mean of the class accuracies. That is
 # not by design: GCL's largest margin does not depend on $\rho$, so that $\tau_{\mathrm{eff}}$ falls
 # as the tail grows.
-#
+
+# %% [markdown]
 # ## What the randomness adds
 #
 # The loss $\ell(d) = \log(1 + e^{-d})$ is convex in the lead $d = z_y - z_j$, so that its mean lies
@@ -380,11 +388,12 @@ table(header, rows, f"Two classes, r = {reach:g}.")
 # %% [markdown]
 # **What to notice.** A fixed margin pushes hard up to its width and then stops. The cloud pushes
 # less before, and goes on long after.
-#
+
+# %% [markdown]
 # ## In a trained network
 #
-# Training images of Digits-LT under GCL (stage 1, no mixup): the gradient $1 - p_y$ under 400
-# clouds, its mean, its value with all clouds at their mean, and its standard deviation.
+# The gradient $1 - p_y$ of training images under GCL (stage 1, no mixup): its mean over 400 draws
+# of the clouds, its value with all clouds at their mean, and its standard deviation over the draws.
 
 # %%
 measured = {
@@ -431,13 +440,14 @@ rows = [
 table(["gradient $1 - p_y$", *data.groups], rows, protocol(trained))
 
 # %% [markdown]
-# **What to notice.** Where the first row of a group is far above the second, training has left the
-# fixed margin behind, and only rare wide clouds still move these images; a spread above the mean
-# says the same.
-#
+# **What to notice.** Where the first row of a group is far above the second, the images lie beyond
+# the mean margin, and only rare wide draws still move them. A spread above the mean says the same.
+
+# %% [markdown]
 # That the randomness *helps* is not shown by this. The fair comparison is GCL against its fixed
 # margin, seed by seed: notebook 6 makes it ("A cloud, or only a margin?").
-#
+
+# %% [markdown]
 # ## Exercises
 
 # %% [markdown]
@@ -485,11 +495,12 @@ print(f"none {-binary_gradient(d):.3f}, |ε| {absolute:.3f}, signed {signed:.3f}
 # %% [markdown]
 # ## Summary
 #
-# Noise on a feature is noise on each logit: exactly for a linear classifier, and for a cosine one
-# only while it is small, with $\sin\theta$ times the spread. Read the cloud as a margin of random
-# width $s k \delta_j |\varepsilon|$. Its mean is a logit adjustment; its randomness pushes less
-# near the boundary and longer beyond it.
-#
+# Noise on a feature is noise on each logit: exactly for a linear classifier; for a cosine one only
+# while it is small, and with $\sin\theta$ times the spread. Read the cloud as a margin of random
+# width $s k \delta_j |\varepsilon|$. Its mean is a logit adjustment. Its randomness pushes less
+# near the boundary and goes on longer beyond it.
+
+# %% [markdown]
 # ## References
 #
 # - M. Li, Y.-M. Cheung, Y. Lu. *Long-tailed Visual Recognition via Gaussian Clouded Logit

@@ -17,8 +17,8 @@
 # %% [markdown]
 # # 4. Re-balancing: is it the features, or only the classifier?
 #
-# Cross-entropy on a long tail misses most of the tail. Turn **one number** of its classifier and
-# train nothing: **which classes come back, and who pays?**
+# Cross-entropy (CE) misses much of the tail. Change **one number** of its classifier and train
+# nothing: **which classes come back, and which pay for it?**
 #
 # Afterwards you can say how often each sampler shows a tail image, what five repairs change in a
 # classifier, and how much it flatters to choose a number on the test images. The lab
@@ -26,8 +26,6 @@
 
 # %% [markdown]
 # ## Parameters
-#
-# By itself and from nothing this notebook takes 50 seconds and 1.9 GB of memory on two cores.
 
 # %% tags=["parameters", "hide-input"]
 dataset: str = "digits"  # digits, cifar10, cifar100 (or cifar10:PATH), or folder:PATH
@@ -101,7 +99,7 @@ show(
 
 # %%
 table(
-    ["minus τ = 0", *keys],
+    ["minus τ = 0", "top-1", *keys[1:]],
     [
         [f"{title}, τ = {tau:g}", *(paired_difference(of, runs_at[0], key) for key in keys)]
         for title, runs_at in along.items()
@@ -111,11 +109,12 @@ table(
 )
 
 # %% [markdown]
-# **What to notice.** The features are the same all along a curve. What the tail gains they knew
-# already; the classifier gave it away. For the right dial theory names the place beforehand:
-# $\tau = 1$, if the test classes are balanced and the probabilities fit the training images. The
-# left one has to be searched (exercise 2).
-#
+# **What to notice.** The features are the same all along a curve, so that they held what the tail
+# gains; the classifier did not use it. For the right panel theory names the best place beforehand:
+# $\tau = 1$, if the test classes are balanced and the probabilities fit the training images. For
+# the left one it has to be searched (exercise 2).
+
+# %% [markdown]
 # ## What a sampler shows
 #
 # Or train the classifier on other shares. A sampler gives each image of class $j$ a weight
@@ -172,8 +171,9 @@ show(
 # **What to notice.** Far below $1/(1-\beta) = 10{,}000$ images, $(1-\beta^n)/(1-\beta)$ is $n$
 # itself: there CB, EN and CBEN are one sampler. (Notebook 6 has values that tell them apart.) The
 # lower panel is the price of equal classes: rare images come again and again. A whole network can
-# learn them by heart; a classifier alone cannot spoil the features.
-#
+# learn them by heart; a classifier that is trained alone cannot spoil the features.
+
+# %% [markdown]
 # ## What it does to the weights
 #
 # In $z_j = w_j^\top f + b_j$ the gradient pulls $w_j$ towards the images of class $j$ and pushes it
@@ -224,7 +224,8 @@ table(
 # %% [markdown]
 # A cosine classifier, which GCL has, divides by $\lVert w_j\rVert$ anyway: only the *directions* of
 # its weights are left to repair.
-#
+
+# %% [markdown]
 # ## What it does to the accuracy
 
 # %%
@@ -244,10 +245,11 @@ table(
 )
 
 # %% [markdown]
-# Does a repair that trains beat one that only calculates? Is what it gives to the tail more than
-# what it takes? A difference that is not bold may be there, if it is smaller than what would be
-# found.
-#
+# Does a repair that trains beat one that only calculates? Does it give the tail more than it takes
+# from the others? A difference that is not bold may still be there, if it is smaller than what
+# would be found.
+
+# %% [markdown]
 # ## Exercises
 
 # %% [markdown]
@@ -257,14 +259,16 @@ table(
 # %% [markdown] tags=["solution"]
 # <details><summary>Solution</summary>
 #
-# $N P(j)/n_j = N/(C\,n_j)$: seldom for the head, dozens of times for a class of one image.
+# $N P(j)/n_j = N/(C\,n_j)$: less than once for the head, many times for the rarest class.
 #
 # </details>
 
 # %% tags=["solution", "hide-cell"]
-expected = [len(labels) / (data.num_classes * n) for n in data.class_counts]
-print("head and tail, by formula:", expected[0], expected[-1])
-print("by the sampler:", float(repeats["CB"][0]), float(repeats["CB"][-1]))
+for what, n in (("head", counts.max()), ("rarest", counts.min())):
+    shown = repeats["CB"][counts == n][0]
+    print(
+        f"{what}: {len(labels) / (data.num_classes * n):.3g} by formula, {shown:.3g} by the sampler"
+    )
 
 # %% [markdown]
 # 2. *How much does choosing on the test set flatter?* For each seed take the best of the five
@@ -273,8 +277,8 @@ print("by the sampler:", float(repeats["CB"][0]), float(repeats["CB"][-1]))
 # %% [markdown] tags=["solution"]
 # <details><summary>Solution</summary>
 #
-# The difference of the two columns. With one number and curves this smooth it can only be small; it
-# is expensive where every method has many numbers.
+# By the difference of the two columns. It is small where one number is chosen on a smooth curve,
+# and large where a method has many numbers to choose.
 #
 # </details>
 
@@ -314,10 +318,11 @@ table(
 # %% [markdown]
 # ## Summary
 #
-# A second stage leaves the features alone and changes whose answers win: by training on equal
-# classes, by scaling, or by arithmetic. A sampler decides how often a class is seen; the lengths
-# of the weights show that. How far a dial is turned can matter more than which dial it is.
-#
+# A second stage leaves the features alone and changes which classes are answered: by training on
+# equal classes, by scaling, or by arithmetic. A sampler decides how often a class is seen, and the
+# lengths of the weights show that. How far one goes can matter more than by which way.
+
+# %% [markdown]
 # ## References
 #
 # - B. Kang et al. *Decoupling Representation and Classifier for Long-Tailed Recognition.* ICLR

@@ -17,8 +17,9 @@
 # %% [markdown]
 # # 5. The embedding: is the tail squeezed, and does GCL give it room?
 #
-# Cross-entropy squeezes the room of the tail, says the paper (Fig. 1, 2), and the cloud gives it
-# back. **How much room has each class, in the network itself?**
+# The *embedding* is where a network puts its features. Cross-entropy (CE) squeezes the room of the
+# tail in it, says the paper (Fig. 1, 2), and the cloud gives it back. **How much room has each
+# class, in the network itself?**
 #
 # Afterwards you can measure the room that a network leaves each class, say what of a t-SNE map is
 # evidence, and compute where a cloud puts a boundary.
@@ -26,7 +27,6 @@
 # %% [markdown]
 # ## Parameters
 #
-# By itself and from nothing this notebook takes 95 seconds and 2.0 GB of memory on two cores.
 # `seed` is the run that is drawn; numbers are over `seeds` runs. The networks with two features see
 # three of the small digits, whatever the data set.
 
@@ -119,9 +119,10 @@ show(
 )
 
 # %% [markdown]
-# Above: of equally many test images of each class, how many are *taken for* class $j$. Below: what
-# the network says half-way between the features of two test images of different classes, all pairs
-# of classes alike. A class that is not squeezed has $1/C$ in both.
+# Above: of equally many test images of each class, the share that is *taken for* class $j$. Below:
+# a point half-way between the features of two test images of different classes, all pairs of
+# classes alike; how often does the network answer $j$ there? A class that is not squeezed has $1/C$
+# in both.
 
 # %%
 few = list(data.groups["few"])
@@ -135,11 +136,12 @@ header = ["few-shot classes", "answers (%)", "minus fair", "room (%)", "minus fa
 table(header, rows, f"Fair: {fair:.0f} %. {protocol(trained['ce'])}. {JUDGED}.")
 
 # %% [markdown]
-# **What to notice.** This is the squeezed region, measured. Answers count right and wrong ones
-# alike: a class that is seldom answered cannot be found. Room asks about places where no image is:
-# there a boundary can be anywhere without one training image being wrong. Both are statements about
-# the classifier *and* the features. Is the room already lost in the features?
-#
+# **What to notice.** This is the squeezed region, measured. *Answers* counts right and wrong ones:
+# a class that is seldom answered cannot be found. *Room* asks where no image is: there a boundary
+# may lie anywhere without making one training image wrong. Both depend on the classifier *and* the
+# features. Is the room already lost in the features?
+
+# %% [markdown]
 # ## The features alone
 #
 # On unit features, where length plays no part:
@@ -187,15 +189,15 @@ table(["change by", *data.groups], rows, f"{protocol(trained['gcl'])}. {JUDGED}.
 
 # %% [markdown]
 # **What to notice.** A tail that is squeezed *in the features* would have a small spread. A tail
-# that is misplaced has a large overlap. Which is it? And whose work is the change, the cloud's or
-# mixup's?
-#
+# that lies among other classes has a large overlap. Which is it? And which step changes it?
+
+# %% [markdown]
 # ## Are the tail's anchors pushed together?
 #
-# Every image punishes the weights of all other classes, so those of the tail get "much more penalty
-# than positive signals" (Sec. 3.3; notebook 1 measures both). What has that done to the anchors?
-# The dots compare, in each run, the mean angle between two anchors of the tail with that between
-# two of the head.
+# Every image pushes the *anchors* (weight vectors) of all other classes away, so those of the tail
+# get "much more penalty than positive signals" (Sec. 3.3; notebook 1 measures both). What has that
+# done to the anchors? A dot is, in one run, the mean angle between two anchors of the tail minus
+# that between two of the head.
 
 # %%
 many = list(data.groups["many"])
@@ -242,11 +244,12 @@ table(header, rows, f"{protocol(trained['ce'])}. {JUDGED}.")
 # **What to notice.** With the angles of a simplex all classes would be $\arccos(-1/(C-1))$ apart.
 # Left of the line the tail's anchors stand closer together than the head's. A cosine classifier
 # sees no lengths; a linear one can also make the tail's weights short (notebook 4).
-#
+
+# %% [markdown]
 # ## What stays of a t-SNE map
 #
 # t-SNE places images such that each keeps its nearest neighbours. It gives room to *points*, not to
-# classes: a class of few points is small. Each point is the index of its class.
+# classes: a class of few points is small. With up to ten classes each point is its class's index.
 
 # %%
 maps = {
@@ -296,9 +299,10 @@ show(
 table(["room in the map (%)", *data.groups, "trustworthiness"], rows, f"Run {p.seed}.")
 
 # %% [markdown]
-# **What to notice.** From the *same* features, other sizes: "more scattered" is a statement that a
-# t-SNE map cannot carry. Who lies beside whom stays.
-#
+# **What to notice.** The *same* features have other sizes in each map. So no map can show that a
+# class is "more scattered". It does show who lies beside whom.
+
+# %% [markdown]
 # ## Two dimensions: the picture is the embedding
 #
 # With features in the plane nothing has to be mapped. Each class owns an arc of the circle, which
@@ -308,7 +312,8 @@ table(["room in the map (%)", *data.groups, "trustworthiness"], rows, f"Run {p.s
 # $$2 \sin h\; \sin(\bar\varphi - \varphi) = k\,\delta_i |\varepsilon_i| - k\,\delta_j
 # |\varepsilon_j|, \qquad \bar\varphi = \frac{\alpha_i + \alpha_j}{2},\; h = \frac{\alpha_j -
 # \alpha_i}{2}.$$
-#
+
+# %% [markdown]
 # A plain loop trains on 120 threes, 30 fives and 8 nines, with no mixup. Three losses on the same
 # cosines and initial weights: no cloud, GCL, and a margin fixed at the mean of the cloud. The scale
 # is $s = 10$ (exercise 2 has 30).
@@ -356,10 +361,13 @@ explore(
 )
 
 # %% [markdown]
-# Directions are true; lengths, which a cosine classifier does not see, only order the points within
-# a ring. A solid line is the boundary of the classifier, a dashed one that of training, at the mean
-# of the cloud; fans are as dense as $|\varepsilon|$ is likely. At the rim: test accuracy. Three
-# epochs:
+# Directions are true; a cosine classifier does not see lengths, and they only order the points
+# within a ring. A solid line is the boundary of the classifier. A dashed one is that of training,
+# at the mean of the cloud; fans are as dense as $|\varepsilon|$ is likely. At the rim: test
+# accuracy.
+
+# %% [markdown]
+# The same at three epochs:
 
 # %%
 chosen = [epochs[0], epochs[6], epochs[-1]]
@@ -427,7 +435,8 @@ table(header, [compared(made, title) for title in made], caption)
 # fair; the angles are the paper's Fig. 2 in degrees. The last columns answer what the randomness
 # adds to its mean: where an interval has zero in it, a gain of more than the last column would most
 # likely have been seen.
-#
+
+# %% [markdown]
 # ## The study in one figure
 
 # %%
@@ -484,9 +493,8 @@ table(["overlap (%)", *data.groups], rows)
 # %% [markdown] tags=["solution"]
 # <details><summary>Solution</summary>
 #
-# A larger scale saturates the softmax at a smaller angle: an image a few degrees inside of its arc
-# gives no gradient, and one on the wrong side meets a head that has settled. Any margin pulls
-# against that; compare GCL with the fixed one.
+# A larger scale saturates the softmax at a smaller angle: an image a few degrees inside its arc
+# gives no gradient. Any margin acts against that: compare GCL with the fixed one.
 #
 # </details>
 
@@ -522,7 +530,8 @@ table(header, [compared(made, title) for title in made], caption)
 # in the features, or a small patch in a map. Only the first two can be measured, and the tables
 # above have them. In the plane the margin of Fig. 2 is an angle, and one sees whether the boundary
 # moves, or the features.
-#
+
+# %% [markdown]
 # ## References
 #
 # - M. Li et al. *GCL.* CVPR 2022, [arXiv 2305.11733](https://arxiv.org/abs/2305.11733), Fig. 1 to

@@ -26,8 +26,7 @@
 # %% [markdown]
 # ## Parameters
 #
-# By itself and from nothing this notebook takes 105 seconds and 2.0 GB of memory on two cores.
-# Variants beyond the paper have fewer seeds. *Italics* are quoted from the paper and never
+# Variants beyond the paper have `more_seeds` seeds. *Italics* are quoted from the paper and never
 # recomputed: other images, another network, one run. **Bold with seeds in brackets** is from
 # recorded runs on CIFAR-10-LT.
 
@@ -57,7 +56,6 @@ from gcl_core import (
     CBENSampler,
     ClassBalancedSampler,
     EffectiveNumberSampler,
-    cloud_sizes,
     long_tailed_counts,
 )
 from gcl_core.analysis.embedding import weight_norms
@@ -65,10 +63,8 @@ from gcl_core.analysis.gaussian import matched_tau
 from gcl_core.analysis.intervals import t_factor
 from gcl_core.course.notebook import ablation_table, run_variants, show, table_variants
 from gcl_core.data.samplers import cben_departure, cben_shares
-from gcl_core.figures.charts import paired_gains, sampling_shares, values_by_class
-from gcl_core.figures.looks import Look
+from gcl_core.figures.charts import paired_gains, sampling_shares
 from gcl_core.figures.saving import about_runs
-from gcl_core.figures.series import Series
 from gcl_core.results.agreement import load_measured
 from gcl_core.results.printed import ABLATION, BEYOND, paper_rows
 from gcl_core.results.tables import differences
@@ -106,40 +102,28 @@ show(
 # seeds. The diamond is their mean, with its 95 % t interval. A hollow circle is the difference that
 # the paper prints: a single pair, on other data, whose own spread nobody knows. Where our dots
 # scatter over both sides of the line, one pair says nothing.
-#
+
+# %% [markdown]
 # ## Table 3: how the cloud grows towards the tail
 #
-# All strategies give 0 to the most frequent class and, divided by their maximum, 1 to the rarest.
-# The expressions in the paper's table are not legible in our copy. The logarithm is Eq. 9 and the
-# published code, the powers follow from their name; **the cosine is our reconstruction**.
+# All strategies give 0 to the most frequent class and, divided by their maximum, 1 to the rarest;
+# [notebook 2](02_gaussian_cloud.ipynb) draws them. The expressions in the paper's table are not
+# legible in our copy. The logarithm is Eq. 9 and the published code, the powers follow from their
+# name; **the cosine is our reconstruction**.
 #
 # $$\delta_j^{\log} = \log n_{\max} - \log n_j, \quad \delta_j^{\mathrm{pow}} = n_{\max}^e - n_j^e,
 # \quad \delta_j^{\cos} = \cos\Bigl(\frac{\pi}{2}\,\frac{n_j}{n_{\max}}\Bigr).$$
 
 # %%
-data = trained[3]["log. diff."][0].dataset
-looks = zip(("#000000", "#56B4E9", "#009E73", "#D55E00"), (":", "--", "-.", "-"), strict=True)
-sizes = []
-for (name, (_, changes)), (colour, line) in zip(table_variants(3).items(), looks, strict=True):
-    strategy, exponent = changes["strategy"], changes.get("exponent")
-    size = cloud_sizes(data.class_counts, strategy, exponent=exponent)
-    sizes.append(Series(Look(name, colour, line), size.tolist()))
-show(
-    values_by_class(data, {"Cloud size": sizes}),
-    "06_sizes",
-    "Cloud size of each class from head to tail for the four strategies of Table 3.",
-    folder,
-    {"class_counts": data.class_counts},
-)
-
-# %%
 ablation_table("cloud size", trained[3], paper=3, records=recorded, reference=full[3])
 
 # %% [markdown]
-# **What to notice.** The cosine gives nearly a full cloud to all but the head. The powers lie
-# between it and the logarithm, to which $(n_{\max}^e - n_j^e)/e$ tends for $e \to 0$. Is there a
-# bold difference? If not: is the paper's gap one that these seeds would have found?
-#
+# **What to notice.** The strategies differ in the middle classes: the cosine gives them most, the
+# logarithm least. The powers lie between, and $(n_{\max}^e - n_j^e)/e$ tends to the logarithm for
+# $e \to 0$. Is there a bold difference? If not: would these seeds have found one as large as the
+# paper's?
+
+# %% [markdown]
 # ## Table 4: how stage 2 samples
 #
 # The captions of Tables 4 and 5 are lost in our copy; order and contents tell which is which. IB
@@ -147,6 +131,7 @@ ablation_table("cloud size", trained[3], paper=3, records=recorded, reference=fu
 # $a$ and $b$ of CBEN are not known**; the published code has 0.9999 and 0.00001.
 
 # %%
+data = trained[4]["CBEN + cRT"][0].dataset
 labels = data.train.labels
 share = {
     "CB": ClassBalancedSampler(labels).class_probabilities,
@@ -161,9 +146,10 @@ ablation_table("sampler", trained[4], paper=4, records=recorded, reference=full[
 # %% [markdown]
 # **What to notice.** At the published values CBEN is EN. As the runs share their random numbers,
 # nearly the same images are drawn. So what the paper gains by CBEN over EN can hardly come from how
-# often a class is drawn: its $a$ and $b$ are others, or it is the luck of a run. IB is another
-# matter: compare the few-shot column.
-#
+# often a class is drawn: its $a$ and $b$ are others, or it is the luck of a run. IB does draw
+# differently: compare the few-shot column.
+
+# %% [markdown]
 # ## Table 5: how stage 2 re-balances
 #
 # cRT trains all weights, LWS one factor for each class, and τ-normalisation divides each weight
@@ -178,7 +164,8 @@ ablation_table("re-balancing", trained[5], paper=5, records=recorded, reference=
 # **What to notice.** The rows `w/o RT` and `τ-nor.` are equal in every digit, as they must be.
 # Re-training is meant to move accuracy to the few-shot classes: the last column has its effect, the
 # one before it what is left over all classes.
-#
+
+# %% [markdown]
 # ## Beyond the paper: what the code adds to stage 2
 #
 # The published code has mixup and a focal factor in stage 2, and goes on with the classifier of
@@ -203,10 +190,11 @@ extra = run_variants(p, second_stage, seeds=p.more_seeds)
 ablation_table("stage 2", extra, reference=published)
 
 # %% [markdown]
-# **What to notice.** "New or old" cannot be judged apart from the rate: compare the two rows of a
-# new classifier. With three seeds a t interval reaches 4.3 standard errors to either side; with
-# two, 12.7. Read the large differences, not those of a point or two.
-#
+# **What to notice.** Whether a new or the old classifier is better depends on the rate: compare the
+# two rows of a new one. With three seeds a t interval reaches 4.3 standard errors to either side,
+# with two 12.7. So only large differences can be told from luck here.
+
+# %% [markdown]
 # ## How large the cloud is: $k$ and $s$
 #
 # $z_j^\delta = s\,(\cos\theta_j - k\,\delta_j\,|\varepsilon|)$ has two knobs that the paper's text
@@ -251,7 +239,8 @@ ablation_table("both", both, paper=BEYOND, records=recorded, reference="cloud + 
 # **What to notice.** A plus means that the margin is better. That an interval has zero in it does
 # not make the two equal: a difference below the one that would be found stays open. But whoever
 # says that the *randomness* helps has to show this comparison, and the paper has no such row.
-#
+
+# %% [markdown]
 # ## $a$ and $b$ of CBEN: where it parts from EN
 #
 # No training is needed to see what they do: $P_j \propto n_j\,(1-\beta_j)/(1-\beta_j^{n_j})$ with
@@ -283,7 +272,8 @@ show(
 # ends below one percent. Only a smaller $a$ leaves room, and that moves EN itself, from equal
 # classes towards equal images; $b$ pushes further the same way. The paper introduces CBEN for just
 # this, to avoid excessive training of the tail; how far its own values go is not known.
-#
+
+# %% [markdown]
 # ## Exercises
 
 # %% [markdown]
@@ -350,11 +340,12 @@ ablation_table("τ", {**chosen, "w/o RT": trained[5]["w/o RT"]}, reference="w/o 
 # ## Summary
 #
 # Two rows of the paper's tables need no experiment: CBEN with the published $a$ and $b$ is EN, and
-# $\tau = 1$ does nothing to a cosine classifier. Of the others, single runs on data as small as
-# these show luck where the dots scatter over the line. Each table says which differences are clear,
-# and how large one has to be to be found. The comparison that matters most, a cloud against a
-# margin of its mean, is in none of the paper's.
-#
+# $\tau = 1$ does nothing to a cosine classifier. Of the others, a single run shows luck where the
+# dots scatter over the line. Each table says which differences are clear, and how large one has to
+# be to be found. The comparison that matters most, a cloud against a margin of its mean, is in none
+# of the paper's tables.
+
+# %% [markdown]
 # ## References
 #
 # - M. Li et al. *GCL.* CVPR 2022, [arXiv 2305.11733](https://arxiv.org/abs/2305.11733), Sec. 4.5,

@@ -26,8 +26,7 @@
 # %% [markdown]
 # ## Parameters
 #
-# By itself and from nothing this notebook takes 9 seconds and 0.9 GB of memory on two cores. It
-# trains nothing: it reads the run records in `results/`, or those of your own
+# This notebook trains nothing. It reads the run records in `results/`, or those of your own
 # (`python -m gcl_core train --record`) in files whose names begin with `cifar`.
 
 # %% tags=["parameters", "hide-input"]
@@ -48,12 +47,11 @@ import math
 from IPython.display import Markdown
 
 from gcl_core.analysis.intervals import t_factor
-from gcl_core.course.notebook import benchmark_table, judged, show, table, table1_column
+from gcl_core.course.notebook import benchmark_table, show, table, table1_column
 from gcl_core.figures.charts import paper_dots
 from gcl_core.results.agreement import by_protocol, gaps, load_measured, run_freedom, run_spread
 from gcl_core.results.page import column_block, table1_dots
 from gcl_core.results.printed import CIFAR, LARGE, paper_rows
-from gcl_core.results.records import load_records
 
 # %%
 column = table1_column(p.dataset, p.imbalance_ratio)
@@ -75,17 +73,20 @@ show(
 )
 
 # %% [markdown]
-# Hollow: the paper. Filled: ours, with 95 % t intervals where there are seeds; on the right a row
-# with a single seed borrows the spread of the others under the same protocol. A row without a
+# Hollow: the paper. Filled: ours, with 95 % t intervals where there are several seeds. On the right
+# a row with a single seed borrows the spread of the others under the same protocol. A row without a
 # filled mark was not measured.
-#
-# **Left, read nothing into the distance.** Most of our images were re-encoded (JPEG) and many runs
-# are shorter: both lower the accuracy. Ours are of the last epoch; the published code reports the
-# best one on the test images, and has one seed.
-#
-# **Right is what can be compared:** the gap between two rows under one protocol. Stage 1 is the
-# same for all methods but for what defines each.
-#
+
+# %% [markdown]
+# **Left: levels cannot be compared** between marks of different shape. Images that were re-encoded
+# (JPEG) and shorter training both lower the accuracy. Ours is of the last epoch; the published code
+# reports the best one on the test images, and has one seed.
+
+# %% [markdown]
+# **Right: gaps can be compared,** between two rows under one protocol. Stage 1 is the same for all
+# methods but for what defines each.
+
+# %% [markdown]
 # ## The leads, and luck
 #
 # How far is GCL above the second best row, in the paper?
@@ -112,24 +113,25 @@ for protocol, runs in protocols.items():
 # %% [markdown]
 # **What to notice.** If the paper's runs scatter as ours do, a lead that is smaller than this
 # interval is no evidence of an order. It need not be wrong: one run on each side cannot tell.
-#
+
+# %% [markdown]
 # ## Verdicts
 #
 # Our gap *agrees* if it has the paper's sign and is near it; *near* allows for the spread of our
 # runs and for that of the paper's two, taken to be the same. It is *within the noise* if its
 # interval has zero in it. Single runs with nothing to borrow from have a sign, no more. The rules
-# stand in [results/README.md](../results/README.md). *Kendall's τ* is 1 if all pairs of rows are in
-# the paper's order, and −1 if all are reversed.
+# stand in [the paper's tables and ours](../results/README.md). *Kendall's τ* is 1 if all pairs of
+# rows are in the paper's order, and −1 if all are reversed.
 
 # %%
 Markdown(column_block(1, column, measured, rows=False))
 
 # %% [markdown]
-# **What to notice.** Compare the lengths of training. A short comparison can hide what a long one
-# shows: the order of methods is a statement about a length of training, too. And a column of gaps
-# to *one* row carries the trouble of that row in all others: where mixup does not help, look at the
-# gaps to cross-entropy with mixup.
-#
+# **What to notice.** Compare the lengths of training: methods may have another order after short
+# training than after long. And all gaps to *one* row share the luck of that row: where mixup does
+# not help, look at the gaps to cross-entropy with mixup.
+
+# %% [markdown]
 # ## Table 1: CIFAR-10-LT and CIFAR-100-LT
 #
 # ResNet-32. *Italics* are the paper's, **bold** is ours; they never share a cell.
@@ -206,30 +208,21 @@ table(header, [[name, *cells[name]] for name in names])
 # %% [markdown] tags=["solution"]
 # <details><summary>Solution</summary>
 #
-# It is evidence on a second, very different long-tailed data set that the method does what it is
-# for. It says nothing about the size of the gap on CIFAR-10-LT, or the order of rows close to each
-# other there.
+# [The study](../results/study.md) has both. A gain is evidence on a second, very different data set
+# that the method does what it is for. It says nothing about the size of the gap on CIFAR-10-LT, or
+# the order of rows close to each other there.
 #
 # </details>
-
-# %% tags=["solution", "hide-cell"]
-digits = load_records(project_path("results/digits.json"))
-top1 = {
-    method: {r["seed"]: r["top1"] for r in digits
-             if (r["method"], r["imbalance_ratio"]) == (method, 100.0)}
-    for method in ("gcl_crt", "ce")
-}  # fmt: skip
-gain = [value - top1["ce"][seed] for seed, value in top1["gcl_crt"].items()]
-print(f"gcl_crt − ce, {len(gain)} seeds: {judged(gain)} points")
 
 # %% [markdown]
 # ## Summary
 #
 # The paper's order rests on gaps between numbers without a spread. Gaps of many points, as between
-# cross-entropy and what re-balances, outlast any luck seen here. Leads of a few tenths do not:
-# there one run on each side cannot tell. Quoted and measured numbers answer different questions, so
+# cross-entropy and what re-balances, are larger than any luck seen here. Leads of a few tenths are
+# not: one run on each side cannot tell. Quoted and measured numbers answer different questions, so
 # they never share a cell.
-#
+
+# %% [markdown]
 # ## References
 #
 # - M. Li et al. *GCL.* CVPR 2022, [arXiv 2305.11733](https://arxiv.org/abs/2305.11733), Tables 1

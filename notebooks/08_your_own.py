@@ -27,8 +27,7 @@
 # %% [markdown]
 # ## Parameters
 #
-# By itself and from nothing this notebook takes 100 seconds and 3.4 GB of memory on two cores. Your
-# own pictures take the place of the clothes by
+# Your own pictures take the place of the clothes by
 # `papermill notebooks/08_your_own.ipynb out.ipynb -p dataset folder:PATH`.
 
 # %% tags=["parameters", "hide-input"]
@@ -97,15 +96,19 @@ show(
 )
 
 # %% [markdown]
-# **What to notice.** Cross-entropy and GCL agree where there are many photographs. Where there are
-# few, the bars part. The thin lines say how far the splits differ, and for small classes they are
-# long: five test photographs of blouses move in steps of 20 points.
-#
+# **What to notice.** In which classes do cross-entropy (CE) and GCL differ? The thin lines go from
+# the lowest split to the highest, and are long for small classes: where five photographs are
+# tested, each is worth 20 points.
+
+# %% [markdown]
 # ## What was trained, and what it gained
 #
-# Nothing here is trained from new weights. A small network that was trained on ImageNet (`lite0`,
-# 4 million weights) gives 256 numbers for each photograph; only the classifier on top of them is
-# trained, which takes seconds. **GCL** is the cross-entropy of
+# A small network that others have trained on ImageNet (`lite0`, 4 million weights) has made 256
+# numbers of each photograph of clothes, its *features*. Only the classifier on top of them is
+# trained, in seconds.
+
+# %% [markdown]
+# **GCL** is the cross-entropy of
 #
 # $$z_j = s\,(\cos\theta_j - k\,\delta_j\,|\varepsilon_j|),$$
 #
@@ -127,14 +130,15 @@ header = ["method", "top-1 (%)", "many", "medium", "few", "top-1 − CE", "few �
 table(header, rows, f"{protocol(trained['gcl'])}. Differences are split by split.")
 
 # %% [markdown]
-# **What to notice.** The gain is in the few-shot classes, and top-1 moves little. It cannot show
-# more: the test photographs are as long-tailed as those of training, so that top-1 counts the
-# T-shirts many times over. Decide beforehand which number you need.
-#
+# **What to notice.** Where the test photographs are as long-tailed as those of training, top-1 is
+# mostly about the frequent classes, and can hardly show a gain in the rare ones. Decide beforehand
+# which number you need.
+
+# %% [markdown]
 # ## Three commands
 #
-# This is a folder as a camera leaves it, a sub-folder for each class and nothing else. To keep it
-# quick it has few photographs of each class, 64 pixels small.
+# Write photographs into a folder, a sub-folder for each class and nothing else. To keep it quick it
+# has few of each class, 64 pixels small.
 
 # %%
 taken, written = Counter(), Path(p.dataset.removeprefix("folder:"))
@@ -169,11 +173,11 @@ files = " ".join(f"$PHOTOS/{path.relative_to(written)}" for path in new)
 terminal(f"predict {model.parent.relative_to(place)} {files} --top 3", place, PHOTOS=written)
 
 # %% [markdown]
-# (They show the command, not the accuracy: some were trained on. So few and so small photographs
-# come to little; all 5,096 at 224 pixels come to 79 %, after four minutes on one core.) The third
-# is `report RUN`: one page with accuracy by class, who is taken for whom, and the worst mistakes
-# beside the training pictures most like them.
-#
+# This shows the command, not the accuracy: so few and so small photographs come to little, and some
+# of these were trained on. The third command is `report RUN`: one page with accuracy by class, who
+# is taken for whom, and the worst mistakes beside the training pictures most like them.
+
+# %% [markdown]
 # ## In a loop of your own
 #
 # Two things change in it: the classifier gives *cosines*, and the loss is `GCLLoss`, which has to
@@ -213,13 +217,13 @@ rows = [
 table(["on the same split", "top-1 (%)", "many", "medium", "few"], rows)
 
 # %% [markdown]
-# **What to notice.** Not the same numbers, for another rate and other draws, but the same within
-# what one split can tell. (The package's tests step both beside each other with the same draws:
-# equal, weight by weight.)
-#
+# **What to notice.** The numbers differ a little, for the learning rate and the draws are others.
+# (With the same draws both are equal, weight by weight: the package's tests compare them.)
+
+# %% [markdown]
 # ## What goes wrong
 #
-# We make the common mistakes on purpose.
+# Here are the common mistakes, made on purpose.
 
 # %%
 cosine, C = classifier(x).detach(), len(counts)
@@ -260,9 +264,9 @@ table(["", *(f"δ of {name}" for name in names)], rows)
 # %% [markdown]
 # **What to notice.** With sorted counts the cloud goes to whichever classes come last in the
 # alphabet. With equal counts there is none: GCL has silently become cross-entropy. A third mistake
-# is a loss that is still in training mode when epochs are compared: `criterion.eval()` takes the
-# noise out.
-#
+# is to compare losses of epochs with the noise in them: `criterion.eval()` takes it out.
+
+# %% [markdown]
 # ## Which settings?
 #
 # A setting that is chosen on the test pictures is overrated by them. So the choice is made on the
@@ -286,8 +290,8 @@ grid = {
 print((place / "own.yaml").read_text().replace(str(written), "PHOTOS"))
 
 # %% [markdown]
-# An entry is a product, with a cell for every combination. Runs of above are not trained again, and
-# the same command goes on where it was interrupted, on as many machines as a
+# Each combination of the lists is a run. What was trained above is not trained again, and the same
+# command goes on where it was interrupted, on as many machines as a
 # [Dask](https://distributed.dask.org) cluster has.
 
 # %%
@@ -303,21 +307,22 @@ Markdown(chosen_table(records) if validated else "There is no validation part to
 
 # %% [markdown]
 # **What to notice.** One row for each method, with its settings chosen split by split; behind ± is
-# half of the 95 % t interval over the splits. With three splits it is wide. The
+# half of the 95 % t interval over the splits, which is wide for so few. The
 # [study](../results/study.md) has the same table over five splits and more methods, and
 # [`results`](../results/README.md) one of plankton.
-#
+
+# %% [markdown]
 # ## Exercises
 
 # %% [markdown]
-# 1. *Predict, then measure.* Suppose all kinds of clothes were equally frequent in your shop. Which
-#    of the three methods would be right most often?
+# 1. *Predict, then measure.* Suppose all classes were equally frequent where you use the
+#    classifier. Which of the three methods would be right most often?
 
 # %% [markdown] tags=["solution"]
 # <details><summary>Solution</summary>
 #
-# The one with the best mean of the classes, which weighs each of them alike: GCL with or without
-# cRT, though cross-entropy has the best top-1.
+# The one with the best mean of the classes, which weighs each of them alike. It need not be the one
+# with the best top-1.
 #
 # </details>
 
@@ -338,9 +343,8 @@ table(["method", "mean of classes (%)"], rows)
 # %% [markdown] tags=["solution"]
 # <details><summary>Solution</summary>
 #
-# Those that are rare and come early in the alphabet, as "Blazer", "Body" and "Hoodie", which get
-# hardly a cloud: the few-shot classes fall from 52.9 to 30.0 %. Top-1 does not show it (76.9
-# instead of 76.6 %), and nor does the loss, which falls as it should.
+# Those that are rare and come early in the alphabet: they get hardly a cloud. On the clothes
+# neither top-1 shows it nor the loss, which falls as it should; the few-shot classes do.
 #
 # </details>
 
@@ -361,11 +365,12 @@ table(["method", "mean of classes (%)"], rows)
 # %% [markdown]
 # ## Summary
 #
-# A folder of class folders is all that is needed; a pre-trained network makes of it a matter of
-# seconds. GCL moves accuracy to the rare classes at little cost for the others. In your own loop
-# the classifier gives cosines and the counts are by label. Choose on a validation part, and trust a
-# rare class no further than its test pictures reach.
-#
+# A folder of class folders is all that is needed, and a pre-trained network saves most of the time.
+# GCL moves accuracy to the rare classes; the first table says at which cost for the others. In your
+# own loop the classifier gives cosines and the counts are by label. Choose on a validation part,
+# and trust a rare class no further than its test pictures reach.
+
+# %% [markdown]
 # ## References
 #
 # - M. Li, Y.-M. Cheung, Y. Lu. *Long-tailed Visual Recognition via Gaussian Clouded Logit

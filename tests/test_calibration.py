@@ -69,16 +69,16 @@ def test_what_the_images_cannot_tell_stays_finite():
     assert even.slope == pytest.approx(0, abs=0.3)
 
 
-@given(st.integers(0, 99), st.integers(1, 40), st.integers(1, 20))
-def test_calibration_error_against_a_naive_loop(seed, images, bins):
+@given(st.integers(0, 99), st.integers(1, 40))
+def test_calibration_error_against_a_naive_loop(seed, images):
     p = (3 * torch.randn(images, 3, generator=seeded(seed), dtype=torch.float64)).softmax(1)
     labels = torch.randint(3, (images,), generator=seeded(seed))
     bin_of = {}
     for row, label in zip(p.tolist(), labels.tolist(), strict=True):
-        number = next(b for b in range(1, bins + 1) if max(row) <= b / bins or b == bins)
+        number = next(b for b in range(1, 16) if max(row) <= b / 15 or b == 15)
         bin_of.setdefault(number, []).append((max(row), row.index(max(row)) == label))
     naive = 0.0
     for members in bin_of.values():
         confidence, right = (sum(column) / len(members) for column in zip(*members, strict=True))
         naive += len(members) / images * abs(right - confidence)
-    assert expected_calibration_error(p, labels, bins) == pytest.approx(naive)
+    assert expected_calibration_error(p, labels) == pytest.approx(naive)

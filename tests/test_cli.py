@@ -260,7 +260,8 @@ def test_usage_names_what_was_called(monkeypatch, capsys, program, called):
 
 def test_a_missing_package_is_named_with_what_brings_it(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "yaml", None)
-    monkeypatch.delitem(sys.modules, "gcl_core.grid.cells", raising=False)
+    for name in ("cells", "commands"):
+        monkeypatch.delitem(sys.modules, f"gcl_core.grid.{name}", raising=False)
     assert main("grid", "plan", "x.yaml") == 1
     assert capsys.readouterr() == ("", "gcl: grid needs yaml: pip install 'gcl-core[grid]'\n")
 
@@ -364,8 +365,7 @@ def ruin(images, case):
 
 
 @pytest.mark.parametrize(
-    "case",
-    ["missing", "empty", "class without an image", "unreadable image", "one class"],
+    "case", ["missing", "empty", "class without an image", "unreadable image", "one class"]
 )
 def test_a_bad_folder_is_one_line_and_leaves_nothing(tmp_path, cache, case):
     images = image_folder(tmp_path / "images")
@@ -386,9 +386,7 @@ def test_a_bad_folder_is_one_line_and_leaves_nothing(tmp_path, cache, case):
     [
         (["--imbalance-ratio", 0.5], "imbalance_ratio must be >= 1, got 0.5"),
         (["--imbalance-ratio", 500], "leaves the last class without an image: .* at most 124"),
-        (["--imbalance-ratio", "nan"], "imbalance_ratio must be a number, got 'nan'"),
         (["--class-counts", "5,0,3"], "class_counts must be >= 1, got 0"),
-        (["--class-counts", "5,-1,3"], "class_counts must be >= 1, got -1"),
         (["--class-counts", "5,4,3"], "class_counts names 3 classes, digits has 10"),
         (
             ["--class-counts", "999,1,1,1,1,1,1,1,1,1"],
@@ -402,20 +400,14 @@ def test_a_bad_folder_is_one_line_and_leaves_nothing(tmp_path, cache, case):
         (["--dataset", "mnist"], "dataset 'mnist' is unknown; allowed: digits"),
         (["--epohcs", 3], "unknown setting 'epohcs' .did you mean epochs"),
         (["--epochs", "three"], "epochs must be a whole number, got 'three'"),
-        (["--epochs", -3], "epochs must be >= 1, got -3"),
-        (["--head", "linear"], "objective 'gcl' does not work with head 'linear'"),
-        (["--profile", "linear"], "profile 'linear' is unknown; allowed: exp, step"),
         (["--epochs"], "epochs must be a whole number, got ''"),
         (["--sampler", "--epochs", 3], "sampler '' is unknown; allowed: instance"),
         (["--resume"], "unknown setting 'resume'.*; allowed: "),
-        (["--resume", "--epochs", 3], "unknown setting 'resume'.*; allowed: "),
-        (["--weight-deacy"], "unknown setting 'weight_deacy' .did you mean weight_decay"),
         (["--batch-size", 2**64], "batch_size must be <= 1048576, got 18446744073709551616"),
         (["extra"], "unexpected argument 'extra'"),
         (["--threads", 0], "--threads: must be a whole number from 1 to 1024, got '0'"),
         (["--threads", "9" * 5000], "--threads: must be a whole number from 1 to 1024, got '999"),
         (["--accelerator", "tpu"], "--accelerator: invalid choice: 'tpu'"),
-        (["--progress", "loud"], "--progress: invalid choice: 'loud'"),
     ],
 )
 def test_a_bad_setting_is_one_line_and_leaves_nothing(tmp_path, capsys, arguments, named):
@@ -474,21 +466,8 @@ def test_a_folder_without_write_permission_is_one_line(tmp_path):
     ("method", "named"), [("ce", "the training loss is"), ("gcl", "is not finite")]
 )
 def test_a_loss_that_explodes_is_one_line_and_leaves_no_result(tmp_path, method, named):
-    outcome = forked(
-        *(
-            "train",
-            "--method",
-            method,
-            "--epochs",
-            2,
-            "--lr",
-            1000,
-            "--weight-decay",
-            1000,
-            "--runs",
-            tmp_path,
-        )
-    )
+    wild = ("--epochs", 2, "--lr", 1000, "--weight-decay", 1000)
+    outcome = forked("train", "--method", method, *wild, "--runs", tmp_path)
     assert named in outcome.refusal
     (folder,) = tmp_path.iterdir()
     assert sorted(p.name for p in folder.iterdir()) == [".lock", "settings.json"]

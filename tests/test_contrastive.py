@@ -18,8 +18,6 @@ from gcl_core.networks.contrastive import (
     HybridPSCLoss,
     HybridSCLoss,
     PrototypicalNetwork,
-    prototypical_contrastive,
-    supervised_contrastive,
 )
 from losses import cosine_batch, is_close, logit_batch
 from toys import seeded, toy_dataset
@@ -45,7 +43,7 @@ def naive_supervised(projected, labels, temperature):
 def test_supervised_contrast_against_a_loop(labels, seed):
     projected = torch.randn(len(labels), 3, generator=seeded(seed), dtype=torch.float64)
     expected = naive_supervised(projected.tolist(), labels, 0.5)
-    is_close(supervised_contrastive(projected, torch.tensor(labels), 0.5), expected)
+    is_close(HybridSCLoss(0.5).contrast(projected, torch.tensor(labels)), expected)
 
 
 @pytest.mark.parametrize("temperature", [0.1, 1.0])
@@ -55,27 +53,27 @@ def test_prototypical_contrast_against_a_loop(temperature):
     for row, y in zip(cosine.tolist(), target.tolist(), strict=True):
         others = sum(math.exp(c / temperature) for j, c in enumerate(row) if j != y)
         expected -= math.log(math.exp(row[y] / temperature) / others) / len(cosine)
-    is_close(prototypical_contrastive(cosine, target, temperature), expected)
+    is_close(HybridPSCLoss(temperature).contrast(cosine, target), expected)
 
 
 def test_gradients():
     projected = torch.randn(6, 4, generator=seeded(), dtype=torch.float64, requires_grad=True)
     labels = torch.tensor([0, 0, 1, 1, 1, 2])
-    assert torch.autograd.gradcheck(lambda x: supervised_contrastive(x, labels, 0.3), projected)
-    assert torch.autograd.gradcheck(lambda x: prototypical_contrastive(x, labels, 0.3), projected)
+    for loss in (HybridSCLoss(0.3), HybridPSCLoss(0.3)):
+        assert torch.autograd.gradcheck(loss.contrast, (projected, labels))
 
 
 def test_images_of_a_class_in_one_place_have_the_least_loss():
     labels = torch.tensor([0, 0, 1, 1])
     together = torch.tensor([[1.0, 0], [1, 0], [-1, 0], [-1, 0]])
     apart = torch.tensor([[1.0, 0], [-1, 0], [1, 0], [-1, 0]])
-    assert supervised_contrastive(together, labels, 0.1) < 1e-3
-    assert supervised_contrastive(apart, labels, 0.1) > 10
+    assert HybridSCLoss(0.1).contrast(together, labels) < 1e-3
+    assert HybridSCLoss(0.1).contrast(apart, labels) > 10
 
 
 def test_an_image_without_another_of_its_class_counts_as_zero():
     projected = torch.randn(3, 4, generator=seeded())
-    assert supervised_contrastive(projected, torch.tensor([0, 1, 2]), 0.1) == 0
+    assert HybridSCLoss(0.1).contrast(projected, torch.tensor([0, 1, 2])) == 0
 
 
 @pytest.mark.parametrize("kind", [HybridSCLoss, HybridPSCLoss])

@@ -19,6 +19,7 @@ from gcl_core.losses.smoothing import LabelAwareSmoothing
 from losses import COUNTS, cosine_batch
 from toys import seeded
 
+CLOUDED = {"margin": 0.1, "focal_gamma": 1.0}
 LOSSES = {
     "focal": lambda counts, **options: FocalLoss(2.0, scale=7.0, **options),
     "logit_adjusted": lambda counts, **options: LogitAdjustedLoss(counts, scale=7.0, **options),
@@ -29,8 +30,9 @@ LOSSES = {
     "ldam": LDAMLoss,
     "smoothing": LabelAwareSmoothing,
     "angular": lambda counts, **options: AngularGCLLoss(
-        counts, generator=seeded(), margin=0.1, focal_gamma=1.0, **options
+        counts, generator=seeded(), **CLOUDED, **options
     ),
+    "gcl": lambda counts, **options: GCLLoss(counts, generator=seeded(), **CLOUDED, **options),
 }
 BUFFERS = {
     "focal": set(),
@@ -40,8 +42,8 @@ BUFFERS = {
     "ldam": {"margins"},
     "smoothing": {"smoothing"},
     "angular": {"cloud_sizes"},
+    "gcl": {"cloud_sizes"},
 }
-TRACED = LOSSES | {"gcl": lambda counts: GCLLoss(counts, margin=0.1, focal_gamma=1.0)}
 every_loss = pytest.mark.parametrize("name", LOSSES)
 
 
@@ -189,21 +191,21 @@ def batch_for(name):
     return (cosine, target, given[name]) if name in given else (cosine, target)
 
 
-@pytest.mark.parametrize("name", TRACED)
+@pytest.mark.parametrize("name", LOSSES)
 @pytest.mark.parametrize("train", [True, False])
 def test_it_compiles_in_one_graph(name, train):
     torch.compiler.reset()
-    criterion, batch = TRACED[name](COUNTS).train(train), batch_for(name)
+    criterion, batch = LOSSES[name](COUNTS).train(train), batch_for(name)
     if not train:
         batch = batch[:2]
     whole = torch.compile(criterion, backend="eager", fullgraph=True)
     torch.testing.assert_close(whole(*batch), criterion(*batch))
 
 
-@pytest.mark.parametrize("name", TRACED)
+@pytest.mark.parametrize("name", LOSSES)
 @pytest.mark.parametrize("train", [True, False])
 def test_gradients_of_each_sample_by_vmap(name, train):
-    criterion, batch = TRACED[name](COUNTS).train(train), batch_for(name)
+    criterion, batch = LOSSES[name](COUNTS).train(train), batch_for(name)
     if not train:
         batch = batch[:2]
 
@@ -277,10 +279,10 @@ def test_unknown_reductions_are_refused(name):
         (LDAMLoss, "scale"),
         (LabelAwareSmoothing, "smooth_head"),
         (LabelAwareSmoothing, "smooth_tail"),
-        (AngularGCLLoss, "scale"),
-        (AngularGCLLoss, "noise_multiplier"),
-        (AngularGCLLoss, "sigma"),
-        (AngularGCLLoss, "focal_gamma"),
+        *((loss, "scale") for loss in (GCLLoss, AngularGCLLoss)),
+        *((loss, "noise_multiplier") for loss in (GCLLoss, AngularGCLLoss)),
+        *((loss, "sigma") for loss in (GCLLoss, AngularGCLLoss)),
+        *((loss, "focal_gamma") for loss in (GCLLoss, AngularGCLLoss)),
     ],
 )
 def test_wrong_numbers_are_refused(loss, argument, bad):
@@ -304,7 +306,9 @@ def test_shares_above_one_are_refused(loss, argument):
         loss(COUNTS, **{argument: 1.5})
 
 
-@pytest.mark.parametrize("name", [n for n in LOSSES if n != "angular"])  # it refuses them
+@pytest.mark.parametrize(
+    "name", [n for n in LOSSES if BUFFERS[n] != {"cloud_sizes"}]
+)  # these refuse them
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("train", [True, False])
 def test_outputs_that_are_not_finite_have_no_finite_loss(name, bad, train):

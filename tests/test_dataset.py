@@ -153,11 +153,6 @@ def test_every_part_of_the_data_is_in_the_fingerprint(part, what):
     assert other.fingerprint != dataset.fingerprint
 
 
-def test_the_object_is_frozen():
-    with pytest.raises(dataclasses.FrozenInstanceError):
-        load().name = "other"
-
-
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

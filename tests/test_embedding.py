@@ -127,11 +127,6 @@ def test_overlap_is_the_naive_count():
     assert np.isnan(result[4])
 
 
-def test_overlap_refuses_more_neighbours_than_images():
-    with pytest.raises(GCLError, match="k must be"):
-        embedding.overlap(torch.eye(5), torch.zeros(5), 1, k=5)
-
-
 def test_tsne_keeps_clusters_apart_and_is_reproducible():
     centres = torch.eye(3).repeat_interleave(20, 0)
     features = centres + 0.05 * torch.randn(60, 3, generator=seeded())

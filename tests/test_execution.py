@@ -9,7 +9,13 @@ from nbformat.v4 import new_code_cell, new_notebook, new_output
 
 import gcl_core
 from gcl_core.course import execution
-from gcl_core.course.execution import accepted, execute_notebook, synchronise
+from gcl_core.course.execution import (
+    accepted,
+    execute_notebook,
+    execution_of,
+    fingerprint,
+    synchronise,
+)
 from gcl_core.errors import GCLError
 
 PARAMETERS = "runs: str = 'runs'  # folder of runs\nfigures: str = ''  # folder of figures"
@@ -33,9 +39,11 @@ def test_a_notebook_is_executed_once_for_one_source_and_parameters(notebook, tmp
     source = notebook("import os; print(runs, figures, os.environ['TQDM_DISABLE'])")
     assert execute_notebook(source, target, {"runs": "here"})
     assert nbformat.read(target, 4).cells[-1].outputs[0].text == "here  1\n"
+    assert 1 <= execution_of(target)["core_seconds"] < 60
     assert not execute_notebook(source, target, {"runs": "here"})
     assert execute_notebook(source, target, {"runs": "there"})
-    assert execute_notebook(notebook("print(1)"), target, {"runs": "there"})
+    given = {"runs": "there"}
+    assert fingerprint(notebook("print(1)"), given) != execution_of(target)["made_of"]
     assert not (target.parent / "failed").exists()
     assert "papermill" not in target.read_text()
     assert "TQDM_DISABLE" not in os.environ  # only while a notebook is executed
@@ -47,14 +55,13 @@ def test_new_run_records_are_a_reason_to_execute_what_reads_them_again(
 ):
     own = PARAMETERS + ("\nrecords: str = 'results'  # folder of records" if reads else "")
     monkeypatch.setattr(f"{__name__}.PARAMETERS", own)
-    source, target = notebook("print(1)"), tmp_path / "out.ipynb"
-    assert execute_notebook(source, target, {})
+    source = notebook("print(1)")
+    before = fingerprint(source, {})
     (tmp_path / "results").mkdir()
     (tmp_path / "results" / "bench.json").write_text("{}")
-    assert not execute_notebook(source, target, {})
+    assert fingerprint(source, {}) == before
     (tmp_path / "results" / "cifar10-jpeg.json").write_text("{}")
-    assert execute_notebook(source, target, {}) == reads
-    assert not execute_notebook(source, target, {})
+    assert (fingerprint(source, {}) != before) == reads
 
 
 def test_executed_in_place_the_parameters_are_not_left_behind(notebook):
@@ -75,10 +82,10 @@ def test_a_change_anywhere_in_the_package_is_a_reason_to_execute_again(
     file.write_text("x = 1")
     monkeypatch.setattr(execution, "PACKAGE", tmp_path / "package")
     source = notebook("print(1)")
-    before = execution.fingerprint(source, {})
-    assert execution.fingerprint(source, {}) == before
+    before = fingerprint(source, {})
+    assert fingerprint(source, {}) == before
     file.write_text("x = 2")
-    assert execution.fingerprint(source, {}) != before
+    assert fingerprint(source, {}) != before
 
 
 def test_the_text_of_a_notebook_keeps_the_outputs_of_what_did_not_change(tmp_path):

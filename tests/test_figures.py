@@ -318,6 +318,13 @@ def test_lines_that_meet_at_the_end_have_a_legend_instead_of_labels():
     ]
 
 
+def test_panels_with_the_same_lines_share_the_legend_of_the_first():
+    meeting = [series(f"line {i}", [10.0 * i, 5.0, 0.0]) for i in range(4)]
+    panels = {"A": meeting, "B": meeting, "C": [replace(meeting[0], look=Look("x", "red"))] * 4}
+    axes = figures.values_by_class(toy_dataset(counts=(9, 5, 2)), panels).axes
+    assert [each.get_legend() is not None for each in axes] == [True, False, True]
+
+
 def test_lines_of_one_colour_have_a_piece_of_the_line_before_each_label():
     shared = [METHOD_LOOKS[m] for m in ("ce_crt", "ce_lws", "ce")]
     lines = [Series(look, [0.0, 20.0 * i]) for i, look in enumerate(shared)]
@@ -357,15 +364,11 @@ def test_curves_join_both_stages(tmp_path):
     assert line.values[-1] == finished.result["top1"]
 
 
-def test_dots_have_one_colour_or_each_its_own():
-    groups = {"T": {"a": [1.0, 2.0], "b": [3.0, 4.0]}}
-    for colour, expected in (
-        ("#123456", ["#123456"] * 2),
-        ({"a": "red", "b": "blue"}, ["red", "blue"]),
-    ):
-        (axes,) = figures.dots(groups, "x", colour).axes
-        dots = [line for line in axes.lines if line.get_marker() == "o"]
-        assert [line.get_color() for line in dots] == expected
+def test_several_seeds_have_a_dot_each_and_one_alone_its_mean():
+    groups = {"T": {"a": [1.0, 2.0], "b": [3.0, 4.0], "one": [5.0]}}
+    (axes,) = figures.dots(groups, "x").axes
+    dots = [line for line in axes.lines if line.get_marker() == "o"]
+    assert [line.get_xdata().tolist() for line in dots] == [[1, 2], [3, 4]]
 
 
 def test_gains_have_t_intervals_and_the_quoted_number_is_hollow():

@@ -31,11 +31,6 @@ def test_cifar_sizes_of_the_literature(n_max, classes, ratio, total, rarest):
     assert (sum(counts), counts[0], counts[-1]) == (total, n_max, rarest)
 
 
-def test_cifar10_counts_at_ratio_100():
-    expected = [5000, 2997, 1796, 1077, 645, 387, 232, 139, 83, 50]
-    assert long_tailed_counts(5000, 10, 100) == expected
-
-
 def test_rounding_does_not_lose_an_image():
     assert long_tailed_counts(300, 2, 3) == [300, 100]  # 300 * 3^-1 is 99.99... in floating point
     assert long_tailed_counts(100, 3, 100) == [100, 10, 1]

@@ -82,13 +82,6 @@ def test_it_ends_with_five_questions_whose_answers_are_folded(path):
         assert answer.source.startswith("<details><summary>Answer</summary>\n\n")
 
 
-@each_notebook
-def test_its_time_is_stated(path):
-    prose = runs_of_prose(nbformat.read(path, 4))[0]
-    stated = re.search(r"This takes (\d+) seconds on one core\.", prose)
-    assert int(stated[1]) <= 120
-
-
 def test_sixteen_steps_in_order_each_with_a_prediction():
     steps = []
     for path in LAB:
@@ -109,8 +102,7 @@ def test_prose_is_short_and_has_no_number_and_no_name_of_data(path):
     for prose in runs_of_prose(nbformat.read(path, 4)):
         text = plain(prose)
         assert len(text.split()) <= 60, text
-        text = re.sub(r"This takes \d+ seconds on one core\.|[Tt]op-1", "", text)
-        assert not re.search(r"\d", text), text
+        assert not re.search(r"\d", re.sub("[Tt]op-1", "", text)), text
         said = re.findall(r"[a-z-]+", text.lower().replace("handwritten digits", ""))
         assert not {*said} & {*names}, {*said} & {*names}
 
@@ -246,4 +238,4 @@ def test_a_line_that_ends_without_a_value_keeps_its_label():
     (label,) = [text for text in figure.axes[0].texts if text.get_text() == "CE"]
     order = np.argsort([-n for n in data.class_counts], kind="stable")
     last = [values[j] for j in order if not np.isnan(values[j])][-1]
-    assert label.xy[1] == pytest.approx((last + 3) / 106)
+    assert label.get_position()[1] == pytest.approx((last + 3) / 106)

@@ -1,3 +1,4 @@
+import math
 import pkgutil
 import re
 from pathlib import Path
@@ -9,11 +10,16 @@ import numpy as np
 import papermill
 import PIL.Image
 import pytest
+import torch
 
 import gcl_core
+from gcl_core.analysis import gaussian
+from gcl_core.analysis.intervals import t_factor
+from gcl_core.analysis.saturation import binary_gradient, expected_binary_gradient
 from gcl_core.course import notebook as tools
 from gcl_core.errors import GCLError
 from gcl_core.methods.registry import resolve
+from gcl_core.report.findings import Share
 from gcl_core.training.two_stages import run
 from test_paper import record_of
 
@@ -78,14 +84,64 @@ def test_the_first_code_cell_is_the_only_parameters_cell(path):
     assert re.search(r"checked_parameters\(\s*globals\(\)", cells[1].source)
 
 
-@each_notebook
-def test_time_and_memory_are_stated(path):
-    section = next(c.source for c in nbformat.read(path, 4).cells if "## Parameters" in c.source)
-    stated = re.search(
-        r"takes (\d+) seconds and (\d\.\d) GB of memory on two cores", " ".join(section.split())
+# Numbers with a unit in prose that ask, define or quote, and so are no results.
+GIVEN = "|".join(
+    (
+        "95 % t ",
+        "[Tt]he 30 % (of|with) the",
+        "60 degrees (off|from)",
+        "less than 10 %, for",
+        "each is worth 20 points",
+        "tell 40 % from 60 %",
+        "a share of 50 %",
+        "; 20 points are two",
     )
-    assert stated is not None
-    assert int(stated[1]) <= 120
+)
+UNITS = r"\d[\d,.]*\s?(%|points?\b|degrees|seconds|minutes|seeds\b)|±\s?\d|three seeds"
+
+
+def computed():
+    """What the prose says and no parameter changes, by notebook: computed."""
+    counts = gcl_core.long_tailed_counts(5000, 10, 100)
+    lead, without = torch.linspace(0, 20, 2001), binary_gradient(torch.tensor(5.0))
+    same = float(lead[(expected_binary_gradient(lead, 15.0) - without).abs().argmin()])
+    mean, widest = gaussian.cloud_moments()[0], 2 * math.sin(math.radians(60))
+    low, high = (100 * end for end in Share(2, 5).interval)
+    turned = math.degrees(math.asin(4 * mean / widest))
+    tenth = [3 * math.sqrt(0.21 / dimension) for dimension in (64, 2048)]
+    return {
+        "00": [f"{counts[-1]}; {sum(counts):,}; {100 * counts[0] / sum(counts):.0f} %"],
+        "01": [f"At {same:.1f}: {same - 5:.1f} further units"],
+        "02": [
+            "{:.2f} and {:.2f} for".format(*tenth),
+            f"{mean:.5f}) = {math.log(100) / (30 * mean):.3f}$",
+        ],
+        "05": [f"= {widest:.2f} < 4", f"= {4 * mean:.2f}$", f"= {turned:.1f}°$ into"],
+        "06": [
+            f"{mean:.4f}$ at",
+            f"With three seeds a t interval reaches {t_factor(2):.1f} standard errors",
+            f"with two {t_factor(1):.1f}.",
+        ],
+        "08": [f"95 % interval (Wilson) is from {low:.0f} to {high:.0f} %", "for $n = 50$"],
+    }
+
+
+@each_notebook
+def test_prose_has_no_number_that_a_parameter_changes(path):
+    prose = " ".join(c.source for c in nbformat.read(path, 4).cells if c.cell_type == "markdown")
+    prose = " ".join(prose.split("## References")[0].split())
+    for said in computed().get(path.stem[:2], []):
+        assert said in prose, said
+        prose = prose.replace(said, "")
+    found = re.search(UNITS, re.sub(GIVEN, "", prose))
+    assert not found, prose[max(0, found.start() - 60) : found.end() + 20]
+
+
+@each_notebook
+def test_a_cell_of_prose_has_one_heading_at_most_at_its_start(path):
+    for cell in nbformat.read(path, 4).cells:
+        if cell.cell_type == "markdown":
+            assert "\n## " not in cell.source
 
 
 @each_notebook
@@ -138,6 +194,13 @@ def assert_clean(notebook):
         for output in cell.outputs:
             assert output.output_type != "error"
             assert output.get("name") != "stderr", output.get("text")
+
+
+def test_every_committed_figure_is_drawn_somewhere():
+    sources = (*ROOT.glob("notebooks/**/*.py"), *ROOT.glob("gcl_core/results/*.py"))
+    text = "".join(source.read_text() for source in sources)
+    stems = {file.stem.removesuffix("-dark") for file in (ROOT / "figures").iterdir()}
+    assert [stem for stem in stems if f'"{stem}' not in text] == []
 
 
 # Execution.

@@ -101,13 +101,6 @@ def test_tau_normalisation_against_a_loop(head, tau):
     assert unchanged(head, normalised)
 
 
-def test_tau_one_of_a_cosine_classifier_is_itself():
-    head = CosineClassifier(5, 3)
-    with torch.no_grad():
-        head.weight *= 7
-    torch.testing.assert_close(TauNorm().build(head, inputs())(FEATURES), head(FEATURES))
-
-
 def test_tau_normalisation_is_float32_under_autocast(head):
     normalised = TauNorm(1.0).build(head, inputs())
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -182,15 +175,6 @@ def test_gcl_of_scaled_cosines_is_cross_entropy_of_their_multiples():
     criterion = GCL(noise_multiplier=0.0).build(COUNTS, seeded())
     expected = F.cross_entropy(60 * head.head(FEATURES), target)
     torch.testing.assert_close(criterion(head(FEATURES), target), expected)
-
-
-def test_disalign_without_scale_and_offset_is_the_frozen_classifier(head):
-    calibrated = DisAlign().build(head, inputs())
-    with torch.no_grad():
-        calibrated.scale.zero_()
-        calibrated.offset.zero_()
-        calibrated.confidence.bias.fill_(3.0)  # whatever the confidence
-    assert torch.equal(calibrated(FEATURES), head(FEATURES))
 
 
 @pytest.mark.parametrize("transform", ["none", "l2n", "cl2n"])

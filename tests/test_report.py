@@ -147,11 +147,14 @@ def test_the_picture_beside_a_mistake_is_the_training_image_most_like_it(tmp_pat
     dataset = toy_dataset(channels=1)
     # Each test image is also a training image; the features are the pixels.
     twins = dataset.train.images.pixels[: len(dataset.test)]
-    dataset = replace(dataset, test=replace(dataset.test, images=MemoryImages(twins)))
+    same = replace(dataset.test, images=MemoryImages(twins))
+    dataset = replace(dataset, test=same, about={"unreadable": 3})
     page = Page(report(model_of(dataset, tmp_path), dataset))
     pictures = [image["src"] for image in page.all("img")]
     assert pictures and pictures[::2] == pictures[1::2]
     assert page.text.count("training image of class 0 , 1.00 taken for") == len(pictures) / 2
+    assert f"{len(twins)} of the test images are training images too" in page.text
+    assert "as the smallest; 3 left out as unreadable" in page.text
 
 
 @pytest.mark.parametrize(("classes", "opened"), [(2, 2 * 2), (120, 0)])
@@ -172,6 +175,7 @@ def test_a_class_without_test_images_says_so(tmp_path):
     assert "no test images: not known" in page.text
     assert "Its smallest classes have no test images" in page.text
     assert "From the accuracy of each class that has test images" in page.text
+    assert "training images too" not in page.text and "unreadable" not in page.text
 
 
 def test_a_model_without_mistakes(tmp_path):
@@ -208,6 +212,14 @@ def test_images_of_another_kind_are_refused(tmp_path, change, said):
     dataset = toy_dataset()
     with pytest.raises(GCLError, match=said):
         report(model_of(dataset, tmp_path, **change), dataset)
+
+
+def test_a_run_that_does_not_say_which_images_it_had(tmp_path):
+    dataset = toy_dataset()
+    model = model_of(dataset, tmp_path)
+    (model.path / "settings.json").write_text("[]")
+    with pytest.raises(GCLError, match=r"settings\.json does not say which images the run had"):
+        report(model, dataset)
 
 
 def test_images_that_moved(tmp_path):

@@ -61,15 +61,6 @@ def test_a_student_copy_has_no_solution_and_no_output(path):
     assert any("outputs" in c and c.outputs for c in notebook.cells), "the original was changed"
 
 
-@each_notebook
-def test_a_student_copy_takes_parameters(path):
-    copy = student_copy(nbformat.read(path, 4))
-    (cell,) = [c for c in copy.cells if "parameters" in c.metadata.get("tags", [])]
-    given = {}
-    exec(cell.source, given)
-    assert given.keys() >= {"dataset", "imbalance_ratio", "figures"}
-
-
 def test_solutions_of_any_kind_are_left_out_and_all_else_stays():
     tags = {"tags": ["solution", "hide-cell"]}
     cells = [

@@ -13,8 +13,11 @@ import pytest
 import torch
 from nbformat.v4 import new_code_cell, new_notebook
 
+import gcl_core
 from gcl_core import study
+from gcl_core.course.execution import execution_of, notebooks_in
 from gcl_core.errors import GCLError
+from gcl_core.grid.cells import cells_of
 from gcl_core.methods.registry import resolve
 from gcl_core.results.records import add_records, load_records, record, save_records
 from gcl_core.results.tables import comparison
@@ -119,6 +122,8 @@ def project(tmp_path):
         cells.append(new_code_cell(code))
         kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
         book = new_notebook(cells=cells, metadata={"kernelspec": kernel})
+        if number == 0:
+            book.metadata["gcl"] = {"core_seconds": 20}
         nbformat.write(book, tmp_path / "notebooks" / f"0{number}_x.ipynb")
     return tmp_path
 
@@ -135,7 +140,7 @@ def test_the_whole_study_in_small(project, caplog, capfd, monkeypatch):
     assert len(records) == 2 * 2 * 2
     assert (out / "results.md").read_text().startswith(comparison(records))
     said = caplog.messages
-    plan = said.index("To do, in about 2:01 minutes:")
+    plan = said.index("To do, in about 1:21 minutes:")
     parts = ["8 of 8 runs", "00_x.ipynb", "01_x.ipynb"]
     assert [line.split(maxsplit=1)[1] for line in said[plan + 1 : plan + 4]] == parts
     found, look = text.split("Where to look:")
@@ -152,6 +157,24 @@ def test_the_whole_study_in_small(project, caplog, capfd, monkeypatch):
     assert "Nothing is left to do." in caplog.messages
     assert {file: file.stat().st_mtime_ns for file in runs.glob("*/checkpoint.pt")} == before
     assert not [line for line in caplog.messages if "about" in line]
+
+
+def test_the_plan_is_what_the_notebooks_took_and_the_readme_says_it(tmp_path):
+    """All of it within eight minutes on two cores, and no notebook above two."""
+    root = Path(gcl_core.__file__).parents[1]
+    sources = notebooks_in(root / "notebooks")
+    took = [execution_of(source)["core_seconds"] for source in sources]
+    targets = [tmp_path / source.name for source in sources]
+    reading = study._reading(sources, targets, {}, share=0.5)
+    assert [part.seconds for part in reading] == [seconds / 2 for seconds in took]
+    assert max(part.seconds for part in reading) <= 120
+    cells = cells_of(root / "grids" / "digits.yaml")
+    training = study._training(cells, tmp_path / "runs", share=0.5)
+    minutes = sum(part.seconds for part in (*training, *reading)) / 60
+    readme = " ".join((root / "README.md").read_text().split())
+    (word,) = re.findall(r"`make study` works offline and takes about (\w+) minutes", readme)
+    stated = ("one", "two", "three", "four", "five", "six", "seven", "eight").index(word) + 1
+    assert stated / 1.5 < minutes < 1.5 * stated
 
 
 def test_a_bar_where_somebody_sees_it(capsys, monkeypatch):

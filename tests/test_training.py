@@ -46,6 +46,13 @@ def finished(tmp_path_factory):
     return run(tmp_path_factory.mktemp("runs"))
 
 
+def test_a_batch_of_one_image_with_maps_of_one_pixel_is_one_line(tmp_path):
+    settings = resolve("digits", "ce", network="timm:test_resnet", batch_size=46)
+    dataset = toy_dataset((30, 12, 5), size=32)
+    with pytest.raises(GCLError, match="stage 1: a batch of one image, whose feature maps are one"):
+        two_stages.run(settings, tmp_path, accelerator="cpu", progress="none", dataset=dataset)
+
+
 def plain_images(settings, part, streams, dataset):
     sampler = part.sampler.build(dataset.train.labels, streams.order)
     return TrainingImages(
@@ -470,11 +477,6 @@ def test_the_result_is_that_of_the_network(tmp_path, method, changes):
         outputs = outputs_of(finished.network, data.test, data, CPU)
     confusion = Tally(10).add(outputs, data.test.labels).confusion
     assert (confusion - torch.tensor(finished.result["confusion"])).abs().sum() <= 2  # one image
-
-
-def test_an_epoch_is_saved_every_second_unless_told_otherwise(monkeypatch):
-    monkeypatch.delenv("GCL_CHECKPOINT_SECONDS", raising=False)
-    assert stage._seconds("GCL_CHECKPOINT_SECONDS", 1) == 1
 
 
 def test_evaluation_leaves_the_classifier_as_it_is():

@@ -43,10 +43,6 @@ class Slider:
     form: str = "g"
     plays: bool = False
 
-    @property
-    def texts(self) -> list[str]:
-        return [f"{value:{self.form}}" for value in self.values]
-
 
 @dataclass(frozen=True)
 class Moved:
@@ -105,22 +101,21 @@ class Picture:
         Returns:
             What marks the element for the script, and what its text or attribute is at the start.
         """
-        every = [moved.at(*now) for now in itertools.product(*(each.values for each in moved.by))]
-        start = 0
-        for each in moved.by:
-            start = start * len(each.values) + each.values.index(each.start)
-        frames = list(dict.fromkeys(every))
+        positions = itertools.product(*(each.values for each in moved.by))
+        every = {now: moved.at(*now) for now in positions}
+        start = every[tuple(each.start for each in moved.by)]
+        frames = list(dict.fromkeys(every.values()))
         if len(frames) == 1:
-            return "", every[start]
+            return "", start
         place = {frame: i for i, frame in enumerate(frames)}
         part = {
             "by": [self.sliders.index(each) for each in moved.by],
             "attribute": attribute,
             "frames": frames,
-            "at": [place[frame] for frame in every],
+            "at": [place[frame] for frame in every.values()],
         }
         self.parts.append(part)
-        return f' data-part="{len(self.parts) - 1}"', every[start]
+        return f' data-part="{len(self.parts) - 1}"', start
 
     def words(self, words: Words) -> tuple[str, str]:
         """A text as `part` has it, escaped."""
@@ -257,7 +252,7 @@ def _written(point: Point) -> str:
 
 
 def _control(slider: Slider) -> str:
-    texts = slider.texts
+    texts = [f"{value:{slider.form}}" for value in slider.values]
     at = slider.values.index(slider.start)
     button = '<button type="button" aria-pressed="false">Play</button>' if slider.plays else ""
     label = escape(slider.label)

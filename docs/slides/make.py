@@ -15,6 +15,7 @@ from markdown_it import MarkdownIt
 
 from gcl_core.errors import GCLError
 from gcl_core.files import atomic_write
+from gcl_core.results.found import found_table
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -28,12 +29,7 @@ def slides() -> str:
         GCLError: a picture that no output of its notebook is, or that several are.
     """
     text = (HERE / "slides.md").read_text(encoding="utf-8")
-    found = re.search(
-        r"<!-- found -->\n(.*?)<!-- end found -->", (ROOT / "README.md").read_text(), re.DOTALL
-    )
-    if found is None:
-        raise GCLError("README.md has no table between <!-- found --> and <!-- end found -->")
-    text = IMAGE.sub(_embedded, text.replace("<!-- found -->", found[1]))
+    text = IMAGE.sub(_embedded, text.replace("<!-- found -->", found_table(ROOT / "results")))
     parts = re.split(r"^---$", text, flags=re.MULTILINE)
     markdown = MarkdownIt("commonmark").enable("table")
     markdown.validateLink = lambda url: True  # by itself it takes no image that is in the text

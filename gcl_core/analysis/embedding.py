@@ -10,6 +10,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from sklearn.manifold import TSNE, trustworthiness
+from sklearn.neighbors import NearestNeighbors
 from torch import Tensor, nn
 
 from gcl_core.errors import GCLError
@@ -189,21 +190,12 @@ def overlap(features: Tensor, labels: Tensor, num_classes: int, k: int = 10) -> 
     balanced test set: a class of n <= k images cannot have an overlap below 1 - (n - 1) / k.
 
     Shape:
-        features: (N, D); labels: (N,); returns (C,) float64 in [0, 1], NaN for an absent class.
-
-    Raises:
-        GCLError: k is not in [1, N).
+        features: (N, D), N > k; labels: (N,); returns (C,) float64 in [0, 1], NaN for an absent
+        class.
     """
-    if not 1 <= k < len(features):
-        raise GCLError(f"k must be at least 1 and below the {len(features)} images, got {k}")
-    unit = F.normalize(features.double())
-    others = torch.empty(len(unit), dtype=torch.float64)
-    for start in range(0, len(unit), 1024):
-        rows = torch.arange(start, min(start + 1024, len(unit)))
-        cosine = unit[rows] @ unit.T
-        cosine[rows - start, rows] = -2
-        nearest = cosine.topk(k).indices
-        others[rows] = (labels[nearest] != labels[rows, None]).double().mean(1)
+    search = NearestNeighbors(n_neighbors=k, metric="cosine").fit(features.double().numpy())
+    nearest = torch.from_numpy(search.kneighbors(return_distance=False))
+    others = (labels[nearest] != labels[:, None]).double().mean(1)
     return torch.stack([others[labels == j].mean() for j in range(num_classes)])
 
 

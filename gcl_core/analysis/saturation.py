@@ -230,13 +230,7 @@ def saturation(
     images = weights.sum(0)
     active = weights.T @ (gradient > threshold).double() / images
     return Saturation(
-        gradient,
-        lifted,
-        lowered.sum(0),
-        lifted / images,
-        active,
-        lifted / lifted.sum(),
-        threshold,
+        gradient, lifted, lowered.sum(0), lifted / images, active, lifted / lifted.sum(), threshold
     )
 
 

@@ -89,11 +89,15 @@ class _KernelManager(AsyncKernelManager):
             await super()._async_interrupt_kernel()
 
 
-def made_of(target: Path) -> str | None:
-    """The `fingerprint` of what an executed notebook was made of; None if it is not there."""
-    if not target.exists():
-        return None
-    return nbformat.read(target, 4).metadata.get("gcl", {}).get("made_of")
+def execution_of(notebook: Path) -> dict[str, Any]:
+    """What an executed notebook says of its execution; empty if it is not there or says nothing.
+
+    `made_of` is the `fingerprint` of what it was made of, `core_seconds` the processor time that it
+    took: about its duration on one core. It is the one place that has its duration.
+    """
+    if not notebook.exists():
+        return {}
+    return dict(nbformat.read(notebook, 4).metadata.get("gcl", {}))
 
 
 def execute_notebook(source: Path, target: Path, parameters: dict[str, Any]) -> bool:
@@ -108,9 +112,9 @@ def execute_notebook(source: Path, target: Path, parameters: dict[str, Any]) -> 
     """
     refuse_unknown(source, parameters)
     stamp = fingerprint(source, parameters)
-    if made_of(target) == stamp:
+    if execution_of(target).get("made_of") == stamp:
         return False
-    failed = target.parent / "failed" / target.name
+    failed, before = target.parent / "failed" / target.name, _seconds_of_children()
     # Sockets in a folder of its own: no open port, and none that another kernel may take.
     with tempfile.TemporaryDirectory(prefix="gcl-") as folder:
         unfinished = Path(folder, target.name)
@@ -138,11 +142,18 @@ def execute_notebook(source: Path, target: Path, parameters: dict[str, Any]) -> 
     for part in (notebook, *notebook.cells):  # times and paths of this machine
         for key in ("papermill", "execution"):
             part.metadata.pop(key, None)
-    notebook.metadata["gcl"] = {"made_of": stamp}
+    took = max(1, round(_seconds_of_children() - before))
+    notebook.metadata["gcl"] = {"made_of": stamp, "core_seconds": took}
     target.parent.mkdir(parents=True, exist_ok=True)
     atomic_write(target, nbformat.writes(notebook).encode())
     failed.unlink(missing_ok=True)
     return True
+
+
+def _seconds_of_children() -> float:
+    """Processor time of all child processes that have ended, and of theirs: kernels, workers."""
+    times = os.times()
+    return times.children_user + times.children_system
 
 
 def _reason(error: Exception) -> str:

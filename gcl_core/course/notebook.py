@@ -19,14 +19,7 @@ from gcl_core.figures.saving import drawn, save_figure
 from gcl_core.files import project_root
 from gcl_core.methods.registry import resolve
 from gcl_core.methods.settings import Settings
-from gcl_core.results.agreement import (
-    NOTHING,
-    Protocol,
-    Record,
-    by_protocol,
-    measure,
-    short_names,
-)
+from gcl_core.results.agreement import NOTHING, Protocol, Record, by_protocol, measure, short_names
 from gcl_core.results.markdown import as_text, markdown_table
 from gcl_core.results.printed import ABLATION, CIFAR, LARGE, Column, PaperRow, paper_rows
 from gcl_core.results.records import epochs_text, trained_epochs

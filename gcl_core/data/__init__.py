@@ -5,37 +5,20 @@ from typing import TYPE_CHECKING
 from gcl_core.lazy import lazy
 
 if TYPE_CHECKING:
-    from gcl_core.data.dataset import LongTailedDataset
-    from gcl_core.data.image_folder import split_image_folder, write_image_folder
-    from gcl_core.data.imbalance import class_groups, long_tailed_counts
-    from gcl_core.data.load import DataSettings, load_dataset
-    from gcl_core.data.samplers import (
-        CBENSampler,
-        ClassBalancedSampler,
-        DistributedSamplerWrapper,
-        EffectiveNumberSampler,
-        InstanceBalancedSampler,
-        ReversedSampler,
-        SquareRootSampler,
-        labels_of,
-    )
+    from gcl_core.data.dataset import LongTailedDataset as LongTailedDataset
+    from gcl_core.data.image_folder import split_image_folder as split_image_folder
+    from gcl_core.data.image_folder import write_image_folder as write_image_folder
+    from gcl_core.data.imbalance import class_groups as class_groups
+    from gcl_core.data.imbalance import long_tailed_counts as long_tailed_counts
+    from gcl_core.data.load import DataSettings as DataSettings
+    from gcl_core.data.load import load_dataset as load_dataset
+    from gcl_core.data.samplers import CBENSampler as CBENSampler
+    from gcl_core.data.samplers import ClassBalancedSampler as ClassBalancedSampler
+    from gcl_core.data.samplers import DistributedSamplerWrapper as DistributedSamplerWrapper
+    from gcl_core.data.samplers import EffectiveNumberSampler as EffectiveNumberSampler
+    from gcl_core.data.samplers import InstanceBalancedSampler as InstanceBalancedSampler
+    from gcl_core.data.samplers import ReversedSampler as ReversedSampler
+    from gcl_core.data.samplers import SquareRootSampler as SquareRootSampler
+    from gcl_core.data.samplers import labels_of as labels_of
 
-__all__ = [
-    "CBENSampler",
-    "ClassBalancedSampler",
-    "DataSettings",
-    "DistributedSamplerWrapper",
-    "EffectiveNumberSampler",
-    "InstanceBalancedSampler",
-    "LongTailedDataset",
-    "ReversedSampler",
-    "SquareRootSampler",
-    "class_groups",
-    "labels_of",
-    "load_dataset",
-    "long_tailed_counts",
-    "split_image_folder",
-    "write_image_folder",
-]
-
-__getattr__ = lazy(__name__, __file__)
+__getattr__, __all__ = lazy(__name__, __file__)

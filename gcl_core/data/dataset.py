@@ -68,6 +68,11 @@ class LongTailedDataset:
     about: dict[str, Any] = field(default_factory=dict)
 
     @property
+    def parts(self) -> list[Split]:
+        """Training, test and, if there is one, validation part."""
+        return [part for part in (self.train, self.test, self.validation) if part is not None]
+
+    @property
     def has_pixels(self) -> bool:
         """Whether its images are pixels; else they are features."""
         return bool(self.mean)
@@ -105,6 +110,12 @@ class LongTailedDataset:
             part.images.hash_into(digest)
             hash_tensor(digest, part.labels)
         return digest.hexdigest()[:16]
+
+    @cached_property
+    def copies(self) -> list[int]:
+        """Indices of the test images that are training images too, by their content."""
+        known = set(self.train.images.contents)
+        return [index for index, own in enumerate(self.test.images.contents) if own in known]
 
     @cached_property
     def described(self) -> Described:

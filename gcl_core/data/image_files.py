@@ -6,7 +6,7 @@ import logging
 import os
 import unicodedata
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import cache, partial
@@ -21,8 +21,8 @@ import torch
 from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
 
-from gcl_core.errors import GCLError, shown
-from gcl_core.files import atomic_json, atomic_save, load_json, load_tensors
+from gcl_core.errors import GCLError, shown, some
+from gcl_core.files import at_home, atomic_save, load_tensors
 
 log = logging.getLogger(__name__)
 
@@ -52,16 +52,10 @@ def list_images(split: Path) -> tuple[list[tuple[str, int]], tuple[str, ...]]:
             f"no such folder: {split}; an image folder has train/ and test/, or neither "
             "(python -m gcl_core split SOURCE OUT makes both from one)"
         )
-    left_out: list[str] = []
     classes: dict[str, list[str]] = {}
-    for place, files in _walk(split, left_out):
+    for place, files in _walk(split):
         folder = os.path.relpath(place, split).split(os.sep)[0]
         classes.setdefault(shown(unicodedata.normalize("NFC", folder)), []).extend(files)
-    if left_out:
-        named = {os.path.basename(path): os.path.relpath(path, split) for path in left_out}
-        some = shown(", ".join(sorted(named.values())[:3]))
-        message = "%s: left out: %d that are no images, or are there already, such as %s%s"
-        log.warning(message, shown(str(split)), len(left_out), some, _to_convert(left_out))
     if not classes:
         raise GCLError(f"{split} holds no class folder: it needs {split}/CLASS/IMAGE")
     class_names = tuple(sorted(classes))
@@ -74,12 +68,7 @@ def images_inside(folder: Path) -> list[str]:
     Raises:
         GCLError: there are none, or a folder or link cannot be read.
     """
-    left_out: list[str] = []
-    found = [path for _, files in _walk(folder, left_out, loose_too=True) for path in files]
-    if left_out:
-        message = "%s: left out: %d that are no images, such as %s%s"
-        some = shown(min(left_out)), _to_convert(left_out)
-        log.warning(message, shown(str(folder)), len(left_out), *some)
+    found = [path for _, files in _walk(folder, loose_too=True) for path in files]
     if not found:
         raise GCLError(f"{folder} holds no image")
     return found
@@ -92,13 +81,12 @@ def _to_convert(left_out: list[str]) -> str:
     return named + shown(min(pictures)) if pictures else ""
 
 
-def _walk(
-    split: Path, left_out: list[str], *, loose_too: bool = False
-) -> Iterator[tuple[str, list[str]]]:
+def _walk(split: Path, *, loose_too: bool = False) -> list[tuple[str, list[str]]]:
     """Every folder inside of a split and its images; links are followed, nothing is taken twice.
 
     Files in the split itself are left out, unless they are asked for too.
     """
+    left_out: list[str] = []
     suffixes = Image.registered_extensions()
     formats = {"MPO", *Image.OPEN} - NO_PIXELS  # MPO is opened as JPEG
     # A link upwards would lead to other classes, or to the test images.
@@ -133,8 +121,13 @@ def _walk(
     if not loose_too:
         (_, loose), *places = places
         left_out += [os.path.join(split, name) for name in loose]
-    for place, files in places:
-        yield place, list(taken(place, files, folders=False))
+    images = [(place, list(taken(place, files, folders=False))) for place, files in places]
+    if left_out:
+        named = {os.path.basename(path): os.path.relpath(path, split) for path in left_out}
+        message = "%s: left out: %d that are no images, or are there already, such as %s%s"
+        said = some(sorted(named.values())), _to_convert(left_out)
+        log.warning(message, shown(str(split)), len(left_out), *said)
+    return images
 
 
 def decode_cached(root: Path, files: list[tuple[str, int]], image_size: int | None) -> Tensor:
@@ -148,21 +141,13 @@ def decode_cached(root: Path, files: list[tuple[str, int]], image_size: int | No
     Raises:
         GCLError: an image that cannot be read, or with a side shorter than `SMALLEST_SIDE`.
     """
-    kept = cache_folder() / f"{_stamp(root, files, ['images-4', image_size])}.pt"
-    decoded: dict[str, Any] = {}
-    if os.path.exists(kept):
-        try:
-            decoded = load_tensors(kept)
-        except GCLError as error:
-            log.warning("%s; it is decoded again", error)
-    if not decoded:
+
+    def decode_all() -> dict[str, Any]:
         log.info("decoding %d images of %s, once", len(files), shown(str(root)))
-        decoded = _decode_all([name for name, _ in files], image_size)
-        try:
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            atomic_save(kept, decoded)
-        except OSError as error:
-            log.warning("decoded images are not cached: %s; GCL_CACHE names another folder", error)
+        return _decode_all([name for name, _ in files], image_size)
+
+    stamp = _stamp(root, files, ["images-4", image_size])
+    decoded = cached(stamp, "decoded images", decode_all)
     if decoded["resized"]:
         log.warning(decoded["resized"])
     return decoded["images"]
@@ -183,29 +168,25 @@ def median_side(root: Path) -> int:
 
 def unreadable(root: Path, files: list[tuple[str, int]]) -> set[str]:
     """The files among these that cannot be read as images; looked at once, and named."""
-    kept = cache_folder() / f"{_stamp(root, files, ['unreadable-2'])}.json"
-    if kept.exists():
-        bad = [files[place][0] for place in load_json(kept)]
-    else:
-        log.info("reading %d images of %s, once", len(files), shown(str(root)))
-        with ThreadPoolExecutor() as pool:
-            problems = list(pool.map(_problem, [name for name, _ in files]))
-        places = [place for place, problem in enumerate(problems) if problem]
-        bad = [files[place][0] for place in places]
-        with suppress(OSError):  # only a cache
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            atomic_json(kept, places)  # not names: the root may be given in another way
+    names = [name for name, _ in files]
+
+    def problem(name: str) -> str:
+        try:
+            read_rgb(name, (SMALLEST_SIDE, SMALLEST_SIDE))
+        except GCLError as error:
+            return str(error)
+        return ""
+
+    def look() -> dict[str, Any]:
+        log.info("reading %d images of %s, once", len(names), shown(str(root)))
+        with ThreadPoolExecutor() as pool:  # places, not names: the root may be given otherwise
+            return {"places": [i for i, what in enumerate(pool.map(problem, names)) if what]}
+
+    kept = cached(_stamp(root, files, ["unreadable-3"]), "places of unreadable images", look)
+    bad = [names[place] for place in kept["places"]]
     for name in bad:
-        log.warning("left out: %s", _problem(name))
+        log.warning("left out: %s", problem(name))
     return set(bad)
-
-
-def _problem(name: str) -> str:
-    try:
-        read_rgb(name, (SMALLEST_SIDE, SMALLEST_SIDE))
-    except GCLError as error:
-        return str(error)
-    return ""
 
 
 def _stamp(root: Path, files: list[tuple[str, int]], what: list[Any]) -> str:
@@ -290,7 +271,7 @@ def existing_folder(path: str, option: str) -> Path:
     Raises:
         GCLError: it is not there.
     """
-    root = Path(path).expanduser()
+    root = at_home(path)
     if not path or not root.is_dir():
         raise GCLError(f"no such folder: {path!r}; write {option}")
     return root
@@ -333,6 +314,8 @@ def _opened(name: str | Image.Image) -> Iterator[Image.Image]:
 
 
 def _file(name: str) -> Image.Image:
+    if not S_ISREG(os.stat(name).st_mode):  # a pipe, say: opening it would wait without end
+        raise ValueError("it is no regular file")
     return Image.open(name, formats=_formats(os.path.splitext(name)[1]))
 
 
@@ -343,6 +326,26 @@ def _orientation(image: Image.Image) -> int:
         return 1 if image.format == "TIFF" else int(exif.get(ExifTags.Base.Orientation, 1))
     except Exception:  # damaged EXIF counts as none
         return 1
+
+
+def cached(name: str, what: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What `make` has made of tensors and plain values: made once, and then read from the cache.
+
+    Where the cache cannot be read or written, a warning that says what it is of.
+    """
+    file = cache_folder() / f"{name}.pt"
+    if os.path.exists(file):
+        try:
+            return load_tensors(file)
+        except GCLError as error:
+            log.warning("%s; %s are made again", error, what)
+    made = make()
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        atomic_save(file, made)
+    except OSError as error:
+        log.warning("%s are not cached: %s; GCL_CACHE names another folder", what, error)
+    return made
 
 
 def cache_folder() -> Path:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from gcl_core.errors import GCLError
+from gcl_core.errors import GCLError, check_known
 from gcl_core.losses.clouds import Counts, in_class_order
 
 PROFILES = ("exp", "step")
@@ -31,8 +31,7 @@ def long_tailed_counts(
     Raises:
         GCLError: a value out of range, or a ratio that leaves the last class without an image.
     """
-    if profile not in PROFILES:
-        raise GCLError(f"profile {profile!r} is unknown; allowed: {', '.join(PROFILES)}")
+    check_known("profile", profile, PROFILES)
     if num_classes < 2:
         raise GCLError(f"num_classes must be at least 2, got {num_classes}")
     if n_max < 1:

@@ -120,7 +120,7 @@ class DataSettings(Config):
                 "how many images there are"
             )
         order = self.class_order
-        seed = order.isascii() and order.isdecimal() and int(order) < 2**32
+        seed = order.isascii() and order.isdecimal() and len(order) < 11 and int(order) < 2**32
         if order not in CLASS_ORDERS and not seed:
             raise GCLError(f"class_order must be index, reversed or a seed, got {order!r}")
         if order != "index" and as_it_is:
@@ -170,9 +170,7 @@ def load_dataset(settings: DataSettings) -> LongTailedDataset:
 
 
 def _warn_of_copies(dataset: LongTailedDataset) -> None:
-    """Say how many test images are training images too, and name one."""
-    test, known = dataset.test, set(dataset.train.images.contents)
-    copies = [index for index, own in enumerate(test.images.contents) if own in known]
+    test, copies = dataset.test, dataset.copies
     if copies:
         first = f"one of class {dataset.class_names[int(test.labels[copies[0]])]!r}"
         if isinstance(test.images, FileImages):

@@ -72,6 +72,8 @@ class _BalancedSampler(Sampler[int]):
         weights: (N,) float64, summing to 1; the probability of each image in one draw.
     """
 
+    power = 0.0
+
     def __init__(
         self,
         labels: Tensor | Sequence[int],
@@ -97,7 +99,7 @@ class _BalancedSampler(Sampler[int]):
 
     def _image_weights(self, counts: Tensor) -> Tensor:
         """Weight rho_j of one image of each class, up to a factor; counts (C,) are positive."""
-        raise NotImplementedError
+        return counts**self.power
 
     def draw(self) -> Tensor:
         """One epoch of image indices, (num_samples,) int64."""
@@ -121,9 +123,6 @@ class InstanceBalancedSampler(_BalancedSampler):
     `num_samples` above N starts a further shuffle (Kang et al. 2020, "instance-balanced").
     """
 
-    def _image_weights(self, counts: Tensor) -> Tensor:
-        return torch.ones_like(counts)
-
     def draw(self) -> Tensor:
         """One epoch of image indices, (num_samples,) int64, a permutation when that is N."""
         total = len(self.weights)
@@ -135,15 +134,13 @@ class InstanceBalancedSampler(_BalancedSampler):
 class ClassBalancedSampler(_BalancedSampler):
     """Every class equally often; rho_j = 1 / n_j (Kang et al. 2020, "class-balanced")."""
 
-    def _image_weights(self, counts: Tensor) -> Tensor:
-        return 1 / counts
+    power = -1.0
 
 
 class SquareRootSampler(_BalancedSampler):
     """Classes by the square root of their size; rho_j = n_j^(-1/2) (Kang et al. 2020)."""
 
-    def _image_weights(self, counts: Tensor) -> Tensor:
-        return counts**-0.5
+    power = -0.5
 
 
 class ReversedSampler(_BalancedSampler):
@@ -152,8 +149,7 @@ class ReversedSampler(_BalancedSampler):
     The sampler of BBN's re-balancing branch (Zhou et al. 2020).
     """
 
-    def _image_weights(self, counts: Tensor) -> Tensor:
-        return counts**-2.0
+    power = -2.0
 
 
 def effective_weights(counts: Tensor, beta: Tensor | float) -> Tensor:

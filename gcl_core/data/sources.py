@@ -8,7 +8,7 @@ import hashlib
 import logging
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,7 +39,8 @@ from gcl_core.data.lists import (
     read_lists,
     read_places_lt,
 )
-from gcl_core.errors import GCLError, shown
+from gcl_core.errors import GCLError, shown, some
+from gcl_core.files import at_home
 
 if TYPE_CHECKING:  # torchvision and scikit-learn are slow to import, and many commands need neither
     from torchvision.datasets import CIFAR10
@@ -89,8 +90,9 @@ def read_digits(path: str, wanted: "DataSettings") -> LongTailedDataset:
     test = nested_subset(every.labels, [DIGITS_TEST_IMAGES] * 10, generator)
     train = torch.ones(len(every), dtype=torch.bool)
     train[test] = False
-    names = tuple(str(digit) for digit in range(10))
-    return _measured("digits", names, every.subset(train), every.subset(test), PadCrop(1, False))
+    names, part = tuple(str(digit) for digit in range(10)), every.subset(train)
+    ends = _measured(part)
+    return LongTailedDataset("digits", names, part, every.subset(test), *ends, PadCrop(1, False))
 
 
 def read_cifar10(path: str, wanted: "DataSettings") -> LongTailedDataset:
@@ -116,20 +118,19 @@ def read_folder(path: str, wanted: "DataSettings") -> LongTailedDataset:
     parts, left_out = _read(root, files, side, in_files, wanted.skip_unreadable)
     tested = set(parts["test"].labels.tolist())
     if untested := [name for label, name in enumerate(names) if label not in tested]:
-        some = ", ".join(untested[:5]) + (", ..." if untested[5:] else "")
         message = "%s: %d of %d classes have no test images, and so no accuracy: %s"
-        log.warning(message, shown(str(root)), len(untested), len(names), some)
+        log.warning(message, shown(str(root)), len(untested), len(names), some(untested, 5))
     train = parts["train"]
     if in_files:
         augment: Augment = ResizedCrop()
     else:
         padding = max(1, min(train.images.shape[1:]) // 8)  # 4 pixels of 32, as for CIFAR
         augment = PadCrop(padding, True)
-    known = (wanted.mean, wanted.std) if wanted.mean and wanted.std else None
+    known = (wanted.mean, wanted.std) if wanted.mean and wanted.std else _measured(train)
     named = f"folder:{shown(root.resolve().name)}"
-    dataset = _measured(named, names, train, parts["test"], augment, known)
     about = {"unreadable": left_out} if left_out else {}
-    return replace(dataset, validation=parts.get("val"), about=about)
+    rest = (*known, augment, parts.get("val"), about)
+    return LongTailedDataset(named, names, train, parts["test"], *rest)
 
 
 def _listed(root: Path, seed: int) -> tuple[tuple[str, ...], dict[str, Listed]]:
@@ -160,8 +161,8 @@ def _in_parts(root: Path, parts: list[str]) -> tuple[tuple[str, ...], dict[str, 
         listed, own = list_images(root / part)
         names = names or own
         if odd := {own[label] for _, label in listed} - set(names):
-            some = ", ".join(sorted(odd)[:5])
-            raise GCLError(f"{root}: {part}/ has classes that train/ has not: {some}")
+            others = some(sorted(odd), 5)
+            raise GCLError(f"{root}: {part}/ has classes that train/ has not: {others}")
         files[part] = [(file, names.index(own[label])) for file, label in listed]
     return names, files
 
@@ -209,20 +210,10 @@ def _read(
     return {part: Split(images[part], labels[part]) for part in files}, len(bad)
 
 
-def _measured(
-    name: str,
-    class_names: tuple[str, ...],
-    train: Split,
-    test: Split,
-    augment: Augment,
-    known: tuple[tuple[float, ...], tuple[float, ...]] | None = None,
-) -> LongTailedDataset:
-    """A data set whose mean and deviation are those of its own training images, unless known."""
-    if known:
-        return LongTailedDataset(name, class_names, train, test, *known, augment)
+def _measured(train: Split) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and deviation of each channel of the training images, in four digits."""
     mean, std = train.images.statistics()
-    mean, std = tuple(round(m, 4) for m in mean), tuple(round(max(s, 1e-4), 4) for s in std)
-    return LongTailedDataset(name, class_names, train, test, mean, std, augment)
+    return tuple(round(m, 4) for m in mean), tuple(round(max(s, 1e-4), 4) for s in std)
 
 
 def _cifar(
@@ -239,8 +230,8 @@ def _cifar(
         parts, _ = _read(root, files)
         train, test = parts["train"], parts["test"]
         if names != classes:
-            odd = sorted(set(names) ^ set(classes))
-            raise GCLError(f"{root} has not the classes of {name}: {', '.join(odd[:5])}")
+            odd = some(sorted(set(names) ^ set(classes)), 5)
+            raise GCLError(f"{root} has not the classes of {name}: {odd}")
     else:
         train, test = _torchvision(name, root, named=bool(path))
     if train.images.shape != (3, 32, 32):
@@ -276,7 +267,7 @@ def _torchvision(name: str, root: Path, named: bool) -> tuple[Split, Split]:
     """Training and test part from torchvision's files, which are downloaded if they are missing."""
     from torchvision import datasets
 
-    dataset_class = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}[name]
+    dataset_class = getattr(datasets, name.upper())
 
     def both(download: bool) -> "list[CIFAR10]":
         return [dataset_class(root, train=t, download=download) for t in (True, False)]
@@ -370,7 +361,7 @@ class DatasetKind:
 
     def photographs(self, path: str) -> bool:
         """Whether its images are large enough for networks that were trained on photographs."""
-        return self.pretrained and median_side(Path(path).expanduser()) >= PHOTOGRAPH_LEAST
+        return self.pretrained and median_side(at_home(path)) >= PHOTOGRAPH_LEAST
 
 
 LISTED: dict[str, Any] = {

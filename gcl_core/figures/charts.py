@@ -112,6 +112,10 @@ def values_by_class(
         by_class(axes, classes, title, lines)
     for axes in every[:-1]:
         axes.set_xlabel("")
+    keys = [[series.look for series in lines] for lines in panels.values()]
+    for axes, key in zip(every[1:], keys[1:], strict=True):
+        if key == keys[0] and every[0].get_legend() and (own := axes.get_legend()):
+            own.remove()  # the first panel's says it for all
     return figure
 
 
@@ -257,27 +261,22 @@ def _row_panels(
 
 
 @style()
-def dots(
-    groups: Mapping[str, Mapping[str, Sequence[float]]],
-    xlabel: str,
-    colour: str | Mapping[str, str] = "#D55E00",
-) -> Figure:
+def dots(groups: Mapping[str, Mapping[str, Sequence[float]]], xlabel: str) -> Figure:
     """One row for each variant: a dot for each seed, a bar for mean ± standard deviation.
 
     Args:
         groups: values of each seed, by the panel's title and the variant's name.
         xlabel: what the values are; all panels share their axis.
-        colour: of everything, or by the variant's name.
     """
     figure, every = _row_panels(groups, xlabel, 0.42, 0.6)
     for axes, variants in zip(every, groups.values(), strict=True):
-        for row, (name, values) in enumerate(variants.items()):
+        for row, values in enumerate(variants.values()):
             half = np.std(values, ddof=1) if len(values) > 1 else 0.0
-            own = colour if isinstance(colour, str) else colour[name]
-            axes.errorbar([np.mean(values)], [row], xerr=[half], color=own, **MEAN)
-            # At slightly different heights, so that equal values can be counted.
-            heights = row - 0.22 + np.linspace(-0.06, 0.06, len(values))
-            axes.plot(values, heights, "o", color=own, alpha=0.45, ms=5)
+            axes.errorbar([np.mean(values)], [row], xerr=[half], color="#D55E00", **MEAN)
+            if len(values) > 1:
+                # At slightly different heights, so that equal values can be counted.
+                heights = row - 0.22 + np.linspace(-0.06, 0.06, len(values))
+                axes.plot(values, heights, "o", color="#D55E00", alpha=0.45, ms=5)
     return figure
 
 

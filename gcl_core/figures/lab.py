@@ -7,7 +7,15 @@ from matplotlib.figure import Figure
 from PIL.Image import Image
 
 from gcl_core.data.dataset import LongTailedDataset
-from gcl_core.figures.drawing import MEAN, Classes, as_label, class_axis, draw_counts, subplots
+from gcl_core.figures.drawing import (
+    MEAN,
+    Classes,
+    as_label,
+    class_axis,
+    draw_counts,
+    group_key,
+    subplots,
+)
 from gcl_core.figures.looks import GROUP_COLOURS, style
 
 
@@ -35,11 +43,12 @@ def image_rows(rows: Mapping[str, Sequence[tuple[Image, str]]]) -> Figure:
 def class_counts(dataset: LongTailedDataset) -> Figure:
     """Training images of each class as bars, the most first, on a logarithmic axis."""
     classes = Classes.of(dataset)
-    figure, (axes,) = subplots(8.5, 3.2 + classes.depth)
+    figure, (axes,) = subplots(8.5, 3.5 + classes.depth)
     draw_counts(axes, classes.counts, classes.places)
     axes.set(yscale="log", ylim=(0.7, 2 * max(classes.counts)))
     axes.set_title("Training images by class (logarithmic)")
     class_axis(axes, classes, counts=False, strip=False)
+    group_key(figure, dataset)
     return figure
 
 

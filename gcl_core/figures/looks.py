@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import matplotlib as mpl
+import numpy as np
 
 GROUP_COLOURS = {"many": "#0072B2", "medium": "#E69F00", "few": "#CC79A7"}
 
@@ -68,17 +69,9 @@ METHOD_LOOKS = {
 
 def shades(colour: str, number: int) -> list[str]:
     """A colour in `number` shades from dark to light, so that classes of one group differ."""
-    ends = [mpl.colors.to_rgb(end) for end in ("black", colour, "white")]
-    made = []
-    for i in range(number):
-        shift = 0.0 if number == 1 else 0.9 * i / (number - 1) - 0.5  # to black (-) or white (+)
-        other = ends[0] if shift < 0 else ends[2]
-        r, g, b = (
-            (1 - abs(shift)) * own + abs(shift) * end
-            for own, end in zip(ends[1], other, strict=True)
-        )
-        made.append(mpl.colors.to_hex((r, g, b)))
-    return made
+    shifts = np.linspace(-0.5, 0.4, number) if number > 1 else [0.0]  # to black (-) or white (+)
+    rgb = np.array(mpl.colors.to_rgb(colour))
+    return [mpl.colors.to_hex(rgb + abs(shift) * ((shift > 0) - rgb)) for shift in shifts]
 
 
 GROUP_LOOKS = {group: Look(group, colour) for group, colour in GROUP_COLOURS.items()}

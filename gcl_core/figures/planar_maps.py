@@ -23,6 +23,7 @@ from gcl_core.figures.drawing import SQUARE, bare, key_below, subplots
 from gcl_core.figures.looks import GROUP_COLOURS, style
 
 RIM = 2.0  # radius of the picture
+WIDE_KEY = 9.0  # inches of a figure above which its key is one line
 TRAIN, TEST = (1.15, 1.8), (0.25, 1.05)  # rings of the training and of the test images
 
 
@@ -61,7 +62,9 @@ def planes(
     colour_of = {j: GROUP_COLOURS[group] for group, members in groups for j in members}
     colours = [colour_of[j] for j in range(len(colour_of))]
     rows = -(-len(panels) // columns)
-    figure, every = subplots(size * columns, (size + 0.1) * rows + 0.4, rows, columns)
+    width = size * columns
+    key = 0.4 if width > WIDE_KEY else 0.7  # inches
+    figure, every = subplots(width, (size + 0.1) * rows + key, rows, columns)
     for axes in every[len(panels) :]:
         axes.set_axis_off()
     for axes, (title, trained) in zip(every, panels.items(), strict=False):
@@ -142,5 +145,5 @@ def _key(figure: Figure, data: FewDigits, colours: Sequence[str]) -> None:
     keys = {f"{name}: {count} images": SQUARE | {"color": c} for name, count, c in classes}
     for label, marker in (("training (outer ring)", "o"), ("test (inner)", "x")):
         keys[label] = {"color": "0.3", "marker": marker, "ls": "", "ms": 7}
-    columns = 5 if figure.get_figwidth() > 9 else 3
+    columns = 5 if figure.get_figwidth() > WIDE_KEY else 3
     key_below(figure, keys, ncols=columns, handletextpad=0.1, columnspacing=1.0, fontsize=12)

@@ -11,6 +11,7 @@ from torch import Tensor
 # Where validation images cannot tell, as when all of them are right, the fit ends at these.
 SLOPES = (0.01, 100.0)  # a, as a factor of the scale of training
 TILTS = (-10.0, 10.0)  # b
+BINS = 15  # of equal width, of confidence: Guo et al. 2017
 
 
 @dataclass(frozen=True)
@@ -96,16 +97,16 @@ def fit_calibration(
     )
 
 
-def expected_calibration_error(probabilities: Tensor, labels: Tensor, bins: int = 15) -> float:
-    """sum_b (n_b / N) |accuracy_b - confidence_b| over equal bins of the largest probability.
+def expected_calibration_error(probabilities: Tensor, labels: Tensor) -> float:
+    """sum_b (n_b / N) |accuracy_b - confidence_b| over `BINS` of the largest probability.
 
-    Naeini et al. 2015; 15 bins: Guo et al. 2017.
+    Naeini et al. 2015.
 
     Shape:
         probabilities: (N, C); labels: (N,).
     """
     confidence, guesses = probabilities.double().max(1)
     surplus = (guesses == labels).double() - confidence
-    bin_of = (confidence * bins).ceil().long().clamp(1, bins) - 1
-    sums = torch.zeros(bins, dtype=torch.float64).index_add_(0, bin_of, surplus)
+    bin_of = (confidence * BINS).ceil().long().clamp(1, BINS) - 1
+    sums = torch.zeros(BINS, dtype=torch.float64).index_add_(0, bin_of, surplus)
     return float(sums.abs().sum()) / len(labels)

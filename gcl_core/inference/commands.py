@@ -5,51 +5,27 @@ import csv
 import io
 import json
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import torch
+
+from gcl_core.data.image_files import images_inside
 from gcl_core.errors import GCLError, shown
-from gcl_core.files import atomic_write
-
-if TYPE_CHECKING:
-    from gcl_core.inference.saved import Predictions, SavedModel
+from gcl_core.files import at_home, atomic_write, prepare
+from gcl_core.hardware import use_threads
+from gcl_core.inference.export import export_run
+from gcl_core.inference.saved import Predictions, SavedModel, load_run
 
 log = logging.getLogger(__name__)
 
-FORMATS = ("onnx", "torchscript", "state_dict")
 PRIORS = ("training", "uniform")
 TOGETHER = 64  # pictures in memory
 
 
-def add_inference(command: Callable[..., Any], positive: Callable[[str], int]) -> None:
-    """Add these commands; `command(name, run, text)` makes the parser of one."""
-    run = {"type": Path, "metavar": "RUN", "help": "folder of a finished run"}
-    predict = command("predict", _predict, "name the class of pictures, with a finished run")
-    predict.add_argument("folder", **run)
-    predict.add_argument(
-        "images", nargs="+", type=Path, metavar="IMAGE", help="a picture, or a folder of pictures"
-    )
-    predict.add_argument("--json", action="store_true", help="JSON instead of the table")
-    predict.add_argument("--csv", type=Path, metavar="FILE", help="a file to write the table to")
-    predict.add_argument(
-        "--prior",
-        metavar="SHARES",
-        help="how often each class is expected: training, uniform, or a CSV file with the columns "
-        "class,share; needs a run with validation images (as the run's loss has it)",
-    )
-    predict.add_argument("--top", type=positive, default=5, help="classes of each picture (5)")
-
-    export = command("export", _export, "write a finished run in a format that others read")
-    export.add_argument("folder", **run)
-    export.add_argument("--format", required=True, choices=FORMATS)
-    export.add_argument("--out", type=Path, help="the file (in the run's folder)")
-
-
-def _predict(options: argparse.Namespace) -> int:
-    from gcl_core.hardware import use_threads
-    from gcl_core.inference.saved import load_run
-
+def predict(options: argparse.Namespace) -> int:
+    """Print, or write, the classes of pictures; returns 0 if all of them can be read."""
     model = load_run(options.folder)
     model.require_pictures()
     prior = options.prior
@@ -57,13 +33,15 @@ def _predict(options: argparse.Namespace) -> int:
         prior = read_prior(Path(prior))
     model.terms(prior)  # what is wrong with it is said before pictures are read
     if options.csv:
-        options.csv.parent.mkdir(parents=True, exist_ok=True)
+        prepare(options.csv)
     use_threads(None, model.settings["network"])
-    files = [file for given in options.images for file in _pictures(given)]
+    given = [at_home(path) for path in options.images]
+    files = [f for p in given for f in (images_inside(p) if p.is_dir() else [str(p)])]
     width = max(len(shown(str(file))) for file in files)
     rows: list[tuple[str, list[tuple[str, float]]]] = []
     unreadable: list[str] = []
-    for some in _chunks(files):
+    for start in range(0, len(files), TOGETHER):
+        some = files[start : start + TOGETHER]
         readable, predictions = _predicted(model, some, prior, unreadable)
         for file, best in zip(readable, predictions.top(options.top), strict=True):
             rows.append((file, best))
@@ -85,46 +63,28 @@ def _predict(options: argparse.Namespace) -> int:
             "train with validation images for that (split SOURCE OUT --validation 0.1)"
         )
     else:
-        expected = options.prior or "as the run's loss assumes"
-        log.info(
-            "probabilities are calibrated on %d validation images; class shares: %s",
-            *(fitted.images, expected),
-        )
+        about = fitted.images, options.prior or "as the run's loss assumes"
+        log.info("probabilities are calibrated on %d validation images; class shares: %s", *about)
     if unreadable:
         log.error("%d of %d pictures could not be read", len(unreadable), len(files))
     return 1 if unreadable else 0
 
 
-def _pictures(given: Path) -> list[str]:
-    from gcl_core.data.image_files import images_inside
-
-    path = given.expanduser()
-    return images_inside(path) if path.is_dir() else [str(path)]
-
-
-def _chunks(files: list[str]) -> Iterator[list[str]]:
-    for start in range(0, len(files), TOGETHER):
-        yield files[start : start + TOGETHER]
-
-
 def _predicted(
-    model: "SavedModel", files: Iterable[str], prior: Any, unreadable: list[str]
-) -> tuple[list[str], "Predictions"]:
+    model: SavedModel, files: Iterable[str], prior: Any, unreadable: list[str]
+) -> tuple[list[str], Predictions]:
     """Those of the files that can be read, and their predictions; the others are named."""
-    import torch
-
-    from gcl_core.inference.saved import Predictions
-
-    pixels = {}
+    pixels = []
     for file in files:
         try:
-            pixels[shown(file)] = model.pixels(file)
+            pixels.append((shown(file), model.pixels(file)))
         except GCLError as error:
             log.error("%s", error)
             unreadable.append(shown(file))
     if not pixels:
         return [], Predictions(torch.empty(0, len(model.class_names)), model.class_names)
-    return list(pixels), model.predict(torch.stack(list(pixels.values())), prior)
+    readable, stacked = zip(*pixels, strict=True)
+    return list(readable), model.predict(torch.stack(stacked), prior)
 
 
 def _line(file: str, best: list[tuple[str, float]], width: int, names: int) -> str:
@@ -150,7 +110,7 @@ def read_prior(file: Path) -> dict[str, float]:
         GCLError: the file cannot be read, or a line is none of these; a class named twice.
     """
     try:
-        lines = list(csv.DictReader(file.expanduser().read_text("utf-8-sig").splitlines()))
+        lines = list(csv.DictReader(at_home(file).read_text("utf-8-sig").splitlines()))
     except (OSError, ValueError, csv.Error) as error:
         raise GCLError(
             f"cannot read {file}: {error}; prior is training, uniform, or a CSV file with the "
@@ -170,11 +130,8 @@ def read_prior(file: Path) -> dict[str, float]:
     return found
 
 
-def _export(options: argparse.Namespace) -> None:
-    from gcl_core.hardware import use_threads
-    from gcl_core.inference.export import export_run
-    from gcl_core.inference.saved import load_run
-
+def export(options: argparse.Namespace) -> None:
+    """Write a run in another format."""
     model = load_run(options.folder)
     use_threads(None, model.settings["network"])
     print(export_run(model, options.format, options.out))

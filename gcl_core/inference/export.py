@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from gcl_core.data.epoch import normaliser
 from gcl_core.data.image_files import cache_folder
 from gcl_core.errors import GCLError
-from gcl_core.files import atomic_write
+from gcl_core.files import at_home, atomic_write, prepare
 from gcl_core.inference.saved import SavedModel, images_of
 
 CHECKED = 64  # images that an exported file is checked on
@@ -62,9 +62,10 @@ def export_run(model: SavedModel, kind: str, out: Path | None = None) -> str:
         OSError: the file cannot be written.
     """
     name, write = KINDS[kind]
-    out = model.path / name if out is None else out.expanduser()
+    out = model.path / name if out is None else at_home(out)
     if not out.parent.is_dir():
         raise GCLError(f"no such folder: {out.parent}")
+    prepare(out)
     images, what = check_images(model)
     parts = images[:1], images[1:]  # one image alone, too: the number of images is free
     with _quiet():
@@ -96,10 +97,8 @@ def export_run(model: SavedModel, kind: str, out: Path | None = None) -> str:
 def check_images(model: SavedModel) -> tuple[Tensor, str]:
     """Some of the data set's own test images if they can be read here, else made ones; which."""
     kind, _, path = model.source.partition(":")
-    fetched = (
-        kind.startswith("cifar") and not path and not (cache_folder() / "torchvision").is_dir()
-    )
-    if not fetched:
+    at_hand = path or not kind.startswith("cifar") or (cache_folder() / "torchvision").is_dir()
+    if at_hand:  # else they would be fetched
         try:
             test = images_of(model).test
             chosen = torch.arange(0, len(test), max(1, len(test) // CHECKED))[:CHECKED]
@@ -110,8 +109,8 @@ def check_images(model: SavedModel) -> tuple[Tensor, str]:
             pass
     shape, generator = (CHECKED, *model.shape), torch.Generator().manual_seed(0)
     made = torch.randint(256, shape, dtype=torch.uint8, generator=generator)
-    images = made if model.has_pixels else made / 255
-    return images, f"{CHECKED} made images, as those of {model.source} are not here"
+    what = f"{CHECKED} made images, as those of {model.source} are not here"
+    return made if model.has_pixels else made / 255, what
 
 
 @contextmanager

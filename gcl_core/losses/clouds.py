@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gcl_core.errors import GCLError
+from gcl_core.errors import GCLError, check_known
 
 STRATEGIES = ("log", "power", "cosine")
 Counts = Sequence[int] | Mapping[int, int] | Tensor  # what `in_class_order` takes
@@ -92,8 +92,7 @@ def cloud_sizes(
 
 def check_strategy(strategy: str, exponent: float | None) -> None:
     """Refuse an unknown strategy, `"power"` without its exponent, and another one with it."""
-    if strategy not in STRATEGIES:
-        raise GCLError(f"strategy {strategy!r} is unknown; allowed: {', '.join(STRATEGIES)}")
+    check_known("strategy", strategy, STRATEGIES)
     if strategy == "power":
         if exponent is None or not 0 < exponent < 1:
             raise GCLError(f"strategy 'power' needs an exponent in (0, 1), got {exponent}")

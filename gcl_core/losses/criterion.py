@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gcl_core.errors import GCLError
+from gcl_core.errors import GCLError, check_known
 
 REDUCTIONS = ("mean", "sum", "none")
 ROUNDING = 0.01  # a cosine may be this much above 1; bfloat16 rounds to 1 / 256
@@ -37,6 +37,7 @@ class Criterion(nn.Module):
     """
 
     losses: Callable[..., Tensor]  # (scale * outputs, target, what is given instead of a draw)
+    takes = "outputs"  # what messages call them
 
     def __init__(
         self,
@@ -46,8 +47,9 @@ class Criterion(nn.Module):
         cosines: bool = False,
     ) -> None:
         super().__init__()
-        check_reduction(reduction)
-        check_scale(scale)
+        check_known("reduction", reduction, REDUCTIONS)
+        if not (math.isfinite(scale) and scale > 0):
+            raise GCLError(f"scale must be > 0, got {scale}")
         self.reduction, self.scale, self.classes = reduction, scale, classes
         self.cosines = cosines
 
@@ -56,20 +58,25 @@ class Criterion(nn.Module):
         return self._loss(outputs, target)
 
     def _loss(self, outputs: Tensor, target: Tensor, *given: Tensor | None) -> Tensor:
-        check_tensor("outputs", outputs)
-        columns = outputs.shape[1] if outputs.ndim == 2 else 0
-        if columns < 2 or columns != (self.classes or columns):
-            expected = f"(N, {self.classes})" if self.classes else "(N, C) with C >= 2"
-            raise GCLError(f"outputs must be {expected}, got {tuple(outputs.shape)}")
+        outputs = self._checked(outputs)
         check_target(target, outputs)
-        if self.cosines:
-            check_cosines(outputs)
-        logits = self.scale * to_float32(outputs)
+        logits = self.scale * outputs
         if self.training:
             losses = self.losses(logits, target, *given)
         else:
             losses = F.cross_entropy(logits, target, reduction="none")
         return reduced(losses + nothing_or_nan(logits), self.reduction)
+
+    def _checked(self, outputs: Tensor) -> Tensor:
+        """Outputs (N, C) in the precision that all is computed in."""
+        check_tensor(self.takes, outputs)
+        columns = outputs.shape[1] if outputs.ndim == 2 else 0
+        if columns < 2 or columns != (self.classes or columns):
+            expected = f"(N, {self.classes})" if self.classes else "(N, C) with C >= 2"
+            raise GCLError(f"{self.takes} must be {expected}, got {tuple(outputs.shape)}")
+        if self.cosines:
+            check_cosines(outputs)
+        return to_float32(outputs)
 
 
 def to_float32(outputs: Tensor) -> Tensor:
@@ -140,18 +147,6 @@ def check_generator(generator: object) -> None:
 def nothing_or_nan(outputs: Tensor) -> Tensor:
     """0 for each row of (N, C) outputs, or NaN where one of them is not finite: (N,)."""
     return 0 * outputs.sum(1)
-
-
-def check_reduction(reduction: str) -> None:
-    """Refuse an unknown reduction."""
-    if reduction not in REDUCTIONS:
-        raise GCLError(f"reduction {reduction!r} is unknown; allowed: {', '.join(REDUCTIONS)}")
-
-
-def check_scale(scale: float) -> None:
-    """Refuse a scale that is not positive, or not finite."""
-    if not (math.isfinite(scale) and scale > 0):
-        raise GCLError(f"scale must be > 0, got {scale}")
 
 
 def check_number(name: str, given: float, high: float = math.inf) -> None:

@@ -7,29 +7,25 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from gcl_core.errors import GCLError
 from gcl_core.losses.clouds import Counts, cloud_sizes
 from gcl_core.losses.criterion import (
-    check_cosines,
+    Criterion,
     check_generator,
     check_number,
-    check_reduction,
-    check_scale,
     check_target,
-    check_tensor,
     may_read,
     nothing_or_nan,
     reduced,
-    to_float32,
     traced,
 )
 
 BLOCK = 2**18  # values that are worked on at a time on a CPU: 1 MiB, so that they stay in its cache
 
 
-class GCLLoss(nn.Module):
+class GCLLoss(Criterion):
     """Cross-entropy in which each class's cosine is lowered by a random cloud, wide for the tail.
 
         z_j = s (cos theta_j - k delta_j |eps_j| - m [j = y]),   eps_j ~ N(0, sigma^2) in [-1, 1]
@@ -95,32 +91,30 @@ class GCLLoss(nn.Module):
         generator: torch.Generator | None = None,
         check_range: bool = True,
     ) -> None:
-        super().__init__()
-        check_scale(scale)
+        sizes = cloud_sizes(class_counts, strategy, exponent)
+        super().__init__(reduction, scale, len(sizes), cosines=check_range)
         check_number("noise_multiplier", noise_multiplier)
         check_number("sigma", sigma)
         check_number("focal_gamma", focal_gamma)
         if not math.isfinite(margin):
             raise GCLError(f"margin must be a number, got {margin}")
-        check_reduction(reduction)
         check_generator(generator)
-        self.scale, self.noise_multiplier, self.sigma = scale, noise_multiplier, sigma
-        self.margin, self.focal_gamma, self.reduction = margin, focal_gamma, reduction
-        self.generator, self.check_range = generator, check_range
-        sizes = cloud_sizes(class_counts, strategy, exponent)
+        self.noise_multiplier, self.sigma, self.generator = noise_multiplier, sigma, generator
+        self.margin, self.focal_gamma = margin, focal_gamma
         self.cloud_sizes: Tensor
         self.register_buffer("cloud_sizes", sizes.float())
 
+    takes = "cosine"
     fused = True  # whether `_CloudedCrossEntropy` is its loss in training mode
 
     def logits(self, cosine: Tensor, noise: Tensor | None = None) -> Tensor:
         """Logits z with clouds, before the target's margin, (N, C); eval mode: s cos theta_j."""
-        cosine = self._checked(cosine, noise)
+        cosine = self._checked(cosine)
         return self._clouded(cosine, noise) if self.training else self.scale * cosine
 
     def forward(self, cosine: Tensor, target: Tensor, noise: Tensor | None = None) -> Tensor:
         """The loss: () for "mean" and "sum", (N,) for "none"."""
-        cosine = self._checked(cosine, noise)
+        cosine = self._checked(cosine)
         check_target(target, cosine)
         if not self.training:
             loss = F.cross_entropy(self.scale * cosine, target, reduction="none")
@@ -146,24 +140,15 @@ class GCLLoss(nn.Module):
         eps = self._noise(cosine, noise)
         return self.scale * (cosine - margin) + clouds(eps, self._reach(cosine))
 
-    def _checked(self, cosine: Tensor, noise: Tensor | None) -> Tensor:
-        classes = len(self.cloud_sizes)
-        check_tensor("cosine", cosine)
-        if cosine.ndim != 2 or cosine.shape[1] != classes:
-            raise GCLError(f"cosine must be (N, {classes}), got {tuple(cosine.shape)}")
-        if noise is not None and noise.shape != cosine.shape:
-            shapes = f"{tuple(cosine.shape)}, got {tuple(noise.shape)}"
-            raise GCLError(f"noise must have the shape of cosine, {shapes}")
-        if self.check_range:
-            check_cosines(cosine)
-        return to_float32(cosine)
-
     def _reach(self, cosine: Tensor) -> Tensor:
         """-s k delta_j: what a full cloud adds to the logit of class j, (C,)."""
         return self.cloud_sizes.to(cosine.dtype) * (-self.scale * self.noise_multiplier)
 
     def _noise(self, cosine: Tensor, given: Tensor | None) -> "Tensor | _DrawnClouds":
         if given is not None:
+            if given.shape != cosine.shape:
+                shapes = f"{tuple(cosine.shape)}, got {tuple(given.shape)}"
+                raise GCLError(f"noise must have the shape of cosine, {shapes}")
             return given
         if may_read(cosine):
             return _DrawnClouds(cosine.shape, self.sigma, self.generator)

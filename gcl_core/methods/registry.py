@@ -110,112 +110,6 @@ CE_MIXUP_CRT = _rebalanced(
     "replacement, where Kang et al. go round each class's images",
 )
 
-CE_CRT = _rebalanced(
-    CE,
-    CRT(fresh_head=True),
-    "cross-entropy, then the classifier re-trained from new weights on balanced classes",
-    CE_MIXUP_CRT.source,
-)
-
-CE_LWS = _rebalanced(
-    CE,
-    LWS(),
-    "cross-entropy, then one learned scale for each class",
-    "Kang et al. 2020, LWS; recipe of BagofTricks-LT for CIFAR; batch, batch normalisation and "
-    "drawing of classes as in cRT",
-)
-
-CE_TAU_NORM = _rebalanced(
-    CE,
-    TauNorm(),
-    "cross-entropy, then weight vectors divided by their length",
-    "Kang et al. 2020, tau-normalisation; tau = 1 as BagofTricks-LT for CIFAR, not tuned",
-)
-
-CE_NCM = _rebalanced(
-    CE,
-    NearestMean(),
-    "cross-entropy, then the nearest class mean of the features",
-    "Kang et al. 2020, NCM; features centred and of unit length as in classifier-balancing",
-)
-
-POST_HOC = _rebalanced(
-    CE,
-    PostHoc(),
-    "cross-entropy, then tau log prior taken from the logits",
-    "Menon et al. 2021, post-hoc logit adjustment, tau = 1 as in their code",
-)
-
-DISALIGN = replace(
-    CE,
-    summary="cross-entropy, then a learned calibration of its logits",
-    source="Zhang et al. 2021; rho 1.2, 10 epochs, cosine from 0.1, weight decay 5e-4: their "
-    "ImageNet-LT configuration, as none for CIFAR is published; batch 64 for equal terms",
-    stage2=Stage(
-        objective=CrossEntropy(),
-        class_weights=PowerWeights(rho=1.2),
-        rebalance=DisAlign(),
-        epochs=10,
-        schedule="cosine",
-        warmup=0.0,
-        weight_decay=5e-4,
-    ),
-)
-
-MISLAS = replace(
-    CE_MIXUP,
-    summary="mixup, then label-aware smoothing and learned scales on balanced classes",
-    source="Zhong et al. 2021; 10 epochs, cosine from 0.1, classifier at half that rate, smoothing "
-    "0.3 to 0, batch normalisation not shifted: their configuration of CIFAR-10 at ratio 100 only. "
-    "Theirs of others, by smoothing of head and tail and the classifier's factor "
-    "(--stage2-smooth-head, --stage2-smooth-tail, --stage2-rebalance-head-lr-factor): CIFAR-10 at "
-    "50 0.2, 0, 0.2, at 10 0.1, 0, 0.2; CIFAR-100 at 100 0.4, 0.1, 0.2, at 50 0.3, 0, 0.1, at 10 "
-    "0.2, 0, 0.1, there with --stage2-rebalance-batch-norm shifted; none at 200. Batch 64 for "
-    "equal terms (theirs: 128); classes are drawn with replacement",
-    stage2=Stage(
-        objective=LabelAware(),
-        sampler=ClassBalanced(),
-        rebalance=LWS(head_lr_factor=0.5),
-        epochs=10,
-        schedule="cosine",
-        warmup=0.0,
-    ),
-)
-
-FOCAL = replace(
-    CE,
-    summary="focal loss: less weight for what is classified well",
-    source="Lin et al. 2017 in the softmax form of LDAM-DRW's code, gamma 1; its batch is 128 and "
-    "its decay 0.01",
-    stage1=Stage(objective=Focal()),
-)
-
-CLASS_BALANCED = replace(
-    CE,
-    summary="cross-entropy weighted by the effective number of each class",
-    source="Cui et al. 2019, softmax form, beta 0.9999, divided by the number of images as in "
-    "their code; their batch is 128 and their decay 0.01",
-    stage1=Stage(class_weights=EffectiveNumberByImages()),
-)
-
-CLASS_BALANCED_FOCAL = replace(
-    CE,
-    summary="focal loss weighted by the effective number of each class",
-    source="Cui et al. 2019, beta 0.9999, gamma 1, divided by the number of images as in their "
-    "code; softmax form (theirs is a sigmoid for each class); their batch is 128 and their "
-    "decay 0.01",
-    stage1=Stage(objective=Focal(), class_weights=EffectiveNumberByImages()),
-)
-
-EQUALIZATION = replace(
-    CE,
-    summary="rare classes are spared as negatives of others",
-    source="Tan et al. 2020, softmax form; threshold 0.05, gamma 0.9: BagofTricks-LT for CIFAR-10 "
-    "only. On CIFAR-100-LT every class has less than a share of 0.05 and would count as rare: give "
-    "a --threshold there (that code's default is 0.005). Its batch is 128 and its decay 0.01",
-    stage1=Stage(objective=Equalization()),
-)
-
 CE_DRW = replace(
     CE,
     summary="cross-entropy, weighted by class in the last fifth of the epochs",
@@ -224,27 +118,11 @@ CE_DRW = replace(
     stage1=Stage(class_weights=EffectiveNumberWeights(), deferred=0.8),
 )
 
-CE_DRS = replace(
-    CE,
-    summary="cross-entropy, on balanced classes in the last fifth of the epochs",
-    source="Cao et al. 2019, deferred re-sampling from epoch 160 of 200; their batch is 128 and "
-    "their decay 0.01",
-    stage1=Stage(sampler=ClassBalanced(), deferred=0.8),
-)
-
 LDAM_PLAIN = Method(
     summary="margins by class, n^(-1/4)",
     source="Cao et al. 2019; largest margin 0.5, scale 30; their batch is 128, their decay 0.01",
     head="cosine",
     stage1=Stage(objective=LDAM()),
-)
-
-LDAM_DRW = replace(
-    LDAM_PLAIN,
-    summary="margins by class, and class weights in the last fifth of the epochs",
-    source="Cao et al. 2019; largest margin 0.5, scale 30, weights from epoch 160 of 200 with beta "
-    "0.9999; their batch is 128, their decay 0.01",
-    stage1=replace(CE_DRW.stage1, objective=LDAM()),
 )
 
 LOGIT_ADJUSTMENT = replace(
@@ -255,39 +133,6 @@ LOGIT_ADJUSTMENT = replace(
     stage1=Stage(objective=LogitAdjustment()),
 )
 
-BALANCED_SOFTMAX = replace(
-    LOGIT_ADJUSTMENT,
-    summary="log class counts added to the logits in training: logit adjustment at tau = 1",
-    source="Ren et al. 2020, without their meta sampler; their CIFAR-10-LT run has 13,000 "
-    "iterations of batch 512, a cosine from 0.1 and weight decay 5e-4",
-)
-
-LADE_METHOD = replace(
-    CE,
-    summary="balanced softmax and a regulariser that frees the logits of the label prior",
-    source="Hong et al. 2021; weight 0.1, lambda 0.1; their CIFAR-100 runs have rate 0.2, batch "
-    "256, weight decay 5e-4, decay 0.01 at 120 and 160 of 200 epochs. A class that a batch lacks "
-    "has no term in the regulariser; their code takes its mean as 0",
-    stage1=Stage(objective=LADE()),
-)
-
-LABEL_AWARE = replace(
-    CE,
-    summary="label smoothing that is strongest for the head",
-    source="the loss of MiSLAS (Zhong et al. 2021) alone, from the start; 0.3 to 0: theirs for "
-    "CIFAR-10 at ratio 100 only (others: see mislas)",
-    stage1=Stage(objective=LabelAware()),
-)
-
-BBN_METHOD = Method(
-    summary="two branches, one on reversed samples, that take turns from one to the other",
-    source="Zhou et al. 2020; alpha = 1 - (epoch / epochs)^2 with epochs from 0; last block twice; "
-    "their configurations are of ratio 50, with batch 128 and decay 0.01 at 120 and 160 of 200 "
-    "epochs",
-    head="bilateral",
-    stage1=Stage(objective=BBN()),
-)
-
 HYBRID_SC = Method(
     summary="supervised contrast of two views beside cross-entropy on balanced classes",
     source="Wang et al. 2021, as far as known (no code is published): temperature 0.1, parabolic "
@@ -295,43 +140,6 @@ HYBRID_SC = Method(
     "and greyscale at random (0.2); two linear layers project to 128",
     head="contrastive",
     stage1=Stage(objective=HybridSC()),
-)
-
-HYBRID_PSC = replace(
-    HYBRID_SC,
-    summary="contrast with learned class prototypes beside cross-entropy on balanced classes",
-    source="Wang et al. 2021, as Hybrid-SC; temperature 1 for CIFAR-10 as a third-party "
-    "reproduction reports it (CIFAR-100: --temperature 0.1); one view, prototypes of unit length",
-    head="prototypical",
-    stage1=Stage(objective=HybridPSC()),
-)
-
-TDE_METHOD = Method(
-    summary="cross-entropy on a multi-head classifier, then without the mean feature's direction",
-    source="Tang et al. 2020; two heads, scale 16, gamma 1/32, momentum 0.9, alpha 1: their code "
-    "for CIFAR-10 (alpha for CIFAR-100: --stage2-rebalance-alpha 1.5); theirs has BBN's trunk, "
-    "rate 0.2, batch 256, weight decay 5e-4 and decay 0.01 at 120 and 160 of 200 epochs",
-    head="multi_head",
-    stage1=Stage(objective=CrossEntropy()),
-    stage2=replace(BAG_OF_TRICKS, rebalance=TDE()),
-)
-
-OLTR_METHOD = replace(
-    CE,
-    summary="cross-entropy, then attention and a memory of class centroids, all trained on",
-    source="Liu et al. 2019; rates, weight decay and steps of their ImageNet-LT configuration, as "
-    "none for CIFAR is published; 30 epochs (theirs: 60), batch 64 for equal terms (theirs: 256); "
-    "centroids are attracted as in their code, outside of the loss's weight; no fully connected "
-    "layer before the embedding; classes are drawn with replacement",
-    stage2=Stage(
-        objective=OLTR(),
-        sampler=ClassBalanced(),
-        rebalance=MetaEmbed(),
-        epochs=30,
-        weight_decay=5e-4,
-        warmup=0.0,
-        milestones=(1 / 3, 2 / 3),
-    ),
 )
 
 GCL_STAGE1 = Method(
@@ -360,47 +168,203 @@ GCL_CRT = replace(
 )
 
 assert GCL_CRT.stage2 is not None
-GCL_ANGULAR_CRT = replace(
-    GCL_CRT,
-    summary="the cloud on the angle, then cRT on balanced classes",
-    source="arXiv 2305.10648 and its code; scale 30, noise multiplier 0.5, easy margin, focal "
-    "factor in stage 2: the code's values for Places-LT, as none for CIFAR are published; mixup, "
-    "epochs and rates as gcl_crt",
-    stage1=replace(GCL_STAGE1.stage1, objective=AngularGCL()),
-    stage2=replace(GCL_CRT.stage2, objective=AngularGCL(focal_gamma=1.0), sampler=ClassBalanced()),
-)
 
 METHODS = {
     "ce": CE,
     "ce_mixup": CE_MIXUP,
-    "ce_crt": CE_CRT,
+    "ce_crt": _rebalanced(
+        CE,
+        CRT(fresh_head=True),
+        "cross-entropy, then the classifier re-trained from new weights on balanced classes",
+        CE_MIXUP_CRT.source,
+    ),
     "ce_mixup_crt": CE_MIXUP_CRT,
-    "ce_lws": CE_LWS,
-    "ce_tau_norm": CE_TAU_NORM,
-    "ce_ncm": CE_NCM,
+    "ce_lws": _rebalanced(
+        CE,
+        LWS(),
+        "cross-entropy, then one learned scale for each class",
+        "Kang et al. 2020, LWS; recipe of BagofTricks-LT for CIFAR; batch, batch normalisation and "
+        "drawing of classes as in cRT",
+    ),
+    "ce_tau_norm": _rebalanced(
+        CE,
+        TauNorm(),
+        "cross-entropy, then weight vectors divided by their length",
+        "Kang et al. 2020, tau-normalisation; tau = 1 as BagofTricks-LT for CIFAR, not tuned",
+    ),
+    "ce_ncm": _rebalanced(
+        CE,
+        NearestMean(),
+        "cross-entropy, then the nearest class mean of the features",
+        "Kang et al. 2020, NCM; features centred and of unit length as in classifier-balancing",
+    ),
     "ce_drw": CE_DRW,
-    "ce_drs": CE_DRS,
-    "focal": FOCAL,
-    "class_balanced": CLASS_BALANCED,
-    "class_balanced_focal": CLASS_BALANCED_FOCAL,
-    "equalization": EQUALIZATION,
+    "ce_drs": replace(
+        CE,
+        summary="cross-entropy, on balanced classes in the last fifth of the epochs",
+        source="Cao et al. 2019, deferred re-sampling from epoch 160 of 200; their batch is 128 "
+        "and their decay 0.01",
+        stage1=Stage(sampler=ClassBalanced(), deferred=0.8),
+    ),
+    "focal": replace(
+        CE,
+        summary="focal loss: less weight for what is classified well",
+        source="Lin et al. 2017 in the softmax form of LDAM-DRW's code, gamma 1; its batch is 128 "
+        "and its decay 0.01",
+        stage1=Stage(objective=Focal()),
+    ),
+    "class_balanced": replace(
+        CE,
+        summary="cross-entropy weighted by the effective number of each class",
+        source="Cui et al. 2019, softmax form, beta 0.9999, divided by the number of images as in "
+        "their code; their batch is 128 and their decay 0.01",
+        stage1=Stage(class_weights=EffectiveNumberByImages()),
+    ),
+    "class_balanced_focal": replace(
+        CE,
+        summary="focal loss weighted by the effective number of each class",
+        source="Cui et al. 2019, beta 0.9999, gamma 1, divided by the number of images as in their "
+        "code; softmax form (theirs is a sigmoid for each class); their batch is 128 and their "
+        "decay 0.01",
+        stage1=Stage(objective=Focal(), class_weights=EffectiveNumberByImages()),
+    ),
+    "equalization": replace(
+        CE,
+        summary="rare classes are spared as negatives of others",
+        source="Tan et al. 2020, softmax form; threshold 0.05, gamma 0.9: BagofTricks-LT for "
+        "CIFAR-10 only. On CIFAR-100-LT every class has less than a share of 0.05 and would count "
+        "as rare: give a --threshold there (that code's default is 0.005). Its batch is 128 and "
+        "its decay 0.01",
+        stage1=Stage(objective=Equalization()),
+    ),
     "ldam": LDAM_PLAIN,
-    "ldam_drw": LDAM_DRW,
+    "ldam_drw": replace(
+        LDAM_PLAIN,
+        summary="margins by class, and class weights in the last fifth of the epochs",
+        source="Cao et al. 2019; largest margin 0.5, scale 30, weights from epoch 160 of 200 with "
+        "beta 0.9999; their batch is 128, their decay 0.01",
+        stage1=replace(CE_DRW.stage1, objective=LDAM()),
+    ),
     "logit_adjustment": LOGIT_ADJUSTMENT,
-    "post_hoc": POST_HOC,
-    "balanced_softmax": BALANCED_SOFTMAX,
-    "lade": LADE_METHOD,
-    "label_aware": LABEL_AWARE,
-    "mislas": MISLAS,
-    "disalign": DISALIGN,
-    "bbn": BBN_METHOD,
+    "post_hoc": _rebalanced(
+        CE,
+        PostHoc(),
+        "cross-entropy, then tau log prior taken from the logits",
+        "Menon et al. 2021, post-hoc logit adjustment, tau = 1 as in their code",
+    ),
+    "balanced_softmax": replace(
+        LOGIT_ADJUSTMENT,
+        summary="log class counts added to the logits in training: logit adjustment at tau = 1",
+        source="Ren et al. 2020, without their meta sampler; their CIFAR-10-LT run has 13,000 "
+        "iterations of batch 512, a cosine from 0.1 and weight decay 5e-4",
+    ),
+    "lade": replace(
+        CE,
+        summary="balanced softmax and a regulariser that frees the logits of the label prior",
+        source="Hong et al. 2021; weight 0.1, lambda 0.1; their CIFAR-100 runs have rate 0.2, "
+        "batch 256, weight decay 5e-4, decay 0.01 at 120 and 160 of 200 epochs. A class that a "
+        "batch lacks has no term in the regulariser; their code takes its mean as 0",
+        stage1=Stage(objective=LADE()),
+    ),
+    "label_aware": replace(
+        CE,
+        summary="label smoothing that is strongest for the head",
+        source="the loss of MiSLAS (Zhong et al. 2021) alone, from the start; 0.3 to 0: theirs for "
+        "CIFAR-10 at ratio 100 only (others: see mislas)",
+        stage1=Stage(objective=LabelAware()),
+    ),
+    "mislas": replace(
+        CE_MIXUP,
+        summary="mixup, then label-aware smoothing and learned scales on balanced classes",
+        source="Zhong et al. 2021; 10 epochs, cosine from 0.1, classifier at half that rate, "
+        "smoothing 0.3 to 0, batch normalisation not shifted: their configuration of CIFAR-10 at "
+        "ratio 100 only. Theirs of others, by smoothing of head and tail and the classifier's "
+        "factor (--stage2-smooth-head, --stage2-smooth-tail, --stage2-rebalance-head-lr-factor): "
+        "CIFAR-10 at 50 0.2, 0, 0.2, at 10 0.1, 0, 0.2; CIFAR-100 at 100 0.4, 0.1, 0.2, at 50 0.3, "
+        "0, 0.1, at 10 0.2, 0, 0.1, there with --stage2-rebalance-batch-norm shifted; none at 200. "
+        "Batch 64 for equal terms (theirs: 128); classes are drawn with replacement",
+        stage2=Stage(
+            objective=LabelAware(),
+            sampler=ClassBalanced(),
+            rebalance=LWS(head_lr_factor=0.5),
+            epochs=10,
+            schedule="cosine",
+            warmup=0.0,
+        ),
+    ),
+    "disalign": replace(
+        CE,
+        summary="cross-entropy, then a learned calibration of its logits",
+        source="Zhang et al. 2021; rho 1.2, 10 epochs, cosine from 0.1, weight decay 5e-4: their "
+        "ImageNet-LT configuration, as none for CIFAR is published; batch 64 for equal terms",
+        stage2=Stage(
+            objective=CrossEntropy(),
+            class_weights=PowerWeights(rho=1.2),
+            rebalance=DisAlign(),
+            epochs=10,
+            schedule="cosine",
+            warmup=0.0,
+            weight_decay=5e-4,
+        ),
+    ),
+    "bbn": Method(
+        summary="two branches, one on reversed samples, that take turns from one to the other",
+        source="Zhou et al. 2020; alpha = 1 - (epoch / epochs)^2 with epochs from 0; last block "
+        "twice; their configurations are of ratio 50, with batch 128 and decay 0.01 at 120 and 160 "
+        "of 200 epochs",
+        head="bilateral",
+        stage1=Stage(objective=BBN()),
+    ),
     "hybrid_sc": HYBRID_SC,
-    "hybrid_psc": HYBRID_PSC,
-    "tde": TDE_METHOD,
-    "oltr": OLTR_METHOD,
+    "hybrid_psc": replace(
+        HYBRID_SC,
+        summary="contrast with learned class prototypes beside cross-entropy on balanced classes",
+        source="Wang et al. 2021, as Hybrid-SC; temperature 1 for CIFAR-10 as a third-party "
+        "reproduction reports it (CIFAR-100: --temperature 0.1); one view, prototypes of unit "
+        "length",
+        head="prototypical",
+        stage1=Stage(objective=HybridPSC()),
+    ),
+    "tde": Method(
+        summary="cross-entropy on a multi-head classifier, then without the mean feature's "
+        "direction",
+        source="Tang et al. 2020; two heads, scale 16, gamma 1/32, momentum 0.9, alpha 1: their "
+        "code for CIFAR-10 (alpha for CIFAR-100: --stage2-rebalance-alpha 1.5); theirs has BBN's "
+        "trunk, rate 0.2, batch 256, weight decay 5e-4 and decay 0.01 at 120 and 160 of 200 epochs",
+        head="multi_head",
+        stage1=Stage(objective=CrossEntropy()),
+        stage2=replace(BAG_OF_TRICKS, rebalance=TDE()),
+    ),
+    "oltr": replace(
+        CE,
+        summary="cross-entropy, then attention and a memory of class centroids, all trained on",
+        source="Liu et al. 2019; rates, weight decay and steps of their ImageNet-LT configuration, "
+        "as none for CIFAR is published; 30 epochs (theirs: 60), batch 64 for equal terms (theirs: "
+        "256); centroids are attracted as in their code, outside of the loss's weight; no fully "
+        "connected layer before the embedding; classes are drawn with replacement",
+        stage2=Stage(
+            objective=OLTR(),
+            sampler=ClassBalanced(),
+            rebalance=MetaEmbed(),
+            epochs=30,
+            weight_decay=5e-4,
+            warmup=0.0,
+            milestones=(1 / 3, 2 / 3),
+        ),
+    ),
     "gcl": GCL_STAGE1,
     "gcl_crt": GCL_CRT,
-    "gcl_angular_crt": GCL_ANGULAR_CRT,
+    "gcl_angular_crt": replace(
+        GCL_CRT,
+        summary="the cloud on the angle, then cRT on balanced classes",
+        source="arXiv 2305.10648 and its code; scale 30, noise multiplier 0.5, easy margin, focal "
+        "factor in stage 2: the code's values for Places-LT, as none for CIFAR are published; "
+        "mixup, epochs and rates as gcl_crt",
+        stage1=replace(GCL_STAGE1.stage1, objective=AngularGCL()),
+        stage2=replace(
+            GCL_CRT.stage2, objective=AngularGCL(focal_gamma=1.0), sampler=ClassBalanced()
+        ),
+    ),
 }
 
 PRESETS = {
@@ -454,7 +418,8 @@ def _network(dataset: str, changes: Mapping[str, Any]) -> dict[str, Any]:
     """A pre-trained network for a folder of photographs, unless something else is asked for."""
     kind, path = kind_of(dataset)
     size = changes.get("image_size")
-    small = size is not None and str(size).isdecimal() and int(size) < PHOTOGRAPH_LEAST
+    digits = "" if size is None else str(size)
+    small = digits.isdecimal() and len(digits) < 11 and int(digits) < PHOTOGRAPH_LEAST
     told = "network" in changes or "weights" in changes
     if told or small or not kind.photographs(path) or find_spec("timm") is None:
         return {}

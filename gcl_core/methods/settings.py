@@ -15,7 +15,7 @@ from typing import Any
 
 from gcl_core.config import Config, value
 from gcl_core.data.load import DataSettings
-from gcl_core.errors import GCLError
+from gcl_core.errors import GCLError, check_known
 from gcl_core.hardware import PRECISIONS
 from gcl_core.methods.objectives import OBJECTIVES, CrossEntropy, Objective
 from gcl_core.methods.rebalance import REBALANCERS, Rebalancing
@@ -359,13 +359,11 @@ def override(settings: Settings, changes: Mapping[str, Any]) -> Settings:
 def _part(name: str, given: Any, current: Any) -> Any:
     """The part of the kind that is named: the current one, if it is of that kind, or a new one."""
     kind = name.removeprefix("stage2_")
-    kinds: dict[Any, Any] = dict(KINDS[kind])
+    kinds: dict[str, Any] = dict(KINDS[kind])
     if kind in OPTIONAL:
-        given = None if str(given).lower() == "none" else given
-        kinds[None] = lambda: None
-    if given not in kinds:
-        allowed = ", ".join("none" if kind is None else kind for kind in kinds)
-        raise GCLError(f"{name} {given!r} is unknown; allowed: {allowed}")
+        given = "none" if str(given).lower() == "none" else given
+        kinds["none"] = lambda: None
+    check_known(name, given, kinds)
     return current if getattr(current, "name", None) == given else kinds[given]()
 
 

@@ -2,8 +2,8 @@
 
     loss = alpha L_contrast(x) + (1 - alpha) CE(x', y'),   alpha = 1 - (epoch / epochs)^2
 
-with x drawn uniformly and x' by classes; L_contrast is `supervised_contrastive` of two views of x
-or `prototypical_contrastive` of one. No code is published: all is from the paper as far as known
+with x drawn uniformly and x' by classes; L_contrast is that of `HybridSCLoss` of two views of x or
+that of `HybridPSCLoss` of one. No code is published: all is from the paper as far as known
 (in part from the report of a reproduction), temperature 0.1, that of prototypes 1 for CIFAR-10 and
 0.1 for CIFAR-100, batch 512, rate 0.5, weight decay 1e-4, 200 epochs, times 0.1 at 120 and 160,
 greyscale with probability 0.2. Our assumptions: epochs from 0 as in BBN, a projection of two layers
@@ -57,33 +57,14 @@ class PrototypicalNetwork(ContrastiveNetwork):
         self.projection.append(CosineClassifier(PROJECTED, num_classes))
 
 
-def supervised_contrastive(projected: Tensor, labels: Tensor, temperature: float) -> Tensor:
-    """Mean over i of -1/|P_i| sum_{p in P_i} log(exp(u_i.u_p / t) / sum_{a != i} exp(u_i.u_a / t)).
-
-    P_i are the other images of i's class; an image without one counts as 0 (Khosla et al. 2020).
-
-    Shape:
-        projected: (M, d), brought to unit length u; labels: (M,); returns ().
-    """
-    unit = F.normalize(to_float32(projected))
-    itself = torch.eye(len(unit), dtype=torch.bool, device=unit.device)
-    similarity = (unit @ unit.T / temperature).masked_fill(itself, -torch.inf)
-    positive = (labels[:, None] == labels) & ~itself
-    log_share = (similarity - similarity.logsumexp(1, keepdim=True)).masked_fill(~positive, 0)
-    return -(log_share.sum(1) / positive.sum(1).clamp(min=1)).mean()
-
-
-def prototypical_contrastive(cosine: Tensor, labels: Tensor, temperature: float) -> Tensor:
-    """Mean over i of -log(exp(cos_y / t) / sum_{j != y} exp(cos_j / t)).
-
-    Shape:
-        cosine: (M, C) of projections and prototypes; labels: (M,); returns ().
-    """
-    return lead(to_float32(cosine) / temperature, labels).mean()
-
-
 class HybridSCLoss(nn.Module):
     """alpha L_contrast(first) + (1 - alpha) CE(second), with the supervised contrast.
+
+    L_contrast = mean over i of -1/|P_i| sum_{p in P_i} log(exp(u_i.u_p / t)
+                                                          / sum_{a != i} exp(u_i.u_a / t))
+
+    of first outputs u, brought to unit length; P_i are the other images of i's class, and an image
+    without one counts as 0 (Khosla et al. 2020).
 
     Args:
         temperature: t > 0 of the contrast.
@@ -98,8 +79,13 @@ class HybridSCLoss(nn.Module):
         self.temperature = temperature
 
     def contrast(self, projected: Tensor, labels: Tensor) -> Tensor:
-        """The contrastive loss of the first outputs."""
-        return supervised_contrastive(projected, labels, self.temperature)
+        """L_contrast of projections (M, d) and labels (M,): ()."""
+        unit = F.normalize(to_float32(projected))
+        itself = torch.eye(len(unit), dtype=torch.bool, device=unit.device)
+        similarity = (unit @ unit.T / self.temperature).masked_fill(itself, -torch.inf)
+        positive = (labels[:, None] == labels) & ~itself
+        log_share = (similarity - similarity.logsumexp(1, keepdim=True)).masked_fill(~positive, 0)
+        return -(log_share.sum(1) / positive.sum(1).clamp(min=1)).mean()
 
     def forward(self, outputs: tuple[Tensor, Tensor, Tensor], target: Tensor) -> Tensor:
         first, logits, share = outputs
@@ -109,8 +95,11 @@ class HybridSCLoss(nn.Module):
 
 
 class HybridPSCLoss(HybridSCLoss):
-    """The same with the contrast to prototypes."""
+    """The same with the contrast to prototypes.
+
+    L_contrast = mean over i of -log(exp(cos_y / t) / sum_{j != y} exp(cos_j / t))
+    """
 
     def contrast(self, projected: Tensor, labels: Tensor) -> Tensor:
-        """The same for cosines (M, C) to the prototypes."""
-        return prototypical_contrastive(projected, labels, self.temperature)
+        """L_contrast of cosines (M, C) of projections and prototypes: ()."""
+        return lead(to_float32(projected) / self.temperature, labels).mean()

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from gcl_core.errors import GCLError
+from gcl_core.errors import check_known
 from gcl_core.networks.backbones import BACKBONES, Backbone
 from gcl_core.networks.bbn import BilateralNetwork
 from gcl_core.networks.contrastive import ContrastiveNetwork, PrototypicalNetwork
@@ -51,8 +51,7 @@ def build_network(
         GCLError: an unknown name or head, or weights that are not there or do not fit.
     """
     check_network(name)
-    if head not in NETWORKS:
-        raise GCLError(f"head {head!r} is unknown; allowed: {', '.join(NETWORKS)}")
+    check_known("head", head, NETWORKS)
     backbone = build_backbone(name, weights, in_channels, generator)
     network = NETWORKS[head](backbone, num_classes)
     initialise(network, generator)
@@ -72,9 +71,8 @@ def check_network(name: str) -> None:
     """Raise a GCLError that says which there are if there is no backbone of this name."""
     if name.startswith(PREFIX):
         check_timm_name(name)
-    elif name not in BACKBONES:
-        allowed = ", ".join(BACKBONES)
-        raise GCLError(f"network {name!r} is unknown; allowed: {allowed}, or timm:NAME")
+    else:
+        check_known("network", name, [*BACKBONES, "or timm:NAME"])
 
 
 def resnet32(

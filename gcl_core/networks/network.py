@@ -1,18 +1,28 @@
 """What networks are made of: a backbone and a classifier, and how their weights are drawn."""
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 
 class Classifier(nn.Module):
-    """A classifier of features that draws its own weights."""
+    """A classifier of features (N, D) without bias that draws its own weights (C, D)."""
 
-    weight: nn.Parameter  # (C, D)
+    def __init__(self, in_features: int, num_classes: int) -> None:
+        super().__init__()
+        self.in_features, self.num_classes = in_features, num_classes
+        self.weight = nn.Parameter(torch.empty(num_classes, in_features))
+        self.reset_parameters()
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
-        """Draw the weights anew."""
-        raise NotImplementedError
+        """Draw the weights anew, uniform in +-1 / sqrt(D)."""
+        bound = 1 / math.sqrt(self.in_features)
+        nn.init.uniform_(self.weight, -bound, bound, generator=generator)
+
+    def extra_repr(self) -> str:
+        return f"in_features={self.in_features}, num_classes={self.num_classes}"
 
 
 class CosineClassifier(Classifier):
@@ -28,12 +38,6 @@ class CosineClassifier(Classifier):
         weight: (C, D) class anchors, initialised with unit length (as the published code does).
     """
 
-    def __init__(self, in_features: int, num_classes: int) -> None:
-        super().__init__()
-        self.in_features, self.num_classes = in_features, num_classes
-        self.weight = nn.Parameter(torch.empty(num_classes, in_features))
-        self.reset_parameters()
-
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
         """Draw the anchors anew: uniform in [-1, 1], then scaled to unit length."""
         with torch.no_grad():
@@ -44,9 +48,6 @@ class CosineClassifier(Classifier):
         with torch.autocast(features.device.type, enabled=False):
             features, weight = features.float(), self.weight.float()
             return F.linear(F.normalize(features), F.normalize(weight))
-
-    def extra_repr(self) -> str:
-        return f"in_features={self.in_features}, num_classes={self.num_classes}"
 
 
 class Network(nn.Module):

@@ -10,7 +10,6 @@ published network then draws all convolutions anew); a distance to a centroid co
 least.
 """
 
-import math
 from typing import Any
 
 import torch
@@ -73,16 +72,6 @@ class CosNormClassifier(Classifier):
     """
 
     scale = 16.0
-
-    def __init__(self, in_features: int, num_classes: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.empty(num_classes, in_features))
-        self.reset_parameters()
-
-    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
-        """Draw the weights anew, uniform in +-1 / sqrt(D)."""
-        bound = 1 / math.sqrt(self.weight.shape[1])
-        nn.init.uniform_(self.weight, -bound, bound, generator=generator)
 
     def forward(self, features: Tensor) -> Tensor:
         squashed = features / (1 + features.norm(dim=1, keepdim=True))

@@ -4,7 +4,7 @@ import difflib
 import hashlib
 import logging
 import socket
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,8 +15,8 @@ from urllib.request import getproxies
 import torch
 from torch import Tensor, nn
 
-from gcl_core.errors import GCLError, shown
-from gcl_core.files import load_tensors
+from gcl_core.errors import GCLError, shown, some
+from gcl_core.files import at_home, load_tensors
 from gcl_core.networks.backbones import Backbone
 from gcl_core.networks.network import Network, initialise
 
@@ -126,9 +126,7 @@ def load_weights(backbone: TimmBackbone, weights: str) -> None:
         GCLError: the file cannot be read, or is of another network; there is nothing to load.
     """
     name, own = shown(weights), backbone.model.state_dict()
-    given = _read(
-        _default_file(backbone.network) if weights == "default" else Path(weights).expanduser()
-    )
+    given = _read(_default_file(backbone.network) if weights == "default" else at_home(weights))
     matched, missing, left = _matched(own, given)
     wrong = [key for key in matched if matched[key].shape != own[key].shape]
     problem = ""
@@ -136,12 +134,12 @@ def load_weights(backbone: TimmBackbone, weights: str) -> None:
         there, here = (tuple(of[wrong[0]].shape) for of in (matched, own))
         problem = f"{wrong[0]} has shape {there} there, {here} here"
     elif len(matched) < ENOUGH * len(own):
-        problem = f"{len(matched)} of {len(own)} tensors are there; missing: {_some(missing)}"
+        problem = f"{len(matched)} of {len(own)} tensors are there; missing: {some(missing)}"
     if problem:
         raise GCLError(f"weights {name} are not of {backbone.network}: {problem}")
     for what, keys in (("missing, drawn anew", missing), ("not used", left)):
         if keys:
-            log.warning("weights %s, %s: %s", name, what, _some(keys))
+            log.warning("weights %s, %s: %s", name, what, some(keys))
     backbone.model.load_state_dict(own | matched)
 
 
@@ -174,12 +172,6 @@ def _plain(key: str) -> str:
     return key
 
 
-def _some(keys: Iterable[str]) -> str:
-    first, *rest = keys
-    named = [shown(key) for key in (first, *rest[:2])]
-    return ", ".join(named) + (f" and {len(rest) - 2} more" if len(rest) > 2 else "")
-
-
 def _read(file: Path) -> dict[str, Tensor]:
     if not file.is_file():
         raise GCLError(f"no such file of weights: {shown(str(file))}")
@@ -198,7 +190,12 @@ def _read(file: Path) -> dict[str, Tensor]:
             found = found[key]
     if not isinstance(found, dict) or not any(isinstance(v, Tensor) for v in found.values()):
         raise GCLError(f"{shown(str(file))} holds no weights by name")
-    return {str(key): tensor for key, tensor in found.items() if isinstance(tensor, Tensor)}
+    weights = {str(key): tensor for key, tensor in found.items() if isinstance(tensor, Tensor)}
+    for key, each in weights.items():
+        plain = each.layout == torch.strided and each.device.type == "cpu" and not each.is_quantized
+        if not plain or each.is_complex() or not bool(each.isfinite().all()):
+            raise GCLError(f"weights {shown(str(file))}: {key} has not finite numbers throughout")
+    return weights
 
 
 def _default_file(network: str) -> Path:
@@ -232,17 +229,18 @@ def _default_file(network: str) -> Path:
 @cache
 def weights_identity(network: str, weights: str) -> str:
     """Hash of the backbone that a name of weights stands for, whichever file they came from."""
-    digest = hashlib.sha256(network.encode())
     # What a file lacks is drawn, here always the same, so that the name is too.
-    hash_weights(digest, new_backbone(network, weights, 3, torch.Generator().manual_seed(0)))
-    return digest.hexdigest()[:16]
+    backbone = new_backbone(network, weights, 3, torch.Generator().manual_seed(0))
+    return weights_hash(backbone, network)
 
 
-def hash_weights(digest: "hashlib._Hash", module: nn.Module) -> None:
-    """Give a hash the names and the bytes of a module's weights and buffers."""
-    for name, tensor in module.state_dict().items():
-        digest.update(name.encode())
+def weights_hash(module: nn.Module, name: str = "") -> str:
+    """Hash of the names and the bytes of a module's weights and buffers, and of its own name."""
+    digest = hashlib.sha256(name.encode())
+    for key, tensor in module.state_dict().items():
+        digest.update(key.encode())
         digest.update(tensor.cpu().contiguous().numpy().data)
+    return digest.hexdigest()[:16]
 
 
 @cache

@@ -9,8 +9,6 @@ rate 0.1, batch 64, weight decay 2e-4, times 0.1 at 160 and 180. On other data t
 momentum follows the rate; here it does not.
 """
 
-import math
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -41,18 +39,14 @@ class MultiHeadClassifier(Classifier):
     mean: Tensor
 
     def __init__(self, in_features: int, num_classes: int) -> None:
-        super().__init__()
         if in_features % self.groups:
             raise ValueError(f"{in_features} features do not divide into {self.groups} groups")
-        self.weight = nn.Parameter(torch.empty(num_classes, in_features))
-        self.register_buffer("mean", torch.zeros(in_features))
-        self.reset_parameters()
+        super().__init__(in_features, num_classes)
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
         """Draw the weights anew, uniform in +-1 / sqrt(D), and forget the mean."""
-        bound = 1 / math.sqrt(self.weight.shape[1])
-        nn.init.uniform_(self.weight, -bound, bound, generator=generator)
-        self.mean.zero_()
+        super().reset_parameters(generator)
+        self.register_buffer("mean", torch.zeros_like(self.weight[0]))
 
     def directions(self, features: Tensor) -> Tensor:
         """x^k / |x^k|: (N, D) to (N, K, D / K)."""

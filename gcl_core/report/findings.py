@@ -10,10 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gcl_core.data.imbalance import by_size, class_groups
+from gcl_core.inference.calibration import BINS
 from gcl_core.training.evaluation import f1_score, macro_f1, weighted_accuracy
 
 Z95 = 1.959964  # quantile of the normal distribution for intervals of 95 %
-BINS = 15  # of confidence, for the calibration error of Guo et al. 2017
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 import gcl_core
-from gcl_core.data.dataset import LongTailedDataset
+from gcl_core.data.dataset import LongTailedDataset, Split
 from gcl_core.data.imbalance import GROUPS
 from gcl_core.errors import GCLError
 from gcl_core.files import load_json
@@ -50,9 +50,9 @@ class Mistake:
 
     image: int
     true: str
+    picture: Thumbnail
     said: str
     probability: float
-    picture: Thumbnail
     nearest_class: str
     nearest_picture: Thumbnail
     cosine: float
@@ -75,32 +75,35 @@ def report(model: SavedModel, dataset: LongTailedDataset) -> str:
     with torch.no_grad():
         outputs = model.network.head(test).double()
 
-    def probabilities_of(prior: str | None) -> Tensor:
+    def found_under(prior: str | None) -> tuple[Tensor, Findings]:
         slope, offset = model.terms(prior)
-        return (slope * outputs + offset).softmax(1)
+        probabilities, labels = (slope * outputs + offset).softmax(1), dataset.test.labels
+        names, counts = model.class_names, model.class_counts
+        return probabilities, findings(probabilities, labels, names, counts)
 
-    def found_of(probabilities: Tensor) -> Findings:
-        labels = dataset.test.labels
-        return findings(probabilities, labels, model.class_names, model.class_counts)
-
-    probabilities = probabilities_of(None)
-    found = found_of(probabilities)
-    identity = load_json(model.path / "settings.json")["identity"]
+    probabilities, found = found_under(None)
     return _template().render(
         found=found,
-        training=found_of(probabilities_of("training")) if model.calibration else None,
-        uniform=found_of(probabilities_of("uniform")) if model.calibration else None,
+        training=found_under("training")[1] if model.calibration else None,
+        uniform=found_under("uniform")[1] if model.calibration else None,
         groups=[group for group in GROUPS if any(c.group == group for c in found.classes)],
         model=model,
         dataset=dataset,
         method=method_of(model.settings),
         epochs=[stage["epochs"] for stage in _stages(model.settings)],
-        same_images=identity["images"]["fingerprint"] == dataset.fingerprint,
+        same_images=_fingerprint(model.path / "settings.json") == dataset.fingerprint,
         confusions=found.confusions[:CONFUSIONS],
         mistakes=_mistakes(probabilities, train, test, dataset),
         unfolded=len(found.classes) <= UNFOLDED,
         version=gcl_core.__version__,
     )
+
+
+def _fingerprint(file: Path) -> str:
+    try:
+        return str(load_json(file)["identity"]["images"]["fingerprint"])
+    except (LookupError, TypeError) as error:
+        raise GCLError(f"{file} does not say which images the run had: is it damaged?") from error
 
 
 def _check(model: SavedModel, dataset: LongTailedDataset) -> None:
@@ -144,38 +147,28 @@ def method_of(settings: dict[str, Any]) -> str:
             for stage in stages
         ]
 
-    own = parts(settings["head"], _stages(settings))
+    stages = _stages(settings)
+    own = parts(settings["head"], stages)
     same = [
         name
         for name, method in METHODS.items()
         if parts(method.head, [to_dict(s) for s in (method.stage1, method.stage2) if s]) == own
     ]
-    return " or ".join(same) or ", then ".join(
-        stage["objective"]["name"] for stage in _stages(settings)
-    )
+    return " or ".join(same) or ", then ".join(stage["objective"]["name"] for stage in stages)
 
 
 def _mistakes(
     probabilities: Tensor, train: Tensor, test: Tensor, dataset: LongTailedDataset
 ) -> list[Mistake]:
-    chosen = surest_mistakes(probabilities, dataset.test.labels)
-    names = dataset.class_names
-    confidence, said = probabilities[chosen].max(1)
-    index, cosine = nearest(test[chosen], train)
+    names, chosen = dataset.class_names, surest_mistakes(probabilities, dataset.test.labels)
+
+    def shown(part: Split, image: int) -> tuple[str, Thumbnail]:
+        return names[int(part.labels[image])], thumbnail(part.images.picture(image))
+
+    columns = (*probabilities[chosen].max(1), *nearest(test[chosen], train))
     return [
-        Mistake(
-            image,
-            names[int(dataset.test.labels[image])],
-            names[guess],
-            probability,
-            thumbnail(dataset.test.images.picture(image)),
-            names[int(dataset.train.labels[neighbour])],
-            thumbnail(dataset.train.images.picture(neighbour)),
-            likeness,
-        )
-        for image, guess, probability, neighbour, likeness in zip(
-            chosen, *(each.tolist() for each in (said, confidence, index, cosine)), strict=True
-        )
+        Mistake(i, *shown(dataset.test, i), names[guess], p, *shown(dataset.train, j), likeness)
+        for i, p, guess, j, likeness in zip(chosen, *(c.tolist() for c in columns), strict=True)
     ]
 
 

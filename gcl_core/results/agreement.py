@@ -18,11 +18,10 @@ from gcl_core.analysis.intervals import t_factor
 from gcl_core.data.lists import PUBLISHED
 from gcl_core.results.printed import (
     BEYOND,
+    CIFAR_IMAGES,
     DATA,
     Column,
     PaperRow,
-    belongs,
-    column_of,
     paper_rows,
     records_of,
 )
@@ -70,6 +69,11 @@ class Protocol:
     preset: str
     epochs: int
     precision: str
+
+    @property
+    def published_images(self) -> bool:
+        """Whether accuracies can be compared with the paper's, not only gaps between rows."""
+        return self.dataset in (*CIFAR_IMAGES, *PUBLISHED)
 
     def __str__(self) -> str:
         epochs = f"{self.epochs} epochs in stage 1"
@@ -152,16 +156,13 @@ def by_protocol(
     table: int, column: Column, records: Sequence[Record]
 ) -> dict[Protocol, list[Record]]:
     """The records of each protocol that a table's column has any of, the longest training first."""
+    by: dict[Protocol, list[Record]] = {}
+    for record in records:
+        by.setdefault(protocol_of(record), []).append(record)
     rows = paper_rows(table)
-    found = {
-        protocol_of(record)
-        for record in records
-        if column_of(record) == column and any(belongs(record, row) for row in rows)
-    }
-    return {
-        protocol: [record for record in records if protocol_of(record) == protocol]
-        for protocol in sorted(found, key=lambda p: (-p.epochs, p.dataset, p.preset, p.precision))
-    }
+    found = [p for p, of in by.items() if any(records_of(row, column, of) for row in rows)]
+    order = sorted(found, key=lambda p: (-p.epochs, p.dataset, p.preset, p.precision))
+    return {protocol: by[protocol] for protocol in order}
 
 
 def short_names(protocols: Iterable[Protocol]) -> list[str]:
@@ -192,8 +193,7 @@ def run_spread(records: Iterable[Record]) -> float | None:
 
     None where none has. Settings may be any, those of no table among them, at any ratio.
     """
-    several = _repeated(records)
-    if not several:
+    if not (several := _repeated(records)):
         return None
     squares = sum((len(values) - 1) * variance(values) for values in several)
     return math.sqrt(squares / run_freedom(records))
@@ -276,11 +276,10 @@ def gaps(table: int, column: Column, records: Sequence[Record]) -> dict[tuple[st
     Args:
         records: of one protocol.
     """
-    rows = {row.name: row for row in paper_rows(table)}
-    reference = REFERENCES[table]
-    pairs = [(name, reference) for name in rows if name != reference]
+    rows, reference = {row.name: row for row in paper_rows(table)}, REFERENCES[table]
     luck = run_spread(records), run_freedom(records)
     runs = {name: measure(row, column, records) for name, row in rows.items()}
+    pairs = [(name, reference) for name in rows if name != reference]
     result = {}
     for one, other in (*pairs, *MORE_GAPS.get(table, ())):
         numbers = [rows[name].values.get(column) for name in (one, other)]

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from gcl_core.analysis.intervals import interval
+from gcl_core.analysis.intervals import interval, with_interval
 from gcl_core.benchmark.speed import bench_table, files_table
 from gcl_core.figures.charts import PaperDot, paper_dots
 from gcl_core.figures.looks import METHOD_LOOKS
@@ -14,6 +14,7 @@ from gcl_core.results.agreement import (
     NOTHING,
     REFERENCES,
     Gap,
+    Protocol,
     Record,
     by_protocol,
     gaps,
@@ -32,7 +33,6 @@ from gcl_core.results.tables import (
     cifar_records,
     comparison,
     digits_block,
-    mean_and_spread,
     update_page,
 )
 
@@ -56,11 +56,11 @@ def rows_table(table: int, column: Column, records: Sequence[Record]) -> str:
     for row in paper_rows(table):
         printed = row.values.get(column)
         runs = measure(row, column, records)
-        paper = "-" if printed is None else f"{printed:.2f}" + ("¹" if row.quoted else "")
+        paper = row.shown(column)
         if runs.mean is None:
             lines.append([row.name, paper, NOTHING, "-", "-", "-", "-", NOTHING])
             continue
-        ours, best = (mean_and_spread(list(of.values()), 2) for of in (runs.top1, runs.best))
+        ours, best = (with_interval([*of.values()], digits=2) for of in (runs.top1, runs.best))
         away = "-" if printed is None else signed(runs.mean - printed)
         verdict = verdicts.get(row.name, "the reference")
         seeds = str(len(runs.top1))
@@ -99,32 +99,79 @@ def order_sentence(table: int, column: Column, records: Sequence[Record]) -> str
     return f"Order: Kendall's τ = {tau:.2f} over the {rows} of {everything} rows that are measured."
 
 
-def column_block(
-    table: int, column: Column, records: Sequence[Record], *, rows: bool = True
+def protocol_block(
+    table: int, column: Column, protocol: Protocol, records: Sequence[Record], *, rows: bool = True
 ) -> str:
-    """One column of a table, its gaps and its order, under each protocol that has records.
+    """One column of a table, its gaps and its order, from the records of one protocol.
 
     Args:
         rows: False leaves out the table of the rows itself.
     """
     printed = any(column in row.values for row in paper_rows(table))
-    name, ratio = column
-    name += "" if ratio is None else f", ratio {ratio:g}"
-    found = {str(each): runs for each, runs in by_protocol(table, column, records).items()}
-    parts = []
-    for protocol, runs in (found or {NOTHING: []}).items():
-        parts += [
-            f"**{name}.** Ours: {protocol}.",
-            rows_table(table, column, runs) if rows else "",
-            gaps_table(table, column, runs),
-            order_sentence(table, column, runs) if printed else "",
-        ]
+    parts = [
+        f"**{_column_name(column)}.** Ours: {protocol}.",
+        rows_table(table, column, records) if rows else "",
+        gaps_table(table, column, records),
+        order_sentence(table, column, records) if printed else "",
+    ]
     return "\n\n".join(filter(None, parts))
 
 
+def column_block(
+    table: int, column: Column, records: Sequence[Record], *, rows: bool = True
+) -> str:
+    """One column of a table under each protocol that has records; see `protocol_block`."""
+    found = by_protocol(table, column, records)
+    blocks = [protocol_block(table, column, *each, rows=rows) for each in found.items()]
+    return "\n\n".join(blocks) or f"**{_column_name(column)}.** Ours: {NOTHING}."
+
+
+def printed_table(table: int, columns: Sequence[Column]) -> str:
+    """The paper's numbers in columns that have none of ours."""
+    lines = [[row.name, *map(row.shown, columns)] for row in paper_rows(table)]
+    return markdown_table(["row", *map(_column_name, columns)], lines)
+
+
+def _column_name(column: Column) -> str:
+    name, ratio = column
+    return name if ratio is None else f"{name}, ratio {ratio:g}"
+
+
 def table_block(table: int, records: Sequence[Record]) -> str:
-    """All of one table on the results page."""
-    return "\n\n".join(column_block(table, column, records) for column in COLUMNS[table])
+    """All of one table on the results page.
+
+    What is measured on the published images comes first, then, folded, what is on others, and the
+    paper's numbers in all other columns.
+    """
+    published, others, left = list[str](), list[str](), list[Column]()
+    for column in COLUMNS[table]:
+        found = by_protocol(table, column, records)
+        for protocol, runs in found.items():
+            parts = published if protocol.published_images else others
+            parts.append(protocol_block(table, column, protocol, runs))
+        if not any(protocol.published_images for protocol in found) and table != BEYOND:
+            left.append(column)
+    if others:
+        others = ["<details><summary>On other images</summary>", *others, "</details>"]
+    last = ["Not measured; the paper has:", printed_table(table, left)] if left else []
+    return "\n\n".join([*published, *others, *last])
+
+
+def published_table(records: Sequence[Record]) -> str:
+    """Runs on the published images with a number in the paper's Table 1, or before re-training."""
+    lines = []
+    rows = [*paper_rows(1), *(row for row in paper_rows(5) if row.method == "gcl")]
+    for column in CIFAR:
+        for protocol, runs in by_protocol(1, column, records).items():
+            for row in rows if protocol.published_images else ():
+                found, printed = measure(row, column, runs), row.values.get(column)
+                if found.top1 and printed:
+                    name = f"{_column_name(column)}: {METHOD_LOOKS[str(row.method)].label}"
+                    ours = (
+                        with_interval([*of.values()], digits=2) for of in (found.top1, found.best)
+                    )
+                    lines.append([name, *ours, f"{printed:.2f}", found.epochs])
+    return markdown_table(["", "ours, last epoch", "best on test", "paper", "epochs"], lines)
 
 
 def page_blocks(results: Path) -> dict[str, dict[str, str]]:
@@ -133,12 +180,13 @@ def page_blocks(results: Path) -> dict[str, dict[str, str]]:
     ours = {"digits": digits_block(load_records(results / "digits.json"))}
     if (results / FILE).exists():
         ours["clothes"] = chosen_block(load_records(results / FILE))
+    ours |= {name: chosen_block(load_records(results / f"{name}.json")) for name in CHOSEN}
     ours |= {name: comparison(records) for name, records in cifar_records(results).items()}
     pages = {
         "README.md": {"found": found_table(results)},
         "results/README.md": {
+            "published": published_table(measured),
             **{f"table{table}": table_block(table, measured) for table in COLUMNS},
-            **{f: chosen_block(load_records(results / f"{f}.json")) for f in CHOSEN},
         },
         "results/study.md": ours,
         "docs/recipes.md": protocol_blocks(results),
@@ -186,13 +234,12 @@ def table1_dots(column: Column, records: Sequence[Record]) -> dict[str, list[Pap
         top1: dict[str, tuple[float, float | None]] = {}
         gap_to: dict[str, tuple[float, float | None]] = {}
         for name, runs in runs_of.items():
-            values = list(measure(row, column, runs).top1.values())
-            each = gaps_of[name][pair]
-            if values:
+            if values := list(measure(row, column, runs).top1.values()):
                 middle, half = interval(values)
                 top1[name] = middle, None if math.isnan(half) else half
-            if values and each.ours is not None:
-                gap_to[name] = each.ours, each.half
+                each = gaps_of[name][pair]
+                if each.ours is not None:
+                    gap_to[name] = each.ours, each.half
         accuracies.append(PaperDot(*shown, row.values.get(column), top1))
         differences.append(PaperDot(*shown, quoted[pair].paper, gap_to))
     return {"Top-1 (%)": accuracies, f"Gap to {REFERENCES[1]} (points)": differences}

@@ -54,6 +54,11 @@ class PaperRow:
         """The label without the number and the year of its reference."""
         return re.sub(r" \[\d+\]| \(\d{4}\)", "", self.label)
 
+    def shown(self, column: Column) -> str:
+        """The number of a column with the mark of the footnote, `82.06` or `80.60¹`; `-`: none."""
+        number = self.values.get(column)
+        return "-" if number is None else f"{number:.2f}{'¹' * self.quoted}"
+
 
 def _mislas(head: float, tail: float, factor: float, batch_norm: str) -> dict[str, Any]:
     return {
@@ -144,6 +149,7 @@ ROWS: tuple[PaperRow, ...] = (
     PaperRow(BEYOND, "margin + stage 2", "gcl_crt", {}, _MARGIN),
 )
 
+CIFAR_IMAGES = ("cifar10", "cifar100")  # what records of the published images call them
 OTHER = " (other images)"  # ends the name of data whose images are not those that were published
 # What the records call the data, in the paper's words and in ours.
 DATA = {

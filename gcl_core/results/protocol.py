@@ -79,8 +79,7 @@ def recipes_block(kind: str, cells: Cells, decoding: float) -> str:
         own = recipe.source.removeprefix(common.source).removeprefix("; ")
         guess = recipe.guess.removeprefix(common.guess).removeprefix("; ")
         row = printed.get(method)
-        paper = row and row.values.get((data.title, None))
-        number = f"{paper:.2f}{'¹' * row.quoted}" if row and paper else "-"
+        number = row.shown((data.title, None)) if row else "-"
         epochs = epochs_text(stage.trained_epochs for stage in settings.stages)
         hours = ["-", "-"]
         if (kind, method) in cells:

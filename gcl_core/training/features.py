@@ -3,7 +3,7 @@
 import hashlib
 import logging
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 from lightning_fabric import Fabric
@@ -12,14 +12,13 @@ from torch import Tensor, nn
 from gcl_core.data.augment import PadCrop
 from gcl_core.data.dataset import LongTailedDataset, Split
 from gcl_core.data.epoch import clean_batches
-from gcl_core.data.image_files import cache_folder
+from gcl_core.data.image_files import cached
 from gcl_core.data.images import MemoryImages
-from gcl_core.errors import GCLError
-from gcl_core.files import atomic_save, load_tensors
 from gcl_core.hardware import channels_last
-from gcl_core.networks.pretrained import hash_weights
+from gcl_core.networks.pretrained import weights_hash
 from gcl_core.training.evaluation import frozen
 from gcl_core.training.progress import Progress
+from gcl_core.training.runs import identity_hash
 
 log = logging.getLogger(__name__)
 
@@ -36,23 +35,22 @@ def features_of(
     Raises:
         GCLError: an image cannot be read.
     """
-    parts = [part for part in (dataset.train, dataset.test, dataset.validation) if part is not None]
-    contents = sorted({own for part in parts for own in part.images.contents})
-    kept = cache_folder() / f"features-{_key(contents, dataset, backbone, fabric)}.pt"
-    features = torch.empty(0)
-    if kept.exists():
-        try:
-            features = load_tensors(kept)["features"]
-        except GCLError as error:
-            log.warning("%s; features are computed again", error)
-    if not len(features):
-        features = _computed(contents, dataset, parts, backbone, fabric, progress)
-        if fabric.is_global_zero:
-            try:
-                kept.parent.mkdir(parents=True, exist_ok=True)
-                atomic_save(kept, {"features": features})
-            except OSError as error:
-                log.warning("features are not cached: %s; GCL_CACHE names another folder", error)
+    contents = sorted({own for part in dataset.parts for own in part.images.contents})
+    identity = {
+        "version": 3,
+        "images": hashlib.sha256(b"".join(contents)).hexdigest(),
+        "shape": dataset.train.images.shape,
+        "mean": dataset.mean,
+        "std": dataset.std,
+        "weights": weights_hash(backbone),
+        "precision": fabric.strategy.precision.precision,
+        "device": fabric.device.type,
+    }
+
+    def computed() -> dict[str, Tensor]:
+        return {"features": _computed(contents, dataset, backbone, fabric, progress)}
+
+    features = cached(f"features-{identity_hash(identity)}", "features", computed)["features"]
     row = {own: number for number, own in enumerate(contents)}
 
     def split(part: Split) -> Split:
@@ -70,31 +68,18 @@ def features_of(
     )
 
 
-def _key(
-    contents: list[bytes], dataset: LongTailedDataset, backbone: nn.Module, fabric: Fabric
-) -> str:
-    digest = hashlib.sha256(f"2 {fabric.strategy.precision.precision}".encode())
-    digest.update(f" {dataset.mean} {dataset.std} {fabric.device.type} ".encode())
-    digest.update(f"{dataset.train.images.shape} ".encode())
-    for own in contents:
-        digest.update(own)
-    hash_weights(digest, backbone)
-    return digest.hexdigest()[:32]
-
-
 def _computed(
     contents: list[bytes],
     dataset: LongTailedDataset,
-    parts: list[Split],
     backbone: nn.Module,
     fabric: Fabric,
     progress: str,
 ) -> Tensor:
     """(M, D) of the images that have these contents, in their order."""
     log.info("computing features of %d images, once", len(contents))
-    first: Any = parts[0].images  # all parts have the same kind of images
-    every = first.joined([part.images for part in parts[1:]])
-    found = (own for part in parts for own in part.images.contents)
+    first, *others = (part.images for part in dataset.parts)
+    every = cast(Any, first).joined(others)  # all parts have the same kind of images
+    found = (own for part in dataset.parts for own in part.images.contents)
     places = {own: place for place, own in enumerate(found)}
     order = torch.tensor([places[own] for own in contents])
     images = Split(every.subset(order), torch.zeros(len(order), dtype=torch.int64))

@@ -1,8 +1,8 @@
 """More epochs of a run that has ended: the longer run begins with its checkpoint, if it may."""
 
+import contextlib
 import dataclasses
 import logging
-from typing import Any
 
 from gcl_core.errors import GCLError
 from gcl_core.files import load_json
@@ -61,23 +61,14 @@ def _differs(stage: Stage, epochs: int) -> str:
 
 def _shorter(folder: RunFolder) -> RunFolder | None:
     """The longest finished run beside a folder whose settings differ in fewer epochs only."""
-    wanted = _without_epochs(folder.identity)
-    best: tuple[int, dict[str, Any], dict[str, Any]] | None = None
+    best, most, wanted = None, 0, folder.identity["stage1"]["epochs"]
     for file in folder.path.parent.glob("*/settings.json"):
         if not (file.parent / "result.json").exists():
             continue
         found = load_json(file)
-        identity = found.get("identity") if isinstance(found, dict) else None
-        if not isinstance(identity, dict) or _without_epochs(identity) != wanted:
-            continue
-        epochs = int(identity["stage1"]["epochs"])
-        if epochs < folder.identity["stage1"]["epochs"] and (best is None or epochs > best[0]):
-            best = epochs, identity, found.get("about", {})
-    return None if best is None else RunFolder(folder.path.parent, best[1], best[2])
-
-
-def _without_epochs(identity: dict[str, Any]) -> dict[str, Any]:
-    stage = identity.get("stage1")
-    if not isinstance(stage, dict):
-        return {}
-    return {**identity, "stage1": {**stage, "epochs": None}}
+        with contextlib.suppress(LookupError, TypeError):  # not the settings of a run
+            identity, epochs = found["identity"], found["identity"]["stage1"]["epochs"]
+            longer = {**identity, "stage1": {**identity["stage1"], "epochs": wanted}}
+            if longer == folder.identity and most < epochs < wanted:
+                most, best = epochs, RunFolder(folder.path.parent, identity, found["about"])
+    return best

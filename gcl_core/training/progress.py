@@ -8,7 +8,7 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-from gcl_core.errors import GCLError
+from gcl_core.errors import check_known
 
 log = logging.getLogger(__name__)
 KINDS = ("auto", "bar", "log", "none")
@@ -31,8 +31,7 @@ class Progress:
     """
 
     def __init__(self, kind: str, title: str, start: int, epochs: int, steps: int) -> None:
-        if kind not in KINDS:
-            raise GCLError(f"progress {kind!r} is unknown; allowed: {', '.join(KINDS)}")
+        check_known("progress", kind, KINDS)
         if kind == "auto":
             kind = "bar" if watched() else "log"
         self.kind, self.title, self.first, self.epochs = kind, title, start, epochs

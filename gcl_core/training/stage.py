@@ -3,7 +3,6 @@
 import contextlib
 import logging
 import math
-import os
 import time
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
@@ -19,6 +18,7 @@ from gcl_core.data.dataset import LongTailedDataset, Split
 from gcl_core.data.epoch import FrozenFeatures, TrainingImages, clean_batches
 from gcl_core.data.streams import Streams
 from gcl_core.errors import GCLError
+from gcl_core.hardware import from_environment
 from gcl_core.methods.reweight import ClassWeights, Reweighted
 from gcl_core.methods.sampling import InstanceBalanced
 from gcl_core.methods.settings import Stage, learning_rate
@@ -107,7 +107,7 @@ class StageRun:
     def _kept_features(self) -> dict[int, list[tuple[Tensor, Tensor]]]:
         """Of a frozen prefix, by the identity of the part; those of a large one are not kept."""
         backbone: Any = self.network.backbone
-        parts = [part for part in (self.dataset.test, self.dataset.validation) if part is not None]
+        parts = self.dataset.parts[1:]  # all but the training images
         small = [part for part in parts if len(part) * backbone.out_features <= KEPT]
         return {id(part): list(self._features(part)) for part in small}
 
@@ -150,8 +150,8 @@ def train_stage(part: StageRun, progress: str = "none", keep: Collection[int] = 
     fabric, stage, folder = part.fabric, part.stage, part.folder
     module, title = part.trained, f"stage {part.number}"
     writes = fabric.is_global_zero
-    between_saves = _seconds("GCL_CHECKPOINT_SECONDS", 1)
-    between_step_saves = _seconds("GCL_CHECKPOINT_STEP_SECONDS", 600)
+    between_saves = from_environment("GCL_CHECKPOINT_SECONDS", 1)
+    between_step_saves = from_environment("GCL_CHECKPOINT_STEP_SECONDS", 600)
     with _opened(folder, fabric):
         saved, finished = folder.load_checkpoint(), folder.result is not None
         fabric.barrier()  # every process has read before any writes
@@ -182,12 +182,13 @@ def train_stage(part: StageRun, progress: str = "none", keep: Collection[int] = 
                 part.streams.restore(saved["streams"][fabric.global_rank])
             trained, stepper = fabric.setup(module, optimizer)
             step = make_step(part.step, fabric, trained, stepper, [part.streams.noise])
-        done = Done.none(fabric.device) if saved is None else Done.of(saved, fabric)
+        # A checkpoint that was made after an epoch has none of it.
+        within = saved["done"][fabric.global_rank] if saved and "done" in saved else None
+        done = Done.on(fabric.device, within)
         if done.steps:
             log.info("%s: going on in epoch %d, after step %d", title, len(history) + 1, done.steps)
-        bar = Progress(
-            progress if writes else "none", title, len(history), epochs, len(part.epoch(0)[0])
-        )
+        kind, steps = progress if writes else "none", len(part.epoch(0)[0])
+        bar = Progress(kind, title, len(history), epochs, steps)
         accuracy = None
         if 0 in keep and not history:
             untrained = part.evaluate()
@@ -224,9 +225,17 @@ def train_stage(part: StageRun, progress: str = "none", keep: Collection[int] = 
                         noise = {"noise": part.streams.noise.get_state()}
                         save(begun | noise, done=_of_all_ranks(fabric, done.state()))
 
-                loss = train_epoch(step, criterion, batches, bar, done, after_step)
+                try:
+                    loss = train_epoch(step, criterion, batches, bar, done, after_step)
+                except ValueError as error:
+                    if "more than 1 value per channel" not in str(error):  # PyTorch's
+                        raise
+                    raise GCLError(
+                        f"{title}: a batch of one image, whose feature maps are one pixel, has no "
+                        "batch normalisation; another batch_size, or a larger image_size"
+                    ) from error
                 same_buffers(module)
-                done = Done.none(fabric.device)
+                done = Done.on(fabric.device)
                 if not math.isfinite(loss):
                     raise GCLError(
                         f"{title}, epoch {epoch + 1}: the training loss is {loss}; "
@@ -235,7 +244,8 @@ def train_stage(part: StageRun, progress: str = "none", keep: Collection[int] = 
                 seconds = time.perf_counter() - began
                 row = {"epoch": epoch + 1, "lr": learning_rate(stage, epoch), "train_loss": loss}
                 accuracy = part.evaluate()
-                history.append(row | _one_row(accuracy) | _on_validation(part))
+                numbers = {k: own for k, own in accuracy.items() if not isinstance(own, list)}
+                history.append(row | numbers | _on_validation(part))
                 if writes and epoch + 1 in keep:
                     folder.keep(epoch + 1, {"module": module.state_dict(), "result": accuracy})
                 timing = {"epoch": epoch + 1, "train_seconds": round(seconds, 3)}
@@ -277,29 +287,14 @@ class Done:
     total: Tensor
 
     @classmethod
-    def none(cls, device: torch.device) -> "Done":
-        """Of an epoch that is not begun."""
-        return cls(0, 0, torch.zeros((), device=device))
-
-    @classmethod
-    def of(cls, checkpoint: dict[str, Any], fabric: Fabric) -> "Done":
-        """What a checkpoint says of this process's share."""
-        if "done" not in checkpoint:  # it was made after an epoch
-            return cls.none(fabric.device)
-        state = checkpoint["done"][fabric.global_rank]
-        return cls(state["steps"], state["images"], state["total"].to(fabric.device))
+    def on(cls, device: torch.device, state: dict[str, Any] | None = None) -> "Done":
+        """Nothing, or what the `state` of another one says."""
+        state = state or {"steps": 0, "images": 0, "total": torch.zeros(())}
+        return cls(**state | {"total": state["total"].to(device)})
 
     def state(self) -> dict[str, Any]:
         """For a checkpoint."""
-        return {"steps": self.steps, "images": self.images, "total": self.total.cpu()}
-
-
-def _seconds(variable: str, default: float) -> float:
-    text = os.environ.get(variable, str(default))
-    with contextlib.suppress(ValueError):
-        if (seconds := float(text)) >= 0:
-            return seconds
-    raise GCLError(f"{variable} must be a number >= 0, got {text!r}")
+        return vars(self) | {"total": self.total.cpu()}
 
 
 def _is_time(fabric: Fabric, steps: int, moment: float) -> bool:
@@ -344,7 +339,7 @@ def train_epoch(
     fabric = step.fabric
     step.module.train()
     criterion.train()
-    done = done or Done.none(fabric.device)
+    done = done or Done.on(fabric.device)
     for batch in batches.without_first(done.steps) if done.steps else batches:
         done.total += step(criterion, batch) * len(batch.target)
         done.images += len(batch.target)
@@ -355,10 +350,6 @@ def train_epoch(
     if fabric.world_size > 1:
         total, images = summed(torch.stack((total.double(), images.to(total))))
     return float(total) / float(images)
-
-
-def _one_row(accuracy: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in accuracy.items() if not isinstance(value, list)}
 
 
 def _of_all_ranks(fabric: Fabric, state: Any) -> list[Any]:
@@ -390,9 +381,6 @@ def _best(history: list[dict[str, Any]]) -> dict[str, Any]:
         note = "test accuracy after the epoch with the best class mean on the validation part"
         last = ("top1", "class_mean")
         found["validation"] = {name: history[-1][f"validation_{name}"] for name in last}
-        found["best_on_validation"] = {
-            "top1": chosen["top1"],
-            "epoch": chosen["epoch"],
-            "note": note,
-        }
+        own = {"top1": chosen["top1"], "epoch": chosen["epoch"], "note": note}
+        found["best_on_validation"] = own
     return found

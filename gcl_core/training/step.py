@@ -14,7 +14,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from gcl_core.data.batch import Batch
-from gcl_core.errors import GCLError
+from gcl_core.errors import GCLError, check_known
 
 EAGER, CAPTURED = "eager", "captured"
 STEPS = ("auto", EAGER, CAPTURED)
@@ -29,8 +29,7 @@ def step_kind(asked: str, fabric: Fabric) -> str:
     Raises:
         GCLError: an unknown name, or "captured" where that cannot be.
     """
-    if asked not in STEPS:
-        raise GCLError(f"step {asked!r} is unknown; allowed: {', '.join(STEPS)}")
+    check_known("step", asked, STEPS)
     possible = fabric.device.type == "cuda" and fabric.world_size == 1
     if asked == CAPTURED and not possible:
         raise GCLError(

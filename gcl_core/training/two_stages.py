@@ -170,11 +170,14 @@ def make_fabric(accelerator: str, precision: str, devices: int = 1) -> Fabric:
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     if accelerator != "cpu":
         repeatable_gpu()
+    # Without a look for unused weights, DDP adds gradients in other groups after the first step
+    # than before: from three processes on, a continued run would end with other bits.
+    ddp = DDPStrategy(find_unused_parameters=True, timeout=processes.PATIENCE)
     try:
-        fabric = Fabric(
+        return Fabric(
             accelerator=accelerator,
             devices=devices,
-            strategy=_side_by_side() if devices > 1 else "auto",
+            strategy=ddp if devices > 1 else "auto",
             precision="bf16-mixed" if precision == "bfloat16" else "32-true",
             # A run starts its processes itself. Fabric would else want SLURM's srun for them: it
             # refuses to work in a job of several tasks, and warns wherever srun is installed.
@@ -184,13 +187,6 @@ def make_fabric(accelerator: str, precision: str, devices: int = 1) -> Fabric:
         raise GCLError(
             f"accelerator {accelerator!r} with devices {devices} is not here: {error}"
         ) from error
-    return fabric
-
-
-def _side_by_side() -> DDPStrategy:
-    # Without a look for unused weights, DDP adds gradients in other groups after the first step
-    # than before: from three processes on, a continued run would end with other bits.
-    return DDPStrategy(find_unused_parameters=True, timeout=processes.PATIENCE)
 
 
 def run_folders(

@@ -17,12 +17,10 @@
 # %% [markdown]
 # # Lab 1. See it
 #
-# A few classes have most of the images. What does a network make of the others?
+# A few classes have most of the images. How well does a network learn the others?
 #
 # Each step: **predict** first, **write** the missing lines, run the check, look. The check says
 # what is off. Stuck? `recall = check.recall.right` takes the answer, and you go on.
-#
-# This takes 15 seconds on one core.
 
 # %% tags=["parameters"]
 dataset: str = "clothes"  # clothes, digits, or folder:PATH with small images of one size
@@ -53,7 +51,7 @@ head, rare = data.from_head_to_tail[0], data.from_head_to_tail[-1]
 # %% [markdown]
 # ## Step 1. Look at the images
 #
-# See what the network will see, before any model.
+# Look at the images before you train on them.
 #
 # **Predict**: how many times more images has the first class than the last?
 
@@ -68,7 +66,7 @@ see(
 )  # fmt: skip
 
 # %% [markdown]
-# **Write** the number of images of each class; a class without one counts zero.
+# **Write** the number of images of each class; a class without images counts zero.
 
 
 # %% tags=["answer"]
@@ -86,7 +84,7 @@ see(
     count_bars(data.dataset),
     "Training images of each class, the most first, on a logarithmic axis.",
     f"{names[head]} has {counts[head]} images, {names[rare]} has {counts[rare]}:",
-    f"{counts[head] / counts[rare]:.0f} : 1. The {len(few)} few-shot classes have",
+    f"{counts[head] / counts[rare]:.0f} : 1. The {len(few)} rarest classes, called few-shot, have",
     f"{100 * counts[few].sum() / counts.sum():.1f} % of all images.",
 )
 
@@ -114,7 +112,8 @@ def training_step(model, optimizer, x, y):
 check.training_step(training_step)
 
 # %% [markdown]
-# This is a whole training. After each epoch the test images are looked at.
+# Now a whole training: your step, batch after batch. After each epoch the test images are
+# classified.
 
 # %%
 model = lab.network(data, seed=0)
@@ -147,7 +146,7 @@ print("same weights:", all(map(torch.equal, model.parameters(), same.parameters(
 # %% [markdown]
 # ## Step 3. Look at the wrong ones
 #
-# A mistake says more than an accuracy.
+# An accuracy does not show which images are wrong, and why.
 #
 # **Predict**: what are images of rare classes taken for?
 #
@@ -219,9 +218,10 @@ see(
 # %% [markdown]
 # ## Step 5. What top-1 hides
 #
-# Top-1 is a weighted mean of the recalls: the weights are the test images of each class.
+# Top-1 accuracy is the share of all test images that are right. So it is a weighted mean of the
+# recalls: a class with more test images weighs more.
 #
-# **Predict**: does it rise or fall when every class has as many test images?
+# **Predict**: does it rise or fall if all classes have equally many test images?
 #
 # **Write** the mean of the recalls with weights, which need not add up to one.
 
@@ -249,9 +249,10 @@ see(
 )
 
 # %% [markdown]
-# Every class alike is called *balanced accuracy*. The next notebook asks why the tail is lost, and
-# mends it.
-#
+# The accuracy with every class alike is called *balanced*. Frequent classes are the *head* of the
+# data, rare ones the *tail*. The next notebook asks why the tail is lost, and mends it.
+
+# %% [markdown]
 # ## Questions
 
 # %% [markdown]
@@ -266,7 +267,7 @@ see(
 # </details>
 
 # %% [markdown]
-# **Which number changes with the test's mix: the recall of a class, or its precision?**
+# **Another test has another mix of classes. Which changes: a class's recall, or its precision?**
 
 # %% [markdown] tags=["solution"]
 # <details><summary>Answer</summary>
@@ -301,6 +302,6 @@ see(
 # %% [markdown] tags=["solution"]
 # <details><summary>Answer</summary>
 #
-# When the test has the mix of the use, and every mistake costs the same.
+# When the test has the mix of classes that the network will meet, and every mistake costs the same.
 #
 # </details>

@@ -17,12 +17,10 @@
 # %% [markdown]
 # # Lab 2. Understand and mend it
 #
-# Why does a network lose the rare classes, and what is the least that mends it?
+# Why does a network lose the rare classes, and how little is enough to mend it?
 #
 # Each step: **predict** first, **write** the missing lines, run the check, look. Stuck?
 # `log_odds = check.log_odds.right` takes the answer, and you go on.
-#
-# This takes 20 seconds on one core.
 
 # %% tags=["parameters"]
 dataset: str = "clothes"  # clothes, digits, or folder:PATH with small images of one size
@@ -57,10 +55,10 @@ found = {"ce": lab.recalls(logits, data.y_test)}
 # %% [markdown]
 # ## Step 6. A prior moves the boundary
 #
-# Two classes on a line, normal, deviation one: the common one around $-1$; the rare one around
-# $+1$, with a share of all images.
+# An image is one number $x$ here: normal around $-1$ in the common class, around $+1$ in the rare
+# one, with standard deviation one. The rare class has a *share* of all images.
 #
-# **Predict**: where is a point as likely one as the other?
+# **Predict**: at which $x$ are both classes equally likely?
 #
 # **Write** the log-odds
 # $\log\frac{p(x \mid \text{rare})\,\text{share}}{p(x \mid \text{common})(1 - \text{share})}$.
@@ -87,14 +85,17 @@ boundary = ((1 - share) / share).log() / 2
 print(f"log-odds at x = {boundary:.2f}: {log_odds(boundary, share).abs():.1f}")
 
 # %% [markdown]
-# The densities did not change: only the prior $\pi_y$ moved the boundary, into the rare class.
+# Both curves kept their shape. Only the *prior* $\pi_y$, the share of a class, moved the boundary.
 # A network learns $\log p(x \mid y) + \log \pi_y$.
-#
+
+# %% [markdown]
 # ## Step 7. Take the prior away
+#
+# *Post-hoc logit adjustment* trains nothing. (Figures call cross-entropy CE.)
 #
 # **Predict**: which classes gain?
 #
-# **Write** $z_j - \tau \log \pi_j$, with $\pi_j = n_j / \sum_i n_i$. Nothing is trained.
+# **Write** $z_j - \tau \log \pi_j$, with $\pi_j = n_j / \sum_i n_i$.
 
 
 # %% tags=["answer"]
@@ -122,10 +123,10 @@ see(
 # %% [markdown]
 # ## Step 8. The price
 #
-# Whoever tests on the training mix pays for it. Let a test have classes in shares $\propto n_j^t$:
-# tilt $t = 1$ is the training mix, $0$ every class alike, below that the rare ones most.
+# A test may have any mix of classes. Let their shares be $\propto n_j^t$: the *tilt* $t = 1$ is the
+# training mix, $0$ every class alike; below $0$ rare classes come most.
 #
-# **Predict**: for which tilts is cross-entropy better?
+# **Predict**: for which tilts is plain cross-entropy better?
 #
 # **Write** the shares.
 
@@ -165,9 +166,9 @@ explore(
 # %% [markdown]
 # ## Step 9. Into the loss
 #
-# The network may learn with the prior added, so that its logits do without.
+# Train with the prior added to the logits. Then the logits alone are without it.
 #
-# **Predict**: will it do better than taking the prior away afterwards?
+# **Predict**: is this better than taking the prior away afterwards?
 #
 # **Write** the mean cross-entropy of $z_j + \log \pi_j$.
 
@@ -203,10 +204,11 @@ print("gcl_core has the same:", bool(theirs.isclose(prior_loss(logits, data.y_te
 # %% [markdown]
 # ## Step 10. A cloud instead
 #
-# GCL lowers each cosine by a *random* amount, wide for rare classes: sizes
-# $\delta_j = \log\frac{n_{\max}}{n_j}$, divided by the largest.
+# A *cosine classifier* gives cosines between features and class weights, times a scale $s$. GCL
+# lowers each by noise, its *cloud*, of size $\delta_j = \log\frac{n_{\max}}{n_j}$ divided by the
+# largest.
 #
-# **Predict**: what do the clouds of the most frequent class do?
+# **Predict**: which class has no cloud?
 #
 # **Write** the sizes, and $s\,(\cos\theta_j - k\,\delta_j\,|\varepsilon_j|)$.
 
@@ -263,7 +265,7 @@ print("gcl_core has the same:", torch.allclose(theirs, ours, atol=1e-4))
 #
 # **Predict**: whose images stop learning first?
 #
-# **Write** the softmax saturation measure $1 - p_y$, the size of an image's gradient.
+# **Write** $1 - p_y$, the size of an image's gradient. Near zero the softmax is *saturated*.
 
 
 # %% tags=["answer"]
@@ -346,7 +348,8 @@ see(
 # %% [markdown] tags=["solution"]
 # <details><summary>Answer</summary>
 #
-# In the loss the sum has to fit the training images, prior and all; then the logits alone lack it.
+# The loss fits logit plus $\log \pi$ to the training images, which have the prior in them. So the
+# logits alone are without it.
 #
 # </details>
 

@@ -17,13 +17,11 @@
 # %% [markdown]
 # # Lab 3. Re-balance and judge
 #
-# The features may be good although the classifier is not. Mend the classifier alone, then ask what
-# the numbers are worth.
+# The last layer of a network is its *classifier*; what it is given are the *features*. They may be
+# good although the classifier is not. Mend it alone, then ask what the numbers are worth.
 #
 # Each step: **predict** first, **write** the missing lines, run the check, look. Stuck?
 # `tau_normalised = check.tau_normalised.right` takes the answer, and you go on.
-#
-# This takes 30 seconds on one core.
 
 # %% tags=["parameters"]
 dataset: str = "clothes"  # clothes, digits, or folder:PATH with small images of one size
@@ -50,6 +48,7 @@ from gcl_core.figures.lab import paired_intervals
 from gcl_core.figures.looks import METHOD_LOOKS, SAMPLER_LOOKS, Look
 from gcl_core.figures.series import Series
 from gcl_core.losses.priors import LogitAdjustedLoss
+from gcl_core.networks.heads import NormalisedHead
 
 data = lab.lab_data(p.dataset, p.imbalance_ratio)
 few = data.few
@@ -61,9 +60,9 @@ found = {"ce": lab.recalls(head(features), data.y_test)}
 # %% [markdown]
 # ## Step 12. The norm of a class
 #
-# A logit is the length of the class's weights times the rest.
+# A class with longer weights $w_j$ has larger logits. *τ-normalisation* makes the lengths alike.
 #
-# **Predict**: whose weights are long?
+# **Predict**: which classes have the longest weights?
 #
 # **Write** $w_j / \lVert w_j \rVert^\tau$, class by class: at $\tau = 1$ all have length one.
 
@@ -89,13 +88,14 @@ see(
     f"Rank correlation of images and norm: {ranks:.2f}.",
     moved("Mean recall of all classes", found["ce"].mean(), found["ce_tau_norm"].mean()),
 )
+print("gcl_core has the same:", torch.allclose(NormalisedHead(head, 1.0).weight, directions))
 
 # %% [markdown]
 # ## Step 13. A sampler by hand
 #
-# Instead, show the classifier every class equally often.
+# Another way: show the classifier every class equally often.
 #
-# **Predict**: how often will the rarest class's images come in an epoch?
+# **Predict**: how often is the rarest class drawn in an epoch?
 #
 # **Write** the probability of each image, so that all classes are equally likely.
 
@@ -126,8 +126,8 @@ see(
             Series(Look(names[s], SAMPLER_LOOKS[s].colour), 100 * shares[s]) for s in shares]},
     ),
     "Share of each class in an epoch, with every image alike and with the sampler.",
-    f"{data.dataset.class_names[rare]}: {data.counts[rare]} images,"
-    f" drawn {int((data.y[drawn] == rare).sum())} times in one epoch.",
+    f"Training images of {data.dataset.class_names[rare]}: {data.counts[rare]};"
+    f" draws of the class in one epoch: {int((data.y[drawn] == rare).sum())}.",
 )  # fmt: skip
 theirs = gcl_core.ClassBalancedSampler(data.y).weights
 print("gcl_core has the same:", torch.allclose(theirs, probabilities.double()))
@@ -135,7 +135,7 @@ print("gcl_core has the same:", torch.allclose(theirs, probabilities.double()))
 # %% [markdown]
 # ## Step 14. Re-train the classifier
 #
-# Draw with your sampler, and leave the features as they are.
+# Draw with your sampler, and leave the features as they are. This is *cRT*, classifier re-training.
 #
 # **Predict**: which classes lose?
 #
@@ -184,11 +184,13 @@ see(
 # %% [markdown]
 # ## Step 15. Is it more than luck?
 #
-# Other seeds split, draw and train anew. What a seed does to all methods cancels in *differences*.
+# Another seed splits, draws and trains anew. All methods share its luck, which cancels in
+# *differences*.
 #
-# **Predict**: which gain will stand out from the luck?
+# **Predict**: which gain is larger than luck?
 #
-# **Write** the mean difference and the half length of its $95\,\%$ t interval.
+# **Write** the mean difference, and $t\,s / \sqrt n$, half of its $95\,\%$ t interval: $s$ is the
+# standard deviation of the differences, and `stats.t.ppf` gives $t$.
 
 
 # %% tags=["answer"]
@@ -232,23 +234,25 @@ see(
 )
 
 # %% [markdown]
-# Four intervals are four chances for a false alarm. Judge by the comparison that you planned.
-#
+# Each interval is a chance for a false alarm. Judge by the comparison that you planned.
+
+# %% [markdown]
 # ## Step 16. Your own images
 #
 # Set `dataset` to `folder:PATH` for small images of one size in `PATH/train/CLASS/…` and
-# `PATH/test/CLASS/…`. Photographs go through a network that is trained already: see
-# `python -m gcl_core train --help`.
-#
+# `PATH/test/CLASS/…`. Photographs go through a network that is trained already:
+# [your own photographs](../../docs/photographs.md).
+
+# %% [markdown]
 # ## Questions
 
 # %% [markdown]
-# **Why is a cosine classifier its own case of unit norms?**
+# **Does a cosine classifier need τ-normalisation?**
 
 # %% [markdown] tags=["solution"]
 # <details><summary>Answer</summary>
 #
-# It divides by the norm of each class's weights in training already.
+# No: it divides by the norm of each class's weights already in training.
 #
 # </details>
 
@@ -268,7 +272,7 @@ see(
 # %% [markdown] tags=["solution"]
 # <details><summary>Answer</summary>
 #
-# They would see most images of the frequent classes less often, and the rare ones by heart.
+# They would see fewer images of the frequent classes, and learn the rare ones by heart.
 #
 # </details>
 
