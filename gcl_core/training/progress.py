@@ -35,7 +35,7 @@ class Progress:
         if kind == "auto":
             kind = "bar" if watched() else "log"
         self.kind, self.title, self.first, self.epochs = kind, title, start, epochs
-        self.began, self.steps = time.perf_counter(), steps
+        self.began, self.steps, self.quiet = time.perf_counter(), steps, FIRST_SECONDS
         self._begin_epoch(start + 1)
         self.bar = tqdm(
             total=epochs * steps,
@@ -79,7 +79,7 @@ class Progress:
 
     def _begin_epoch(self, number: int) -> None:
         self.number, self.epoch_began = number, time.perf_counter()
-        self.skipped, self.taken, self.quiet = 0, 0, FIRST_SECONDS
+        self.quiet, self.skipped, self.taken = FIRST_SECONDS, 0, 0
 
     def close(self) -> None:
         self.bar.close()
