@@ -402,6 +402,8 @@ def _bench(options: argparse.Namespace) -> None:
     if options.out:  # before minutes of measuring
         prepare(options.out)
     measure: Callable[..., dict[str, Any]]
+    table: Callable[[dict[str, Any]], str]
+    takes: Sequence[str]
     if options.table2:
         measure, table, takes = cost.measure_costs, cost_table, FILES_TAKE[1:3]
     elif options.files:
