@@ -58,9 +58,9 @@ def test_mean_and_sample_standard_deviation():
 def test_comparison_rows():
     rows = comparison(RECORDS).splitlines()[2:]
     assert rows[0] == (
-        "| ce | 100 | 72.0 ± 2.8 | 90.0 ± 0.0 | - | 32.0 ± 2.8 | 73.0 ± 2.8 | 200 | 2 |"
+        "| ce | 100 | 72.0 ± 25.4 | 90.0 ± 0.0 | - | 32.0 ± 25.4 | 73.0 ± 25.4 | 200 | 2 |"
     )
-    assert rows[1].startswith("| gcl_crt | 100 | 81.0 ± 1.4 |")
+    assert rows[1].startswith("| gcl_crt | 100 | 81.0 ± 12.7 |")
     assert rows[1].endswith("| 200 + 30 | 2 |")
 
 
@@ -74,20 +74,20 @@ def test_data_without_a_ratio_are_named_so():
     pair = (("ce", 50.0), ("gcl_crt", 51.0))
     records = [record(method, 0, top1, 10.0, ratio=None) for method, top1 in pair]
     assert comparison(records).splitlines()[2].startswith("| ce | none | 50.0 |")
-    assert "at ratio none, seed by seed: top-1 1.0" in paired_gain(records, "gcl_crt", "ce")
+    assert "at ratio none, seed by seed: top-1 +1.0" in paired_gain(records, "gcl_crt", "ce")
 
 
 def test_ten_thousand_test_images_give_two_digits():
     one = record("ce", 0, 50.0, 10.0, dataset="cifar10")
     assert "| 50.00 |" in comparison([one])
-    assert "| 51.00 ± 1.41 |" in comparison([one, record("ce", 1, 52.0, 10.0, dataset="cifar10")])
+    assert "| 51.00 ± 12.71 |" in comparison([one, record("ce", 1, 52.0, 10.0, dataset="cifar10")])
 
 
 def test_paired_gain_is_of_the_same_seed():
     text = paired_gain([*RECORDS, record("gcl_crt", 7, 0.0, 0.0)], "gcl_crt", "ce")
-    assert "top-1 9.0 ± 1.4" in text  # 10 and 8; seed 7 has no partner
+    assert "top-1 +9.0 ± 12.7" in text  # 10 and 8; seed 7 has no partner
     assert "medium -" in text  # no class is in that group
-    assert "few 28.0 ± 2.8" in text
+    assert "few +28.0 ± 25.4" in text
 
 
 def test_markdown_aligns_numbers_right():

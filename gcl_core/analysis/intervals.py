@@ -26,10 +26,13 @@ def interval(values: Sequence[float]) -> tuple[float, float]:
     return mean(values), t_factor(n - 1) * stdev(values) / math.sqrt(n)
 
 
-def with_interval(values: Sequence[float], sign: str = "") -> str:
-    """`78.1 ± 0.9`: mean and half of the 95 % t interval."""
-    middle, half = interval(values)
-    return f"{middle:{sign}.1f}" + ("" if math.isnan(half) else f" ± {half:.1f}")
+def with_interval(values: Sequence[float | None], sign: str = "", digits: int = 1) -> str:
+    """`78.1 ± 0.9`: mean and half of the 95 % t interval; one value stands alone; `-` for none."""
+    known = [value for value in values if value is not None]
+    if not known:
+        return "-"
+    middle, half = interval(known)
+    return f"{middle:{sign}.{digits}f}" + ("" if math.isnan(half) else f" ± {half:.{digits}f}")
 
 
 def is_clear(values: Sequence[float]) -> bool:

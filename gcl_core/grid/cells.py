@@ -104,7 +104,8 @@ def cells_of(
             else:
                 cells += _training(entry, content, source, accelerator)
     with _named(str(file)):
-        refuse_twins([(cell.name, _what(cell)) for cell in cells])
+        what = [c.settings if isinstance(c, Cell) else (c.notebook, c.parameters) for c in cells]
+        refuse_twins([(cell.name, each) for cell, each in zip(cells, what, strict=True)])
     return cells
 
 
@@ -150,10 +151,6 @@ def refuse_twins(named: Sequence[tuple[str, Any]]) -> None:
 def _names(key: Any) -> list[str]:
     """Settings that a key names: `seed, data_seed` are two."""
     return [name.strip() for name in str(key).split(",")]
-
-
-def _what(cell: Cell | NotebookCell) -> Any:
-    return cell.settings if isinstance(cell, Cell) else (cell.notebook, cell.parameters)
 
 
 def _title(first: str, named: Mapping[str, Any]) -> str:

@@ -35,7 +35,8 @@ def predict(options: argparse.Namespace) -> int:
     if options.csv:
         prepare(options.csv)
     use_threads(None, model.settings["network"])
-    files = [file for given in options.images for file in _pictures(given)]
+    given = [at_home(path) for path in options.images]
+    files = [f for p in given for f in (images_inside(p) if p.is_dir() else [str(p)])]
     width = max(len(shown(str(file))) for file in files)
     rows: list[tuple[str, list[tuple[str, float]]]] = []
     unreadable: list[str] = []
@@ -67,11 +68,6 @@ def predict(options: argparse.Namespace) -> int:
     if unreadable:
         log.error("%d of %d pictures could not be read", len(unreadable), len(files))
     return 1 if unreadable else 0
-
-
-def _pictures(given: Path) -> list[str]:
-    path = at_home(given)
-    return images_inside(path) if path.is_dir() else [str(path)]
 
 
 def _predicted(

@@ -39,9 +39,7 @@ def found_table(results: Path) -> str:
     for name, runs in rows.items():
         shown = [next((runs[m] for m in of if m in runs), []) for of in COLUMNS.values()]
         cells = [
-            with_interval([run[key] for run in each]) if each else "-"
-            for each in shown
-            for key in ("top1", "few")
+            with_interval([run[key] for run in each]) for each in shown for key in ("top1", "few")
         ]
         lines.append([name, *cells, str(max(map(len, shown)))])
     return markdown_table(["images", *headings, "runs"], lines)

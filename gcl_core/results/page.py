@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from gcl_core.analysis.intervals import interval
+from gcl_core.analysis.intervals import interval, with_interval
 from gcl_core.benchmark.speed import bench_table, files_table
 from gcl_core.figures.charts import PaperDot, paper_dots
 from gcl_core.figures.looks import METHOD_LOOKS
@@ -33,7 +33,6 @@ from gcl_core.results.tables import (
     cifar_records,
     comparison,
     digits_block,
-    mean_and_spread,
     update_page,
 )
 
@@ -61,7 +60,7 @@ def rows_table(table: int, column: Column, records: Sequence[Record]) -> str:
         if runs.mean is None:
             lines.append([row.name, paper, NOTHING, "-", "-", "-", "-", NOTHING])
             continue
-        ours, best = (mean_and_spread(list(of.values()), 2) for of in (runs.top1, runs.best))
+        ours, best = (with_interval([*of.values()], digits=2) for of in (runs.top1, runs.best))
         away = "-" if printed is None else signed(runs.mean - printed)
         verdict = verdicts.get(row.name, "the reference")
         seeds = str(len(runs.top1))
@@ -169,7 +168,7 @@ def published_table(records: Sequence[Record]) -> str:
                 if found.top1 and printed:
                     name = f"{_column_name(column)}: {METHOD_LOOKS[str(row.method)].label}"
                     ours = (
-                        mean_and_spread(list(of.values()), 2) for of in (found.top1, found.best)
+                        with_interval([*of.values()], digits=2) for of in (found.top1, found.best)
                     )
                     lines.append([name, *ours, f"{printed:.2f}", found.epochs])
     return markdown_table(["", "ours, last epoch", "best on test", "paper", "epochs"], lines)

@@ -5,6 +5,7 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
+from gcl_core.analysis.intervals import with_interval
 from gcl_core.errors import GCLError
 from gcl_core.figures.charts import record_curves
 from gcl_core.figures.saving import save_figure
@@ -62,7 +63,7 @@ def by_method(records: Iterable[dict[str, Any]]) -> dict[str, list[dict[str, Any
 def comparison(records: Sequence[dict[str, Any]]) -> str:
     """One row for each data set, ratio, method and length of training, in the records' order.
 
-    Last-epoch accuracy on the test images in percent, mean ± standard deviation over the seeds.
+    Last-epoch accuracy on the test images in percent, mean and half of the 95 % t interval.
     """
     groups: dict[Any, list[dict[str, Any]]] = {}
     varies = {key: len({each[key] for each in records}) > 1 for key in ("preset", "dataset")}
@@ -74,8 +75,9 @@ def comparison(records: Sequence[dict[str, Any]]) -> str:
     rows = []
     for (ratio, name, _), group in groups.items():
         digits = 1 if group[0]["dataset"] == "digits" else 2  # 500 or 10,000 test images
-        cells = [mean_and_spread([r[key] for r in group], digits) for key in ACCURACIES]
-        best = mean_and_spread([(r["best_on_test"] or {}).get("top1") for r in group], digits)
+        cells = [with_interval([r[key] for r in group], digits=digits) for key in ACCURACIES]
+        tops = [(r["best_on_test"] or {}).get("top1") for r in group]
+        best = with_interval(tops, digits=digits)
         epochs = epochs_text(group[0]["epochs"])
         rows.append([name, _ratio_text(ratio), *cells, best, epochs, str(len(group))])
     last = ["best on test (optimistic)", "epochs", "runs"]
@@ -83,12 +85,12 @@ def comparison(records: Sequence[dict[str, Any]]) -> str:
 
 
 def paired_gain(records: Sequence[dict[str, Any]], method: str, base: str) -> str:
-    """Gain of a method over another seed by seed, as sentences for each imbalance ratio."""
+    """Gain of a method over another seed by seed, with its 95 % t interval, for each ratio."""
     lines = []
     for ratio in dict.fromkeys(r["imbalance_ratio"] for r in records):
         of = by_method(r for r in records if r["imbalance_ratio"] == ratio)
         pair = [of.get(name, []) for name in (method, base)]
-        gains = [mean_and_spread(paired(*pair, key)) for key in ACCURACIES]
+        gains = [with_interval(paired(*pair, key), "+") for key in ACCURACIES]
         parts = ", ".join(f"{h} {g}" for h, g in zip(HEADINGS, gains, strict=True))
         lines.append(f"`{method}` − `{base}` at ratio {_ratio_text(ratio)}, seed by seed: {parts}.")
     return "  \n".join(lines)
