@@ -11,7 +11,8 @@ INSTALLING := $(VENV)/.installing
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv study tables bench gpu-bundle notebooks students slides site test recipes lint format lock clean
+.PHONY: help venv study tables bench gpu-bundle notebooks students slides site test recipes faults \
+    lint format lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -53,6 +54,10 @@ test: $(INSTALLED) ## run the tests
 
 recipes: $(INSTALLED) ## train all recipes of Table 2 on small made data, each killed once and continued
 	$(RUN) pytest --numprocesses auto tests/test_recipes.py -m "every or not every" $(ARGS)
+
+# As root, for it mounts small disks; hours, or ARGS="split --trials 4". See docs/reliability.md.
+faults: $(INSTALLED) ## kill every command that writes, fill its disk, cut its network
+	$(BIN)/python tests/faults.py $(ARGS)
 
 lint: $(INSTALLED) ## check style, formatting, types and spelling
 	$(RUN) ruff check .

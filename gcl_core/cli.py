@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import gcl_core
 from gcl_core.errors import GCLError
-from gcl_core.files import atomic_json, atomic_write, project_root
+from gcl_core.files import atomic_json, atomic_write, prepare, project_root
 
 if TYPE_CHECKING:
     from gcl_core.methods.settings import Settings
@@ -406,7 +406,7 @@ def _bench(options: argparse.Namespace) -> None:
     from gcl_core.results.protocol import cost_table
 
     if options.out:  # before minutes of measuring
-        options.out.parent.mkdir(parents=True, exist_ok=True)
+        prepare(options.out)
     measure: Callable[..., dict[str, Any]]
     if options.table2:
         measure, table, takes = cost.measure_costs, cost_table, FILES_TAKE[1:3]
@@ -523,7 +523,7 @@ def _report(options: argparse.Namespace) -> None:
     model = gcl_core.load_run(options.folder)
     use_threads(None, model.settings["network"])
     out = options.out or model.path / "report.html"
-    out.parent.mkdir(parents=True, exist_ok=True)
+    prepare(out)
     atomic_write(out, report(model, images_of(model, options.dataset)).encode())
     print(out)
 

@@ -28,6 +28,23 @@ def project_root() -> Path:
     return Path()
 
 
+def at_home(path: str | Path) -> Path:
+    """The path with `~` as the user's home; as it is where the system knows no such home."""
+    return Path(os.path.expanduser(path))
+
+
+def prepare(path: Path) -> None:
+    """Make a file's folder and see that it can be written: said before the work, not after it.
+
+    Raises:
+        GCLError: there is something else, such as a folder or a device.
+        OSError: no space, no permission; it names the file.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with _naming(path), _temporary(path, lambda place: place.touch(exist_ok=False)) as temporary:
+        temporary.unlink()
+
+
 def atomic_write(path: Path, data: bytes) -> None:
     """Write a whole file or none: a temporary file beside it, synchronised, then renamed.
 
@@ -35,16 +52,25 @@ def atomic_write(path: Path, data: bytes) -> None:
     is removed.
 
     Raises:
+        GCLError: there is something else, such as a folder or a device.
         OSError: no space, no permission; it names the file, and the temporary file is removed.
     """
+    with _naming(path), _temporary(path, lambda place: place.touch(exist_ok=False)) as temporary:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Refuse to replace what is no file; have an error name the file, not the temporary one."""
+    if path.exists() and not path.is_file():
+        raise GCLError(f"{path} is there, and is no file that could be replaced; name another")
     try:
-        with _temporary(path, lambda place: place.touch(exist_ok=False)) as temporary:
-            with temporary.open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-    except OSError as error:  # it may name no file, or the temporary one
+        yield
+    except OSError as error:
         raise OSError(error.errno, error.strerror, str(path)) from error
 
 
@@ -136,7 +162,7 @@ def load_json(path: Path) -> Any:
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RecursionError) as error:
         raise GCLError(f"cannot read {path}: {error}; move it away and run again") from error
 
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import ctypes
-import math
 import os
 import time
 from pathlib import Path
@@ -102,22 +101,22 @@ def memory_budget() -> int:
     """Bytes that decoded images may take in memory: GCL_MEMORY_GB, of 2^30 bytes each; 1 if unset.
 
     Raises:
-        GCLError: it is no number >= 0.
+        GCLError: it is no number from 0 to 1e9.
     """
     return int(from_environment("GCL_MEMORY_GB", 1) * 2**30)
 
 
 def from_environment(variable: str, default: float) -> float:
-    """The number >= 0 that an environment variable has; the default where it is not set.
+    """The number from 0 to 1e9 that an environment variable has; the default where it is not set.
 
     Raises:
         GCLError: it has something else.
     """
     text = os.environ.get(variable, str(default))
     with contextlib.suppress(ValueError):
-        if 0 <= (given := float(text)) < math.inf:
+        if 0 <= (given := float(text)) <= 1e9:
             return given
-    raise GCLError(f"{variable} must be a number >= 0, got {text!r}")
+    raise GCLError(f"{variable} must be a number from 0 to 1e9, got {text!r}")
 
 
 def inference_batch(device: torch.device, shape: tuple[int, int, int]) -> int:

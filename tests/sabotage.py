@@ -100,13 +100,13 @@ def small_files_only(size: int, die: bool = False) -> None:
 
 
 def _each_change(tell: Callable[[str], None]) -> None:
-    """Call `tell(EVENT)` before this process changes a file or folder, or has it put on the disk."""
+    """Call `tell(EVENT)` before this process changes a file or folder, or synchronises one."""
     writes = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
     changes = {"os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.truncate", "os.link"}
 
     def heard(event: str, arguments: tuple[Any, ...]) -> None:
         opened = event == "open" and arguments[2] & writes
-        if event in changes or opened and not str(arguments[0]).startswith("/dev/"):
+        if event in changes or (opened and not str(arguments[0]).startswith("/dev/")):
             tell(event)
 
     fsync = os.fsync

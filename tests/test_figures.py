@@ -364,15 +364,11 @@ def test_curves_join_both_stages(tmp_path):
     assert line.values[-1] == finished.result["top1"]
 
 
-def test_dots_have_one_colour_or_each_its_own():
+def test_several_seeds_have_a_dot_each_and_one_alone_its_mean():
     groups = {"T": {"a": [1.0, 2.0], "b": [3.0, 4.0], "one": [5.0]}}
-    for colour, expected in (
-        ("#123456", ["#123456"] * 2),
-        ({"a": "red", "b": "blue", "one": "green"}, ["red", "blue"]),
-    ):
-        (axes,) = figures.dots(groups, "x", colour).axes
-        dots = [line for line in axes.lines if line.get_marker() == "o"]
-        assert [line.get_color() for line in dots] == expected
+    (axes,) = figures.dots(groups, "x").axes
+    dots = [line for line in axes.lines if line.get_marker() == "o"]
+    assert [line.get_xdata().tolist() for line in dots] == [[1, 2], [3, 4]]
 
 
 def test_gains_have_t_intervals_and_the_quoted_number_is_hollow():

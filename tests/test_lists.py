@@ -239,6 +239,7 @@ LINES = {
         r"label 1000 of b\.JPEG is out of range: ImageNet-LT has labels 0 to 999$",
     ),
     "a class without images": ("a.JPEG 0\nb.JPEG 2\n", "has no image of class 1: labels number"),
+    "a label that would need all memory": ("a.JPEG 0\nb.JPEG 999\n", "has no image of class 1"),
     "one class": ("a.JPEG 0\n", "has no image of class 1: labels number the classes from 0, and 2"),
     "no line": ("\n", r"ImageNet_LT_train\.txt lists no image"),
     "no text": (b"\xff\xfe", "cannot read the list .*: 'utf-8' codec"),
@@ -272,7 +273,14 @@ def test_other_refusals(root, tmp_path):
     broken(root, "test", "val/n01440764/ILSVRC2012_val_00000012.JPEG 3\n")
     with pytest.raises(GCLError, match=r"_test\.txt: label 3 of .* out of range: .*train\.txt has"):
         load(f"imagenet_lt:{root}")
-    for content in ("{}", "[]", "{", json.dumps(annotations([("a", 4)], ("x", "y")))):
+    for content in (
+        "{}",
+        "[]",
+        "{",
+        "[" * 10**5,
+        "9" * 5000,
+        json.dumps(annotations([("a", 4)], ("x", "y"))),
+    ):
         (root / "train.json").write_text(content)
         with pytest.raises(GCLError, match=r"cannot read the list|is no file of|category 4 is out"):
             read_list(root / "train.json")

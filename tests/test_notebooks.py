@@ -196,6 +196,13 @@ def assert_clean(notebook):
             assert output.get("name") != "stderr", output.get("text")
 
 
+def test_every_committed_figure_is_drawn_somewhere():
+    sources = (*ROOT.glob("notebooks/**/*.py"), *ROOT.glob("gcl_core/results/*.py"))
+    text = "".join(source.read_text() for source in sources)
+    stems = {file.stem.removesuffix("-dark") for file in (ROOT / "figures").iterdir()}
+    assert [stem for stem in stems if f'"{stem}' not in text] == []
+
+
 # Execution.
 
 

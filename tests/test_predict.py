@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -13,7 +14,7 @@ import torch
 from PIL import Image
 
 from gcl_core import cli, load_run, resolve
-from gcl_core.inference import commands, export
+from gcl_core.inference import commands, export, saved
 from gcl_core.training import two_stages
 from toys import image_folder, toy_dataset, toy_features
 
@@ -93,19 +94,21 @@ def test_pictures_that_cannot_be_read_are_named_and_the_others_predicted(
     Image.new("RGB", (1, 1)).save(tmp_path / "b.png")
     (tmp_path / "c.jpg").write_text("no picture")
     (tmp_path / "notes.txt").write_text("left out of a folder")
-    words = (tmp_path, tmp_path / "notes.txt", tmp_path / "none.png", "--json")
+    os.mkfifo(tmp_path / "pipe.png")  # opened, it would wait without end
+    named = [tmp_path / name for name in ("a.png", "pipe.png", "notes.txt", "none.png")]
+    words = (tmp_path, *named, "--json")
     with caplog.at_level("INFO"):
         assert main("predict", bare, *words) == 1
     value = json.loads(capsys.readouterr().out)
     assert [p["image"] for p in value["predictions"]] == [
-        str(tmp_path / name) for name in ("a.png", "z.png")
+        str(tmp_path / name) for name in ("a.png", "z.png", "a.png")
     ]
-    bad = [str(tmp_path / name) for name in ("b.png", "c.jpg", "notes.txt", "none.png")]
+    bad = [str(tmp_path / name) for name in ("b.png", "c.jpg", "pipe.png", "notes.txt", "none.png")]
     assert value["unreadable"] == bad
     for file in bad:
         assert caplog.text.count(f"cannot read image {file}: ") == 1
-    assert "4 of 6 pictures could not be read" in caplog.text
-    assert "left out: 1 that are no images, such as" in caplog.text
+    assert "5 of 8 pictures could not be read" in caplog.text
+    assert "left out: 2 that are no images, such as" in caplog.text
     assert "probabilities are not calibrated" in caplog.text
 
 
@@ -127,6 +130,7 @@ def test_shares_from_a_file(tmp_path, capsys, run, root):
         (None, "cannot read .*shares.csv: .*; prior is training, uniform, or a CSV file with the"),
         ("bee,1\n", "needs '.*'|line 2: needs the columns class,share"),
         ("name,share\nbee,1\n", "line 2: needs the columns class,share, such as cat,0.25"),
+        ("class,share\nbee,1e308\nant,1e308\ncow,1e308\n", "must be numbers >= 0, and not all"),
         ("class,share\nbee,much\n", "line 2: needs the columns class,share, such as cat,0.25"),
         ("class,share\nbee\n", "line 2: needs the columns class,share, such as cat,0.25"),
         ("class,share\nbee,1\nbee,2\n", "line 3: class 'bee' is named twice"),
@@ -172,6 +176,16 @@ def test_what_cannot_be_predicted_or_exported_is_one_line(
         r"takes no prior: .* \(split SOURCE OUT", "predict", bare, picture, "--prior", "uniform"
     )
     refused("empty holds no image", "predict", run, empty)
+    # What is wrong with the file to write is said before the work.
+    monkeypatch.setattr(saved.SavedModel, "pixels", None)
+    monkeypatch.setattr(export, "check_images", None)
+    os.mkfifo(tmp_path / "pipe")
+    for place in (empty, tmp_path / "pipe"):
+        message = f"{place} is there, and is no file that could be replaced; name another"
+        refused(message, "predict", run, picture, "--csv", place)
+        refused(message, "report", run, "--out", place)
+        refused(message, "export", run, "--format", "onnx", "--out", place)
+    monkeypatch.undo()
     refused("invalid choice: 'h5'", "export", run, "--format", "h5")
     wanted = empty / "deep" / "m.onnx"
     refused("no such folder: .*deep", "export", run, "--format", "onnx", "--out", wanted)

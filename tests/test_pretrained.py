@@ -1,6 +1,7 @@
 """Networks of timm: weights from files, what of them is trained, features in the cache."""
 
 import logging
+import math
 from collections import OrderedDict
 from dataclasses import replace
 
@@ -138,12 +139,17 @@ def test_weights_that_cannot_be_used_are_refused_in_a_line(tmp_path):
     (tmp_path / "short.pt").write_bytes(whole[: len(whole) // 2])
     (tmp_path / "short.safetensors").write_bytes(b"\x10\0\0\0\0\0\0\0{")
     torch.save({"epoch": 3}, tmp_path / "none.pt")
+    saved(tmp_path, name="nan.pt", change=lambda state: state["bn1.bias"].fill_(math.nan))
+    torch.save({"bn1.bias": torch.ones(2) * 1j}, tmp_path / "complex.pt")
     wide = saved(tmp_path, "timm:resnet18", name="wide.pt")
     for name, message in {
         "code.pt": "is damaged or not a file",
         "short.pt": "is damaged or not a file",
         "short.safetensors": "cannot read weights",
         "none.pt": "holds no weights by name",
+        "nan.pt": "bn1.bias has not finite numbers throughout",
+        "complex.pt": "bn1.bias has not finite numbers throughout",
+        "~nobody-of-this-name/a.pt": "no such file of weights",
         "absent.pt": "no such file of weights",
         wide.name: "are not of timm:resnet10t",
     }.items():

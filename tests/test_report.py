@@ -214,6 +214,14 @@ def test_images_of_another_kind_are_refused(tmp_path, change, said):
         report(model_of(dataset, tmp_path, **change), dataset)
 
 
+def test_a_run_that_does_not_say_which_images_it_had(tmp_path):
+    dataset = toy_dataset()
+    model = model_of(dataset, tmp_path)
+    (model.path / "settings.json").write_text("[]")
+    with pytest.raises(GCLError, match=r"settings\.json does not say which images the run had"):
+        report(model, dataset)
+
+
 def test_images_that_moved(tmp_path):
     old, new = tmp_path / "old", tmp_path / "new"
     image_folder(old)

@@ -121,7 +121,7 @@ def test_epochs_that_were_not_saved_are_trained_again(tmp_path, whole):
 def test_an_interval_that_is_no_number_is_refused(tmp_path, given):
     wrong = functools.partial(sabotage.checkpoints_apart, given)
     refusal = forked(*train(tmp_path), sabotage=wrong).refusal
-    assert refusal == f"gcl: GCL_CHECKPOINT_SECONDS must be a number >= 0, got {given!r}"
+    assert refusal == f"gcl: GCL_CHECKPOINT_SECONDS must be a number from 0 to 1e9, got {given!r}"
 
 
 def test_the_real_command_killed_and_continued(tmp_path, whole):

@@ -1,6 +1,7 @@
 """A finished run's model.pt: the same outputs anywhere, for files, PIL images and tensors."""
 
 import errno
+import math
 import os
 import shutil
 from dataclasses import replace
@@ -148,6 +149,14 @@ def test_what_is_no_finished_run_is_one_line(tmp_path, folder):
         (file.read_bytes()[:5000], "damaged or not a file of this program"),
         (whole | {"version": 0}, "of version 0, this program reads 1; move it away"),
         (whole | {"weights": {}}, "not one that this program wrote .*Missing key"),
+        (whole | {"version": torch.zeros(2)}, "is of version tensor"),
+        (whole | {"shape": (3, 0, 8)}, "not one that this program wrote .*shape"),
+        (whole | {"mean": ("x",)}, "not one that this program wrote .*float"),
+        (whole | {"std": (0.1,)}, "not one that this program wrote .*of 3 channels"),
+        (whole | {"scale": math.nan}, "not one that this program wrote .*not finite"),
+        (whole | {"class_names": (1, 2, 3)}, "not one that this program wrote"),
+        (whole | {"settings": whole["settings"] | {"network": 1}}, "not one that this program"),
+        (whole | {"settings": whole["settings"] | {"data": []}}, "not one that this program"),
         ({"version": 1}, "not one that this program wrote .*calibration"),
     ):
         if isinstance(content, dict):

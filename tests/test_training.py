@@ -46,6 +46,13 @@ def finished(tmp_path_factory):
     return run(tmp_path_factory.mktemp("runs"))
 
 
+def test_a_batch_of_one_image_with_maps_of_one_pixel_is_one_line(tmp_path):
+    settings = resolve("digits", "ce", network="timm:test_resnet", batch_size=46)
+    dataset = toy_dataset((30, 12, 5), size=32)
+    with pytest.raises(GCLError, match="stage 1: a batch of one image, whose feature maps are one"):
+        two_stages.run(settings, tmp_path, accelerator="cpu", progress="none", dataset=dataset)
+
+
 def plain_images(settings, part, streams, dataset):
     sampler = part.sampler.build(dataset.train.labels, streams.order)
     return TrainingImages(

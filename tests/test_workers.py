@@ -225,12 +225,14 @@ def test_what_is_kept_is_read_once(files, monkeypatch):
         assert len(read) == times * len(files)
 
 
-@pytest.mark.parametrize("given", ["much", "-1", "inf", ""])
+@pytest.mark.parametrize("given", ["much", "-1", "1e308", ""])
 def test_a_budget_that_is_no_number_is_refused(tmp_path, monkeypatch, given):
     monkeypatch.setenv("GCL_MEMORY_GB", given)
     data = load_dataset(
         DataSettings(f"imagenet_lt:{listed_images(tmp_path / 'data')}", image_size=8)
     )
-    refused = pytest.raises(GCLError, match=rf"GCL_MEMORY_GB must be a number >= 0, got '{given}'")
+    refused = pytest.raises(
+        GCLError, match=rf"GCL_MEMORY_GB must be a number from 0 to 1e9, got '{given}'"
+    )
     with refused, decoded_by(data, 0, CPU):
         pass

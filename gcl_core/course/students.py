@@ -26,7 +26,8 @@ def student_copy(notebook: NotebookNode) -> NotebookNode:
     The link to Colab goes too, for it opens the notebook that has the answers.
     """
     copy = nbformat.from_dict(notebook)
-    copy.cells = [cell for cell in copy.cells if not (is_solution(cell) or _is_link(cell))]
+    copy.cells = [c for c in copy.cells if not (is_launch(c) and c.cell_type == "markdown")]
+    copy.cells = [cell for cell in copy.cells if not is_solution(cell)]
     for cell in copy.cells:
         if ANSWER in cell.metadata.get("tags", []):
             cell.source = without_bodies(cell.source)
@@ -35,10 +36,6 @@ def student_copy(notebook: NotebookNode) -> NotebookNode:
     for key in ("gcl", "widgets"):  # what the outputs were made of
         copy.metadata.pop(key, None)
     return copy
-
-
-def _is_link(cell: NotebookNode) -> bool:
-    return is_launch(cell) and cell.cell_type == "markdown"
 
 
 def without_bodies(source: str) -> str:

@@ -230,8 +230,7 @@ class FileImages:
 
 
 def _content(file: str) -> bytes:
-    try:
-        with open(file, "rb") as stream:
-            return hashlib.file_digest(stream, "sha256").digest()
-    except FileNotFoundError:  # one of a list: named and counted when it is needed
+    if not os.path.isfile(file):  # one of a list: named and counted when it is needed
         return b""
+    with open(file, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").digest()

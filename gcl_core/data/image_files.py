@@ -22,7 +22,7 @@ from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
 
 from gcl_core.errors import GCLError, shown, some
-from gcl_core.files import atomic_save, load_tensors
+from gcl_core.files import at_home, atomic_save, load_tensors
 
 log = logging.getLogger(__name__)
 
@@ -271,7 +271,7 @@ def existing_folder(path: str, option: str) -> Path:
     Raises:
         GCLError: it is not there.
     """
-    root = Path(path).expanduser()
+    root = at_home(path)
     if not path or not root.is_dir():
         raise GCLError(f"no such folder: {path!r}; write {option}")
     return root
@@ -314,6 +314,8 @@ def _opened(name: str | Image.Image) -> Iterator[Image.Image]:
 
 
 def _file(name: str) -> Image.Image:
+    if not S_ISREG(os.stat(name).st_mode):  # a pipe, say: opening it would wait without end
+        raise ValueError("it is no regular file")
     return Image.open(name, formats=_formats(os.path.splitext(name)[1]))
 
 

@@ -10,7 +10,7 @@ from gcl_core.data.dataset import LongTailedDataset, Split
 from gcl_core.data.grouped import parts_of_groups, read_groups
 from gcl_core.data.image_files import list_images
 from gcl_core.errors import GCLError
-from gcl_core.files import atomic_folder
+from gcl_core.files import at_home, atomic_folder
 
 
 def write_image_folder(dataset: LongTailedDataset, folder: Path) -> Path:
@@ -73,7 +73,7 @@ def split_image_folder(
         raise GCLError(f"share must be in (0, 1), got {share}")
     if not 0 <= validation < 1 - share:
         raise GCLError(f"validation must be in [0, {1 - share:g}), 1 - share; got {validation}")
-    source, out = Path(source).expanduser(), Path(out).expanduser()
+    source, out = at_home(source), at_home(out)
     files, class_names = list_images(source)
     if out.resolve().is_relative_to(source.resolve()):
         raise GCLError(f"{out} is inside of {source}, where it would pass for a class")
@@ -90,7 +90,7 @@ def split_image_folder(
     if groups is None:
         part_of = drawn_parts(labels, list(shares.values()), seed)
     else:
-        group_of = read_groups(Path(groups).expanduser(), images, source)
+        group_of = read_groups(at_home(groups), images, source)
         rest = 1 - sum(shares.values())
         part_of = parts_of_groups(labels, group_of, [*shares.values(), rest], seed)
         for number, part in enumerate(parts):

@@ -23,6 +23,7 @@ from gcl_core.data.file_images import FileImages, Reading
 from gcl_core.data.image_files import existing_folder
 from gcl_core.data.imbalance import GROUPS, class_counts_of, class_groups
 from gcl_core.errors import GCLError, shown
+from gcl_core.files import at_home
 
 if TYPE_CHECKING:
     from gcl_core.data.load import DataSettings
@@ -122,7 +123,7 @@ def read_list(file: Path) -> ImageList:
     try:
         text = file.read_text(encoding="utf-8")
         paths, labels, names = (_of_json if file.suffix == ".json" else _of_lines)(file, text)
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, UnicodeDecodeError) as error:
         raise GCLError(f"cannot read the list {file}: {error}") from error
     if not paths:
         raise GCLError(f"{file} lists no image")
@@ -154,18 +155,18 @@ def _is_label(word: str) -> bool:
 
 def _of_json(file: Path, text: str) -> Listed:
     """Images in the order of their annotations; a category's id is its label."""
-    content = json.loads(text)
     try:
+        content = json.loads(text)
         names = {int(each["id"]): str(each["name"]) for each in content["categories"]}
         path_of = {each["id"]: str(each["file_name"]) for each in content["images"]}
         labels = [int(each["category_id"]) for each in content["annotations"]]
         paths = [path_of[each["image_id"]] for each in content["annotations"]]
-    except (KeyError, TypeError, ValueError) as error:
+    except (ArithmeticError, LookupError, RecursionError, TypeError, ValueError) as error:
         raise GCLError(
             f"{file} is no file of annotations, images and categories as iNaturalist's: {error!r}"
         ) from error
     for label in labels:
-        if label not in names or label < 0:
+        if label not in names or not 0 <= label < 10**LABEL_DIGITS:
             raise GCLError(
                 f"{file}: category {label} is out of range: it is none of its categories"
             )
@@ -197,7 +198,7 @@ def read_lists(path: str, wanted: "DataSettings") -> LongTailedDataset:
     """Lists TRAIN,TEST or TRAIN,TEST,VAL of lines `PATH LABEL`; images beside TRAIN, or in
     --image-root.
     """  # noqa: D205
-    files = [Path(each).expanduser() for each in path.split(",") if each]
+    files = [at_home(each) for each in path.split(",") if each]
     if len(files) not in (2, 3):
         raise GCLError(
             f"dataset list needs 2 or 3 files, got {len(files)}: write --dataset "
@@ -271,16 +272,16 @@ def _dataset(
         folder: where the images are unless the settings say otherwise.
     """
     train = lists["train"]
-    counts = class_counts_of(train.labels)
-    empty = (counts == 0).nonzero().flatten().tolist()
-    if empty or len(counts) < 2:
-        missing = empty[0] if empty else 1
+    there = train.labels.unique()  # counting up to an absurd label could need all memory
+    beyond = (there != torch.arange(len(there))).nonzero().flatten().tolist()
+    if beyond or len(there) < 2:
+        missing = beyond[0] if beyond else 1
         raise GCLError(
             f"{train.file} has no image of class {missing}: labels number the classes from 0, and "
             "2 are needed"
         )
     for own in lists.values():
-        own.require_labels_below(len(counts), str(train.file))
+        own.require_labels_below(len(there), str(train.file))
     root = folder
     if wanted.image_root:
         root = existing_folder(wanted.image_root, "--image-root PATH")
@@ -294,7 +295,7 @@ def _dataset(
         parts[part] = Split(images, own.labels)
     return LongTailedDataset(
         name=name,
-        class_names=class_names(train, len(counts)),
+        class_names=class_names(train, len(there)),
         train=parts["train"],
         test=parts["test"],
         validation=parts.get("val"),
@@ -332,7 +333,7 @@ def _require_images(images: FileImages, own: ImageList, root: Path, wanted: "Dat
     Raises:
         GCLError: one is missing. If all are, it names a folder near by where they would be found.
     """
-    absent = [index for index in images.sampled if not os.path.exists(images.path(index))]
+    absent = [index for index in images.sampled if not os.path.isfile(images.path(index))]
     if not absent or (wanted.skip_unreadable and len(absent) < len(images.sampled)):
         return
     path = own.paths[absent[0]]

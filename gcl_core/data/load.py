@@ -120,7 +120,7 @@ class DataSettings(Config):
                 "how many images there are"
             )
         order = self.class_order
-        seed = order.isascii() and order.isdecimal() and int(order) < 2**32
+        seed = order.isascii() and order.isdecimal() and len(order) < 11 and int(order) < 2**32
         if order not in CLASS_ORDERS and not seed:
             raise GCLError(f"class_order must be index, reversed or a seed, got {order!r}")
         if order != "index" and as_it_is:

@@ -40,6 +40,7 @@ from gcl_core.data.lists import (
     read_places_lt,
 )
 from gcl_core.errors import GCLError, shown, some
+from gcl_core.files import at_home
 
 if TYPE_CHECKING:  # torchvision and scikit-learn are slow to import, and many commands need neither
     from torchvision.datasets import CIFAR10
@@ -360,7 +361,7 @@ class DatasetKind:
 
     def photographs(self, path: str) -> bool:
         """Whether its images are large enough for networks that were trained on photographs."""
-        return self.pretrained and median_side(Path(path).expanduser()) >= PHOTOGRAPH_LEAST
+        return self.pretrained and median_side(at_home(path)) >= PHOTOGRAPH_LEAST
 
 
 LISTED: dict[str, Any] = {

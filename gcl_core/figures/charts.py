@@ -261,28 +261,22 @@ def _row_panels(
 
 
 @style()
-def dots(
-    groups: Mapping[str, Mapping[str, Sequence[float]]],
-    xlabel: str,
-    colour: str | Mapping[str, str] = "#D55E00",
-) -> Figure:
+def dots(groups: Mapping[str, Mapping[str, Sequence[float]]], xlabel: str) -> Figure:
     """One row for each variant: a dot for each seed, a bar for mean ± standard deviation.
 
     Args:
         groups: values of each seed, by the panel's title and the variant's name.
         xlabel: what the values are; all panels share their axis.
-        colour: of everything, or by the variant's name.
     """
     figure, every = _row_panels(groups, xlabel, 0.42, 0.6)
     for axes, variants in zip(every, groups.values(), strict=True):
-        for row, (name, values) in enumerate(variants.items()):
+        for row, values in enumerate(variants.values()):
             half = np.std(values, ddof=1) if len(values) > 1 else 0.0
-            own = colour if isinstance(colour, str) else colour[name]
-            axes.errorbar([np.mean(values)], [row], xerr=[half], color=own, **MEAN)
+            axes.errorbar([np.mean(values)], [row], xerr=[half], color="#D55E00", **MEAN)
             if len(values) > 1:
                 # At slightly different heights, so that equal values can be counted.
                 heights = row - 0.22 + np.linspace(-0.06, 0.06, len(values))
-                axes.plot(values, heights, "o", color=own, alpha=0.45, ms=5)
+                axes.plot(values, heights, "o", color="#D55E00", alpha=0.45, ms=5)
     return figure
 
 

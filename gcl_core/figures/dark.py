@@ -4,10 +4,10 @@ import colorsys
 from typing import Any
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.collections import QuadMesh
 from matplotlib.colors import to_hex, to_rgb, to_rgba_array
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 
 from gcl_core.figures.looks import style
 
@@ -17,6 +17,7 @@ GROUND, INK = "#0D1117", "#E6EDF3"  # what white and black become
 CONTRAST = 4.0
 BRIGHTER = 0.6  # exponent: greys are lighter than half-way, or they are taken for a dark hue
 GREY = 0.15  # saturation (HLS) below which a colour counts as a grey
+PICTURES = (AxesImage, QuadMesh)
 PROPERTIES = ("color", "facecolor", "edgecolor", "markerfacecolor", "markeredgecolor")
 
 
@@ -24,7 +25,8 @@ PROPERTIES = ("color", "facecolor", "edgecolor", "markerfacecolor", "markeredgec
 def in_dark(figure: Figure) -> Figure:
     """The figure itself, recoloured for a dark page; heat maps stay, with the text on them."""
     figure.draw_without_rendering()  # makes the ticks, which are made when first drawn
-    stay = [text for axes in figure.axes if _has_picture(axes) for text in axes.texts]
+    kept = [a for a in figure.axes if any(isinstance(c, PICTURES) for c in a.get_children())]
+    stay = [text for axes in kept for text in axes.texts]
     # All are read before any is changed: some properties are two names of one colour.
     changes = []
     for artist in figure.findobj():
@@ -64,10 +66,6 @@ def _luminance(colour: str) -> float:
     rgb = np.array(to_rgb(colour))
     linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
     return float(linear @ [0.2126, 0.7152, 0.0722])
-
-
-def _has_picture(axes: Axes) -> bool:
-    return bool(axes.images) or any(isinstance(c, QuadMesh) for c in axes.collections)
 
 
 def _recoloured(value: Any) -> Any:

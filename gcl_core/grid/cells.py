@@ -31,7 +31,7 @@ from typing import Any
 import yaml
 
 from gcl_core.errors import GCLError, shown
-from gcl_core.files import project_root
+from gcl_core.files import at_home, project_root
 from gcl_core.methods.registry import default_preset, resolve
 from gcl_core.methods.settings import Settings
 
@@ -40,6 +40,8 @@ MAX_CELLS = 10_000
 # What a file may grow to by its aliases and merge keys: 100 for each of as many cells.
 MAX_VALUES = 1_000_000
 MAX_DEPTH = 20  # a list in a list of an entry has 6
+MAX_DIGITS = 100  # Python's own limit, of thousands, would be met when the number is shown
+PLAIN = (str, int, float, type(None))  # YAML has dates, bytes and sets too
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,7 @@ def cells_of(
     kind, colon, place = source.partition(":")
     if colon:  # absolute: a worker may be in another folder
         here = Path() if dataset else file.parent
-        source = f"{kind}:{(here / Path(place).expanduser()).absolute()}"
+        source = f"{kind}:{(here / at_home(place)).absolute()}"
     number = 0
     for count, entry in enumerate(content["cells"], 1):
         with _named(f"{file}, entry {count}"):
@@ -102,7 +104,8 @@ def cells_of(
             else:
                 cells += _training(entry, content, source, accelerator)
     with _named(str(file)):
-        refuse_twins([(cell.name, _what(cell)) for cell in cells])
+        what = [c.settings if isinstance(c, Cell) else (c.notebook, c.parameters) for c in cells]
+        refuse_twins([(cell.name, each) for cell, each in zip(cells, what, strict=True)])
     return cells
 
 
@@ -124,7 +127,8 @@ def _axes(entry: Mapping[str, Any]) -> list[list[dict[str, Any]]]:
     axes = []
     for key, given in entry.items():
         values = given if isinstance(given, list) else [given]
-        if not values or any(isinstance(each, dict) for each in values):
+        inner = [v for each in values for v in (each if isinstance(each, list) else [each])]
+        if not values or not all(isinstance(each, PLAIN) for each in inner):
             raise GCLError(f"{key} must be a value or a list of values, got {reprlib.repr(given)}")
         values = [tuple(each) if isinstance(each, list) else each for each in values]
         axes.append([dict.fromkeys(_names(key), each) for each in values])
@@ -147,10 +151,6 @@ def refuse_twins(named: Sequence[tuple[str, Any]]) -> None:
 def _names(key: Any) -> list[str]:
     """Settings that a key names: `seed, data_seed` are two."""
     return [name.strip() for name in str(key).split(",")]
-
-
-def _what(cell: Cell | NotebookCell) -> Any:
-    return cell.settings if isinstance(cell, Cell) else (cell.notebook, cell.parameters)
 
 
 def _title(first: str, named: Mapping[str, Any]) -> str:
@@ -212,10 +212,10 @@ def _content(file: Path) -> dict[str, Any]:
         root = loader.get_single_node()
         _refuse_growth(root)
         content = loader.construct_document(root) if root else None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise GCLError(f"cannot read {file}: {error}") from error
     except RecursionError:
         raise GCLError(f"cannot read {file}: nested deeper than {MAX_DEPTH}") from None
+    except Exception as error:  # of almost any kind where a value is not what its tag says
+        raise GCLError(f"cannot read {file}: {error!s:.200}") from error
     if not isinstance(content, dict):
         raise GCLError(f"{file} is not a grid: it needs the keys dataset and cells")
     if unknown := [key for key in content if key not in KEYS]:
@@ -253,6 +253,8 @@ def _refuse_growth(root: yaml.Node | None) -> None:
     measured: dict[int, tuple[float, int]] = {}
 
     def measure(node: yaml.Node) -> tuple[float, int]:
+        if node.tag.endswith(":int") and len(node.value) > MAX_DIGITS:
+            raise yaml.YAMLError(f"a number of more than {MAX_DIGITS} digits")
         if id(node) not in measured:
             measured[id(node)] = math.inf, 0  # what it is if it holds itself
             parts = [] if isinstance(node, yaml.ScalarNode) else node.value

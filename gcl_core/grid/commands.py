@@ -117,7 +117,9 @@ def _execute(options: argparse.Namespace, todo: list[Job], steps: list[Step]) ->
         ends = ending[step.key, "failure" if failure else "success"]
         for job in ends:
             ended += 1
-            log.info("%d/%d %s: %s", ended, len(todo), job.cell.name, failure or _outcome(job))
+            result = job.folders[-1].result or {}
+            done = f"top-1 {result['top1']:.2f} %" if "top1" in result else "done"
+            log.info("%d/%d %s: %s", ended, len(todo), job.cell.name, failure or done)
         # All runs are read for it, so it takes at most a twentieth of the time.
         if ends and ended < len(todo) and (began := time.monotonic()) > told:
             log.info("  %s left", _time_left(steps_left(todo), options.runs, workers))
@@ -131,11 +133,6 @@ def _execute(options: argparse.Namespace, todo: list[Job], steps: list[Step]) ->
         scheduler=options.scheduler,
         seconds=60 * options.minutes if options.minutes else math.inf,
     )
-
-
-def _outcome(job: Job) -> str:
-    result = job.folders[-1].result or {}
-    return f"top-1 {result['top1']:.2f} %" if "top1" in result else "done"
 
 
 def collect(options: argparse.Namespace) -> None:

@@ -18,7 +18,7 @@ from gcl_core.files import load_json
 from gcl_core.grid.cells import Cell, NotebookCell, refuse_twins
 from gcl_core.grid.failures import failure_of
 from gcl_core.hardware import device_kind
-from gcl_core.methods.rebalance import REBALANCERS, Rebalancing
+from gcl_core.methods.rebalance import REBALANCERS
 from gcl_core.methods.settings import Settings
 from gcl_core.training.runs import RESULTS_VERSION, RunFolder
 from gcl_core.training.two_stages import run_folders
@@ -230,15 +230,12 @@ def _measured(file: Path) -> tuple[tuple[Any, ...], Any, float]:
 def _kind(identity: dict[str, Any]) -> tuple[tuple[Any, ...], Any]:
     """Network, precision and kind of stage of a folder; and its objective."""
     stage = identity.get("stage2") or identity["stage1"]
-    on_images = stage["rebalance"] is None or _rebalancing(stage["rebalance"]).on_images
+    on_images = stage["rebalance"] is None
+    if recorded := stage["rebalance"]:
+        kind = REBALANCERS[recorded["name"]]
+        known = {field.name for field in fields(kind)}  # a folder may be older than a field
+        on_images = kind(**{name: recorded[name] for name in known & recorded.keys()}).on_images
     return (
         (identity["network"], identity["precision"], "stage2" in identity, on_images),
         stage["objective"]["name"],
     )
-
-
-def _rebalancing(recorded: dict[str, Any]) -> Rebalancing:
-    """A re-balancing from a folder's settings, whose fields may be older than ours."""
-    kind = REBALANCERS[recorded["name"]]
-    known = {field.name for field in fields(kind)}
-    return kind(**{name: given for name, given in recorded.items() if name in known})

@@ -13,7 +13,7 @@ import torch
 
 from gcl_core.data.image_files import images_inside
 from gcl_core.errors import GCLError, shown
-from gcl_core.files import atomic_write
+from gcl_core.files import at_home, atomic_write, prepare
 from gcl_core.hardware import use_threads
 from gcl_core.inference.export import export_run
 from gcl_core.inference.saved import Predictions, SavedModel, load_run
@@ -33,9 +33,10 @@ def predict(options: argparse.Namespace) -> int:
         prior = read_prior(Path(prior))
     model.terms(prior)  # what is wrong with it is said before pictures are read
     if options.csv:
-        options.csv.parent.mkdir(parents=True, exist_ok=True)
+        prepare(options.csv)
     use_threads(None, model.settings["network"])
-    files = [file for given in options.images for file in _pictures(given)]
+    given = [at_home(path) for path in options.images]
+    files = [f for p in given for f in (images_inside(p) if p.is_dir() else [str(p)])]
     width = max(len(shown(str(file))) for file in files)
     rows: list[tuple[str, list[tuple[str, float]]]] = []
     unreadable: list[str] = []
@@ -69,25 +70,21 @@ def predict(options: argparse.Namespace) -> int:
     return 1 if unreadable else 0
 
 
-def _pictures(given: Path) -> list[str]:
-    path = given.expanduser()
-    return images_inside(path) if path.is_dir() else [str(path)]
-
-
 def _predicted(
     model: SavedModel, files: Iterable[str], prior: Any, unreadable: list[str]
 ) -> tuple[list[str], Predictions]:
     """Those of the files that can be read, and their predictions; the others are named."""
-    pixels = {}
+    pixels = []
     for file in files:
         try:
-            pixels[shown(file)] = model.pixels(file)
+            pixels.append((shown(file), model.pixels(file)))
         except GCLError as error:
             log.error("%s", error)
             unreadable.append(shown(file))
     if not pixels:
         return [], Predictions(torch.empty(0, len(model.class_names)), model.class_names)
-    return list(pixels), model.predict(torch.stack(list(pixels.values())), prior)
+    readable, stacked = zip(*pixels, strict=True)
+    return list(readable), model.predict(torch.stack(stacked), prior)
 
 
 def _line(file: str, best: list[tuple[str, float]], width: int, names: int) -> str:
@@ -113,7 +110,7 @@ def read_prior(file: Path) -> dict[str, float]:
         GCLError: the file cannot be read, or a line is none of these; a class named twice.
     """
     try:
-        lines = list(csv.DictReader(file.expanduser().read_text("utf-8-sig").splitlines()))
+        lines = list(csv.DictReader(at_home(file).read_text("utf-8-sig").splitlines()))
     except (OSError, ValueError, csv.Error) as error:
         raise GCLError(
             f"cannot read {file}: {error}; prior is training, uniform, or a CSV file with the "

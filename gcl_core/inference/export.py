@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from gcl_core.data.epoch import normaliser
 from gcl_core.data.image_files import cache_folder
 from gcl_core.errors import GCLError
-from gcl_core.files import atomic_write
+from gcl_core.files import at_home, atomic_write, prepare
 from gcl_core.inference.saved import SavedModel, images_of
 
 CHECKED = 64  # images that an exported file is checked on
@@ -62,9 +62,10 @@ def export_run(model: SavedModel, kind: str, out: Path | None = None) -> str:
         OSError: the file cannot be written.
     """
     name, write = KINDS[kind]
-    out = model.path / name if out is None else out.expanduser()
+    out = model.path / name if out is None else at_home(out)
     if not out.parent.is_dir():
         raise GCLError(f"no such folder: {out.parent}")
+    prepare(out)
     images, what = check_images(model)
     parts = images[:1], images[1:]  # one image alone, too: the number of images is free
     with _quiet():

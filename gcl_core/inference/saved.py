@@ -6,9 +6,11 @@ can be moved to another machine, where the training images are not.
 
 import errno
 import logging
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from itertools import islice
+from operator import index
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +25,8 @@ from gcl_core.data.epoch import normaliser
 from gcl_core.data.image_files import decode, pillow_warnings
 from gcl_core.data.load import DataSettings, load_dataset
 from gcl_core.data.sources import kind_of
-from gcl_core.errors import GCLError
-from gcl_core.files import atomic_save, load_json, load_tensors
+from gcl_core.errors import GCLError, shown
+from gcl_core.files import at_home, atomic_save, load_json, load_tensors
 from gcl_core.hardware import channels_last, inference_batch
 from gcl_core.inference.calibration import Calibration, fit_calibration, offsets, shares
 from gcl_core.methods.rebalance import REBALANCERS, RebalanceInputs
@@ -36,9 +38,6 @@ log = logging.getLogger(__name__)
 
 MODEL = "model.pt"
 MODEL_VERSION = 1  # raised when older programs could not read the file
-PLAIN = (  # values of the file that `SavedModel` has under the same name
-    *("class_names", "class_counts", "shape", "mean", "std", "scale", "source", "settings"),
-)
 READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 Picture = str | Path | Image.Image
@@ -178,8 +177,9 @@ class SavedModel:
         ):
             if names:
                 raise GCLError(f"the prior has a share for each class; it {wrong} {min(names)!r}")
-        weights = torch.tensor([float(prior[name]) for name in self.class_names])
-        if not bool((weights >= 0).all() & weights.isfinite().all()) or not bool(weights.any()):
+        given = [float(prior[name]) for name in self.class_names]
+        weights = torch.tensor(given, dtype=torch.float64)
+        if not bool((weights >= 0).all()) or not 0 < float(weights.sum()) < math.inf:
             raise GCLError("shares of a prior must be numbers >= 0, and not all zero")
         return shares(weights)
 
@@ -190,7 +190,7 @@ class SavedModel:
             GCLError: it cannot be read; or the run was not trained on pictures.
         """
         self.require_pictures()
-        name = picture if isinstance(picture, Image.Image) else str(Path(picture).expanduser())
+        name = picture if isinstance(picture, Image.Image) else str(at_home(picture))
         channels, height, width = self.shape
         with pillow_warnings():
             share = self.settings["data"].get("test_crop", 1.0)
@@ -291,14 +291,14 @@ def save_model(
 def _absolute(dataset: str) -> str:
     kind, path = kind_of(dataset)
     files = path.split(",") if kind.has_files else [path]
-    places = ",".join(str(Path(each).expanduser().resolve()) for each in files if each)
+    places = ",".join(str(at_home(each).resolve()) for each in files if each)
     return ":".join(filter(None, (dataset.partition(":")[0], places)))
 
 
 def _with_absolute_root(settings: dict[str, Any]) -> dict[str, Any]:
     data = settings["data"]
     if data.get("image_root"):
-        root = str(Path(data["image_root"]).expanduser().resolve())
+        root = str(at_home(data["image_root"]).resolve())
         settings["data"] = data | {"image_root": root}
     return settings
 
@@ -313,7 +313,7 @@ def load_run(path: str | Path) -> SavedModel:
         GCLError: no such run, one that is not finished, or one whose `model.pt` is missing,
             damaged, or of another version.
     """
-    folder = Path(path).expanduser()
+    folder = at_home(path)
     if not (folder / "settings.json").exists():
         raise GCLError(f"{folder} is no run: name the folder that `train` names at its end")
     if not (folder / "result.json").exists():
@@ -326,9 +326,9 @@ def load_run(path: str | Path) -> SavedModel:
             "nothing again"
         )
     saved = load_tensors(file)
-    if saved.get("version") != MODEL_VERSION:
+    if (version := str(saved.get("version"))) != str(MODEL_VERSION):
         raise GCLError(
-            f"{file} is of version {saved.get('version')}, this program reads {MODEL_VERSION}; "
+            f"{file} is of version {version:.20}, this program reads {MODEL_VERSION}; "
             "move it away, and the same train command as before writes it anew"
         )
     try:
@@ -338,13 +338,36 @@ def load_run(path: str | Path) -> SavedModel:
             network=_network(saved),
             calibration=None if calibration is None else Calibration(**calibration),
             result=load_json(folder / "result.json"),
-            **{name: saved[name] for name in PLAIN},
+            **_plain(saved),
         )
-    except (KeyError, TypeError, RuntimeError) as error:
+    except GCLError:
+        raise
+    except Exception as error:  # of almost any kind, for somebody else may have made the file
         raise GCLError(
             f"{file} is not one that this program wrote ({error}); move it away, and the same "
             "train command as before writes it anew"
         ) from error
+
+
+def _plain(saved: Mapping[str, Any]) -> dict[str, Any]:
+    """What a file says besides the weights, held to the types that `SavedModel` has."""
+    shape = channels, *sides = tuple(map(index, saved["shape"]))
+    numbers = {name: tuple(map(float, saved[name])) for name in ("mean", "std")}
+    scale, settings = float(saved["scale"]), saved["settings"]
+    if len(shape) != 3 or min(sides) < 1 or not isinstance(settings["data"], dict):
+        raise ValueError(f"shape {shape}, settings of data {settings['data']!r:.40}")
+    if any(len(own) not in (0, channels) for own in numbers.values()):
+        raise ValueError(f"mean and std of {channels} channels: {numbers}")
+    if not all(map(math.isfinite, (scale, *numbers["mean"], *numbers["std"]))):
+        raise ValueError("numbers that are not finite")
+    return numbers | {
+        "class_names": tuple(map(shown, saved["class_names"])),
+        "class_counts": tuple(map(index, saved["class_counts"])),
+        "shape": shape,
+        "scale": scale,
+        "source": str(saved["source"]),
+        "settings": settings,
+    }
 
 
 def images_of(model: SavedModel, source: str | None = None) -> LongTailedDataset:
@@ -358,7 +381,11 @@ def images_of(model: SavedModel, source: str | None = None) -> LongTailedDataset
         GCLError: they are not there, or are unfit.
     """
     where = {"dataset": source or model.source}
-    return load_dataset(DataSettings(**(model.settings["data"] | where)))
+    try:
+        settings = DataSettings(**(model.settings["data"] | where))
+    except TypeError as error:
+        raise GCLError(f"{model.path} has settings that this version lacks: {error}") from error
+    return load_dataset(settings)
 
 
 def _network(saved: Mapping[str, Any]) -> Network:

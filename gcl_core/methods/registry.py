@@ -418,7 +418,8 @@ def _network(dataset: str, changes: Mapping[str, Any]) -> dict[str, Any]:
     """A pre-trained network for a folder of photographs, unless something else is asked for."""
     kind, path = kind_of(dataset)
     size = changes.get("image_size")
-    small = size is not None and str(size).isdecimal() and int(size) < PHOTOGRAPH_LEAST
+    digits = "" if size is None else str(size)
+    small = digits.isdecimal() and len(digits) < 11 and int(digits) < PHOTOGRAPH_LEAST
     told = "network" in changes or "weights" in changes
     if told or small or not kind.photographs(path) or find_spec("timm") is None:
         return {}

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from gcl_core.errors import GCLError, shown, some
-from gcl_core.files import load_tensors
+from gcl_core.files import at_home, load_tensors
 from gcl_core.networks.backbones import Backbone
 from gcl_core.networks.network import Network, initialise
 
@@ -126,9 +126,7 @@ def load_weights(backbone: TimmBackbone, weights: str) -> None:
         GCLError: the file cannot be read, or is of another network; there is nothing to load.
     """
     name, own = shown(weights), backbone.model.state_dict()
-    given = _read(
-        _default_file(backbone.network) if weights == "default" else Path(weights).expanduser()
-    )
+    given = _read(_default_file(backbone.network) if weights == "default" else at_home(weights))
     matched, missing, left = _matched(own, given)
     wrong = [key for key in matched if matched[key].shape != own[key].shape]
     problem = ""
@@ -192,7 +190,12 @@ def _read(file: Path) -> dict[str, Tensor]:
             found = found[key]
     if not isinstance(found, dict) or not any(isinstance(v, Tensor) for v in found.values()):
         raise GCLError(f"{shown(str(file))} holds no weights by name")
-    return {str(key): tensor for key, tensor in found.items() if isinstance(tensor, Tensor)}
+    weights = {str(key): tensor for key, tensor in found.items() if isinstance(tensor, Tensor)}
+    for key, each in weights.items():
+        plain = each.layout == torch.strided and each.device.type == "cpu" and not each.is_quantized
+        if not plain or each.is_complex() or not bool(each.isfinite().all()):
+            raise GCLError(f"weights {shown(str(file))}: {key} has not finite numbers throughout")
+    return weights
 
 
 def _default_file(network: str) -> Path:

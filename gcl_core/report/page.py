@@ -82,7 +82,6 @@ def report(model: SavedModel, dataset: LongTailedDataset) -> str:
         return probabilities, findings(probabilities, labels, names, counts)
 
     probabilities, found = found_under(None)
-    identity = load_json(model.path / "settings.json")["identity"]
     return _template().render(
         found=found,
         training=found_under("training")[1] if model.calibration else None,
@@ -92,12 +91,19 @@ def report(model: SavedModel, dataset: LongTailedDataset) -> str:
         dataset=dataset,
         method=method_of(model.settings),
         epochs=[stage["epochs"] for stage in _stages(model.settings)],
-        same_images=identity["images"]["fingerprint"] == dataset.fingerprint,
+        same_images=_fingerprint(model.path / "settings.json") == dataset.fingerprint,
         confusions=found.confusions[:CONFUSIONS],
         mistakes=_mistakes(probabilities, train, test, dataset),
         unfolded=len(found.classes) <= UNFOLDED,
         version=gcl_core.__version__,
     )
+
+
+def _fingerprint(file: Path) -> str:
+    try:
+        return str(load_json(file)["identity"]["images"]["fingerprint"])
+    except (LookupError, TypeError) as error:
+        raise GCLError(f"{file} does not say which images the run had: is it damaged?") from error
 
 
 def _check(model: SavedModel, dataset: LongTailedDataset) -> None:

@@ -225,7 +225,15 @@ def train_stage(part: StageRun, progress: str = "none", keep: Collection[int] = 
                         noise = {"noise": part.streams.noise.get_state()}
                         save(begun | noise, done=_of_all_ranks(fabric, done.state()))
 
-                loss = train_epoch(step, criterion, batches, bar, done, after_step)
+                try:
+                    loss = train_epoch(step, criterion, batches, bar, done, after_step)
+                except ValueError as error:
+                    if "more than 1 value per channel" not in str(error):  # PyTorch's
+                        raise
+                    raise GCLError(
+                        f"{title}: a batch of one image, whose feature maps are one pixel, has no "
+                        "batch normalisation; another batch_size, or a larger image_size"
+                    ) from error
                 same_buffers(module)
                 done = Done.on(fabric.device)
                 if not math.isfinite(loss):

@@ -48,6 +48,7 @@ from gcl_core.figures.lab import paired_intervals
 from gcl_core.figures.looks import METHOD_LOOKS, SAMPLER_LOOKS, Look
 from gcl_core.figures.series import Series
 from gcl_core.losses.priors import LogitAdjustedLoss
+from gcl_core.networks.heads import NormalisedHead
 
 data = lab.lab_data(p.dataset, p.imbalance_ratio)
 few = data.few
@@ -87,6 +88,7 @@ see(
     f"Rank correlation of images and norm: {ranks:.2f}.",
     moved("Mean recall of all classes", found["ce"].mean(), found["ce_tau_norm"].mean()),
 )
+print("gcl_core has the same:", torch.allclose(NormalisedHead(head, 1.0).weight, directions))
 
 # %% [markdown]
 # ## Step 13. A sampler by hand
