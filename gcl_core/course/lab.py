@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
 from IPython.display import Markdown, display
@@ -69,7 +70,7 @@ def lab_data(dataset: str, imbalance_ratio: float = 0.0, seed: int = 0) -> LabDa
     Raises:
         GCLError: as `load_dataset`.
     """
-    changes = {"imbalance_ratio": imbalance_ratio or None, "data_seed": seed}
+    changes: dict[str, Any] = {"imbalance_ratio": imbalance_ratio or None, "data_seed": seed}
     data = load_dataset(resolve(dataset, "ce", **changes).data)
     x, x_test = (
         next(iter(part.images.batches([torch.arange(len(part))]))).flatten(1).float()

@@ -271,7 +271,7 @@ def dots(groups: Mapping[str, Mapping[str, Sequence[float]]], xlabel: str) -> Fi
     figure, every = _row_panels(groups, xlabel, 0.42, 0.6)
     for axes, variants in zip(every, groups.values(), strict=True):
         for row, values in enumerate(variants.values()):
-            half = np.std(values, ddof=1) if len(values) > 1 else 0.0
+            half = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
             axes.errorbar([np.mean(values)], [row], xerr=[half], color="#D55E00", **MEAN)
             if len(values) > 1:
                 # At slightly different heights, so that equal values can be counted.
@@ -301,7 +301,7 @@ def paired_gains(
             axes.errorbar([middle], [row], xerr=[np.nan_to_num(half)], color="black", **MEAN)
             axes.plot(values, [row - 0.22] * len(values), "o", color="0.5", alpha=0.6, ms=5)
             if quoted and name in quoted.get(title, {}):
-                hollow = {"color": "#0072B2", "mfc": "white", "mew": 2, "ms": 8}
+                hollow: dict[str, Any] = {"color": "#0072B2", "mfc": "white", "mew": 2, "ms": 8}
                 axes.plot([quoted[title][name]], [row + 0.22], "o", **hollow)
     return figure
 

@@ -176,8 +176,8 @@ def _circle(axes: Axes, reach: float) -> None:
     edges = _boundary(reach * np.linspace(0, 1, 33))
     likely = np.exp(-((np.linspace(0, 1, 33)[:-1] * 3) ** 2) / 2)
     for ends, weight in zip(itertools.pairwise(np.radians(edges)), likely, strict=True):
-        x, y, colour = [0, *np.cos(ends)], [0, *np.sin(ends)], GROUP_COLOURS["few"]
-        axes.fill(x, y, color=colour, alpha=0.6 * weight, lw=0)
+        corners = [0, *np.cos(ends)], [0, *np.sin(ends)]
+        axes.fill(*corners, color=GROUP_COLOURS["few"], alpha=0.6 * weight, lw=0)
     lowest = -np.inf  # of the next label, so that none lies on another
     named = [
         (clean, "clean boundary", "-"),
@@ -198,7 +198,7 @@ def _circle(axes: Axes, reach: float) -> None:
 
 def _say(axes: Axes, height: float, text: str, colour: str, **more: Any) -> None:
     """A line of text at the right of a panel."""
-    place = {"transform": axes.transAxes, "ha": "right", "va": "center"}
+    place: dict[str, Any] = {"transform": axes.transAxes, "ha": "right", "va": "center"}
     axes.text(0.99, height, text, color=colour, **place, **more)
 
 

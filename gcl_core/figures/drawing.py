@@ -119,7 +119,7 @@ def draw_lines(axes: Axes, x: Sequence[float], lines: Sequence[Series], **more: 
         axes.plot(x, values, color=look.colour, ls=look.line, label=look.label, **more)
         if series.spread is not None:
             below, above = np.broadcast_to(series.spread, (2, len(values)))
-            band = {"color": look.colour, "alpha": 0.13, "lw": 0}
+            band: dict[str, Any] = {"color": look.colour, "alpha": 0.13, "lw": 0}
             axes.fill_between(x, values - below, values + above, **band)
 
 
@@ -184,9 +184,10 @@ def class_axis(
     axes.set_xlim(first - 0.5, first + number - 0.5)
     axes.set_xlabel("class" + (" and its training images" if counts else ", head to tail"))
     for group, members in classes.places.items() if strip else ():
-        look = {"transform": axes.get_xaxis_transform(), "color": GROUP_COLOURS[group], "lw": 0}
+        look: dict[str, Any] = {"color": GROUP_COLOURS[group], "lw": 0}
         for place in members:
-            axes.fill_between([place - 0.5, place + 0.5], 0, 0.02, **look)
+            edges, across = [place - 0.5, place + 0.5], axes.get_xaxis_transform()
+            axes.fill_between(edges, 0, 0.02, transform=across, **look)
 
 
 def draw_map(axes: Axes, dataset: LongTailedDataset, positions: Tensor, labels: Tensor) -> None:

@@ -1,6 +1,7 @@
 """A long tail in photographs: what each class looks like, its images, and who finds it."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -40,15 +41,15 @@ def photographs(dataset: LongTailedDataset, accuracies: Sequence[Series]) -> Fig
     width = 0.85 / len(accuracies)
     for i, series in enumerate(classes.arranged(accuracies)):
         shift = (i - (len(accuracies) - 1) / 2) * width
-        look = {"color": series.look.colour, "label": series.look.label}
+        look: dict[str, Any] = {"color": series.look.colour, "label": series.look.label}
         bars.bar(places + shift, series.values, width, **look)
         if series.spread is not None:
-            thin = {"ls": "", "color": "#8A8A8A", "elinewidth": 1.2}
+            thin: dict[str, Any] = {"ls": "", "color": "#8A8A8A", "elinewidth": 1.2}
             bars.errorbar(places + shift, series.values, series.spread, **thin)
     bars.set(title="Test images that are recognised (%)", ylim=(0, 100))
     bars.grid(axis="x", visible=False)
     bars.set_axisbelow(True)
-    above = {"loc": "lower right", "bbox_to_anchor": (1, 1), "borderaxespad": 0.2}
+    above: dict[str, Any] = {"loc": "lower right", "bbox_to_anchor": (1, 1), "borderaxespad": 0.2}
     bars.legend(ncols=len(accuracies), frameon=False, **above)
     class_axis(bars, classes, counts=False, strip=False)
     for axes in every:

@@ -63,8 +63,8 @@ def predict(options: argparse.Namespace) -> int:
             "train with validation images for that (split SOURCE OUT --validation 0.1)"
         )
     else:
-        about = fitted.images, options.prior or "as the run's loss assumes"
-        log.info("probabilities are calibrated on %d validation images; class shares: %s", *about)
+        said = fitted.images, options.prior or "as the run's loss assumes"
+        log.info("probabilities are calibrated on %d validation images; class shares: %s", *said)
     if unreadable:
         log.error("%d of %d pictures could not be read", len(unreadable), len(files))
     return 1 if unreadable else 0

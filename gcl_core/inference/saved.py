@@ -230,11 +230,11 @@ class SavedModel:
                 )
             yield from images.split(together)
             return
-        rest, number = iter([images] if isinstance(images, Picture) else images), 0
+        rest, seen = iter([images] if isinstance(images, Picture) else images), 0
         while some := list(islice(rest, together)):
-            number += len(some)
+            seen += len(some)
             yield torch.stack([self.pixels(picture) for picture in some])
-        if not number:
+        if not seen:
             raise GCLError("there is no picture; images are files, PIL images, or a uint8 tensor")
 
 

@@ -89,8 +89,8 @@ def paired_gain(records: Sequence[dict[str, Any]], method: str, base: str) -> st
     lines = []
     for ratio in dict.fromkeys(r["imbalance_ratio"] for r in records):
         of = by_method(r for r in records if r["imbalance_ratio"] == ratio)
-        pair = [of.get(name, []) for name in (method, base)]
-        gains = [with_interval(paired(*pair, key), "+") for key in ACCURACIES]
+        ours, others = (of.get(name, []) for name in (method, base))
+        gains = [with_interval(paired(ours, others, key), "+") for key in ACCURACIES]
         parts = ", ".join(f"{h} {g}" for h, g in zip(HEADINGS, gains, strict=True))
         lines.append(f"`{method}` − `{base}` at ratio {_ratio_text(ratio)}, seed by seed: {parts}.")
     return "  \n".join(lines)
