@@ -108,7 +108,7 @@ def test_pictures_that_cannot_be_read_are_named_and_the_others_predicted(
     for file in bad:
         assert caplog.text.count(f"cannot read image {file}: ") == 1
     assert "5 of 8 pictures could not be read" in caplog.text
-    assert "left out: 2 that are no images, such as" in caplog.text
+    assert "left out: 2 that are no images, or are there already, such as" in caplog.text
     assert "probabilities are not calibrated" in caplog.text
 
 
