@@ -124,7 +124,10 @@ COMMANDS = {
         others=True,
     ),
     "train, weights fetched": Command(
-        f"train {FOLDER} --method ce --runs runs {SMALL}".replace("resnet32", WEIGHTS), fetches=True
+        f"train {FOLDER} --method ce --runs runs {SMALL}".replace("resnet32", WEIGHTS).replace(
+            "16", "32"
+        ),
+        fetches=True,
     ),
     "train --devices 2": Command(
         f"train --runs runs --devices 2 --accelerator cpu {SMALL}", others=True

@@ -46,10 +46,17 @@ def finished(tmp_path_factory):
     return run(tmp_path_factory.mktemp("runs"))
 
 
-def test_a_batch_of_one_image_with_maps_of_one_pixel_is_one_line(tmp_path):
-    settings = resolve("digits", "ce", network="timm:test_resnet", batch_size=46)
-    dataset = toy_dataset((30, 12, 5), size=32)
-    with pytest.raises(GCLError, match="stage 1: a batch of one image, whose feature maps are one"):
+@pytest.mark.parametrize(
+    ("size", "precision", "message"),
+    [
+        (32, "float32", "stage 1: a batch of one image, whose feature maps are one pixel"),
+        (16, "bfloat16", "images of 16 px leave timm:test_resnet maps of one pixel"),
+    ],
+)
+def test_maps_of_one_pixel_are_one_line(tmp_path, size, precision, message):
+    small = {"network": "timm:test_resnet", "batch_size": 46, "precision": precision}
+    settings, dataset = resolve("digits", "ce", **small), toy_dataset((30, 12, 5), size=size)
+    with pytest.raises(GCLError, match=message):
         two_stages.run(settings, tmp_path, accelerator="cpu", progress="none", dataset=dataset)
 
 

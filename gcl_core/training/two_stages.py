@@ -30,6 +30,7 @@ from gcl_core.methods.settings import Settings, Stage, to_dict
 from gcl_core.networks.models import build_backbone, build_network
 from gcl_core.networks.network import CosineClassifier, Network
 from gcl_core.networks.pretrained import (
+    PREFIX,
     freeze,
     renew_last_block,
     slow_down,
@@ -42,6 +43,7 @@ from gcl_core.training.runs import RunFolder
 from gcl_core.training.stage import StageRun, train_stage
 from gcl_core.training.step import step_kind
 
+TOO_SMALL = 16  # pixels: networks of timm halve them five times, the last time in a convolution
 CALIBRATED = 2**22  # outputs of validation images at most; two numbers are fitted on them
 
 
@@ -248,11 +250,24 @@ def _inputs(
 def first_network(
     settings: Settings, dataset: LongTailedDataset, streams: Streams, fabric: Fabric
 ) -> Network:
-    """The network of stage 1: new weights but for those that are given."""
+    """The network of stage 1: new weights but for those that are given.
+
+    Raises:
+        GCLError: the images are too small for the network in bfloat16 on a CPU.
+    """
     name, weights = settings.network, settings.weights
     if settings.on_features:
         name, weights = "features", "none"
-    channels, stage = dataset.train.images.shape[0], settings.stage1
+    channels, *sides = dataset.train.images.shape
+    stage = settings.stage1
+    # Where a map has one pixel, PyTorch 2.12 leaves numbers of other memory in the gradients of a
+    # 3x3 convolution with stride 2, in bfloat16 on a CPU.
+    on_cpu = fabric.device.type == "cpu" and settings.precision == "bfloat16"
+    if on_cpu and name.startswith(PREFIX) and min(sides) <= TOO_SMALL:
+        raise GCLError(
+            f"images of {min(sides)} px leave {name} maps of one pixel, whose gradients PyTorch "
+            "gets wrong in bfloat16 on a CPU: give --image-size 32, or --precision float32"
+        )
     network = build_network(
         name, dataset.num_classes, settings.head, channels, streams.weights, weights
     )
