@@ -39,9 +39,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # nor are its warnings for the user
     parser = _parser()
     try:
-        options, options.rest = parser.parse_known_args(arguments)
-        if options.rest and options.command != "train":
-            parser.error(f"unrecognized arguments: {' '.join(options.rest)}")
+        options, rest = parser.parse_known_args(arguments)
+        options.rest = rest
+        if rest and options.command != "train":
+            parser.error(f"unrecognized arguments: {' '.join(rest)}")
         return _handler(options.run)(options) or 0
     except BrokenPipeError:  # whoever read the output has gone, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
