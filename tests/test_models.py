@@ -12,7 +12,7 @@ from torch import nn
 from gcl_core import CosineClassifier, GCLError, digits_cnn, resnet32
 from gcl_core.networks.backbones import BACKBONES, BasicBlock, CifarResNet, pooled
 from gcl_core.networks.models import NETWORKS, build_network
-from gcl_core.networks.network import initialise
+from gcl_core.networks.network import Classifier, initialise
 from toys import seeded
 
 
@@ -48,6 +48,12 @@ def test_anchors_start_with_unit_length():
     assert not torch.equal(head.weight, again.weight)
     again.reset_parameters(seeded(1))
     assert torch.equal(head.weight, again.weight)
+
+
+def test_weights_of_other_classifiers_are_uniform_in_a_bound():
+    weight = Classifier(64, 100).weight.detach()
+    assert float(weight.abs().max()) == pytest.approx(1 / 8, rel=0.01)
+    assert float(weight.std()) == pytest.approx(1 / 8 / math.sqrt(3), rel=0.05)
 
 
 def test_cosines_are_float32_under_autocast():
