@@ -273,25 +273,31 @@ def _add_grid(grid: argparse.ArgumentParser) -> None:
 
 
 def _settings_help() -> str:
-    """Methods, presets, and every setting of the full method: meaning, default, source."""
+    """Methods, presets, and every setting there is: meaning, default, source."""
     from gcl_core.methods.registry import METHODS, PRESETS
     from gcl_core.methods.settings import describe, flat_settings, get_setting
 
-    settings = gcl_core.resolve("digits", "gcl_crt", "official")
     names: dict[str, Mapping[str, object]] = {"methods": METHODS, "presets": PRESETS}
     lines = [textwrap.fill(f"{k}: {', '.join(of)}", 98) + "\n" for k, of in names.items()]
     lines += [
         "settings: any single one can be given as --name value (- and _ are alike), among them",
         "--imbalance-ratio, --epochs and --seed; those of stage 2 have the prefix --stage2-.",
-        "In brackets the values of gcl_crt, preset official.",
-        "",
+        "In brackets the values of preset official.",
     ]
-    for name, path in flat_settings(settings).items():
-        current = get_setting(settings, path)
-        current = current.name if hasattr(current, "name") else current
-        text = f"{describe(settings, path)} [{current}]"
-        flag = f"  --{name.replace('_', '-')}"
-        lines += textwrap.wrap(text, 98, initial_indent=f"{flag:32}", subsequent_indent=" " * 32)
+    shown = set[str]()
+    for method in ("gcl_crt", *METHODS):
+        settings = gcl_core.resolve("digits", method, "official")
+        own = {n: path for n, path in flat_settings(settings).items() if n not in shown}
+        lines += ["", f"with --method {method}{' also' * bool(shown)}:", ""] if own else []
+        shown |= own.keys()
+        for name, path in own.items():
+            current = get_setting(settings, path)
+            current = current.name if hasattr(current, "name") else current
+            text = f"{describe(settings, path)} [{current}]"
+            flag = f"  --{name.replace('_', '-')}"
+            lines += textwrap.wrap(
+                text, 98, initial_indent=f"{flag:31} ", subsequent_indent=" " * 32
+            )
     return "\n".join(lines)
 
 
@@ -404,7 +410,7 @@ def _bench(options: argparse.Namespace) -> None:
         prepare(options.out)
     measure: Callable[..., dict[str, Any]]
     table: Callable[[dict[str, Any]], str]
-    takes: tuple[str, ...]
+    takes: Sequence[str]
     if options.table2:
         measure, table, takes = cost.measure_costs, cost_table, FILES_TAKE[1:3]
     elif options.files:

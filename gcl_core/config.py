@@ -42,11 +42,17 @@ def value(
     return dataclasses.field(default=default, metadata={"text": text, "late": late, **limits})
 
 
+@typing.dataclass_transform(frozen_default=True)
 class Config:
-    """Base of the settings: fields are checked when made, and listed in the class docstring."""
+    """Base of the settings: every class below it is a frozen dataclass, without the decorator.
+
+    Its fields, each a `value` or a part of the settings, are checked when it is made, and listed in
+    its docstring.
+    """
+
+    __dataclass_fields__: typing.ClassVar[dict[str, dataclasses.Field[Any]]]
 
     def __init_subclass__(cls) -> None:
-        # Fields are read from the class body: the dataclass decorator runs only afterwards.
         fields = {n: f for n, f in vars(cls).items() if isinstance(f, dataclasses.Field)}
         for name, field in fields.items():
             if isinstance(field.default, type):
@@ -56,18 +62,22 @@ class Config:
                 f"{n} (default {f.default!r}): {f.metadata['text']}" for n, f in fields.items()
             ]
             cls.__doc__ = "\n    ".join([f"{cls.__doc__}\n\nAttributes:", *texts])
+        dataclasses.dataclass(frozen=True)(cls)
 
     def __post_init__(self) -> None:
         hints = _types_of(type(self))  # type: ignore[arg-type]
-        for field in dataclasses.fields(self):  # type: ignore[arg-type]
+        for field in dataclasses.fields(self):
+            given = getattr(self, field.name)
             if field.metadata:
-                given = coerce(field.name, getattr(self, field.name), hints[field.name])
+                given = coerce(field.name, given, hints[field.name])
                 _check_range(field.name, given, field.metadata)
                 object.__setattr__(self, field.name, given)
+            elif not isinstance(given, Config | None):  # a second decorator drops what is known
+                raise TypeError(f"{field.name} is no value(): leave the dataclass decorator out")
 
     def keywords(self) -> dict[str, Any]:
         """Values by field name, for what is built from them."""
-        fields = dataclasses.fields(self)  # type: ignore[arg-type]
+        fields = dataclasses.fields(self)
         return {field.name: getattr(self, field.name) for field in fields}
 
 

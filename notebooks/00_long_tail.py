@@ -155,10 +155,8 @@ table(header, rows, f"Largest ratio: {protocol(trained[compared[-1]])}. {JUDGED}
 # counts in reverse order make another tail.
 
 # %%
-orders = {"this order": closer}
-if not p.dataset.startswith("folder"):  # any class has as many images as the head needs
-    turned = {"class_counts": tuple(data.class_counts[::-1]), "imbalance_ratio": None}
-    orders |= run_variants(p, {"reversed": ("ce", turned)})
+turned = {"class_counts": tuple(data.class_counts[::-1]), "imbalance_ratio": None}
+orders = {"this order": closer, **run_variants(p, {"reversed": ("ce", turned)})}
 rows = [
     [
         name,

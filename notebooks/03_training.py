@@ -198,7 +198,7 @@ table(header, rows, "All seeds together; “training mix”: classes come as in 
 
 # %%
 orders = {"this order": (trained["gcl_crt"], trained["ce"])}
-if not p.dataset.startswith("folder"):  # any class has as many images as the head needs
+if p.imbalance_ratio:  # then any class has as many images as the head needs
     turned = {"class_counts": tuple(data.class_counts[::-1]), "imbalance_ratio": None}
     others = run_variants(p, {m: (m, turned) for m in ("gcl_crt", "ce")})
     orders["reversed"] = (others["gcl_crt"], others["ce"])

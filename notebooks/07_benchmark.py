@@ -109,9 +109,11 @@ for protocol, runs in protocols.items():
         beyond = sum(float(row[-1].strip("*")) > reach for row in rows)
         print(f"{protocol}:\n  a single run moves by {spread:.2f} points, the gap of two runs has")
         print(f"  a 95 % interval of ± {reach:.2f}; {beyond} of {len(rows)} leads are larger")
+if not any(map(run_spread, protocols.values())):
+    print("No row of this column has several runs: nothing says how far a single one moves.")
 
 # %% [markdown]
-# **What to notice.** If the paper's runs scatter as ours do, a lead that is smaller than this
+# **What to notice.** If the paper's runs scatter as ours do, a lead that is smaller than such an
 # interval is no evidence of an order. It need not be wrong: one run on each side cannot tell.
 
 # %% [markdown]

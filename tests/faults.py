@@ -20,15 +20,19 @@ import signal
 import subprocess
 import sys
 import tarfile
+import threading
 import time
 import types
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import nbformat
 import psutil
+import safetensors.torch
+import timm
 from nbformat.v4 import new_code_cell, new_notebook
 
 import sabotage
@@ -41,11 +45,12 @@ ROOT = Path(__file__).parents[1]
 PATIENCE = 600.0  # seconds until a command counts as hanging
 APART = {"timing.csv", "__pycache__"}  # of no two runs the same
 SMALL = "--preset smoke --epochs 2 --threads 1 --progress none"
+WEIGHTS = "timm:test_resnet --weights default"
 FOLDER = "--dataset folder:../given/images --network resnet32 --image-size 16"
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "GCL_CHECKPOINT_SECONDS": "0", "TQDM_DISABLE": "1"}
 ENVIRONMENT |= {"GCL_CACHE": "", "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"}
 PRELOADED = ["study", "grid.cluster", "grid.parquet", "report.page", "inference.export"]
-PRELOADED += ["results.chosen", "results.page", "training.two_stages", "cli"]
+PRELOADED += ["networks.pretrained", "results.chosen", "results.page", "training.two_stages", "cli"]
 
 
 @dataclass(frozen=True)
@@ -57,12 +62,14 @@ class Command:
         before: makes what is in the folder before.
         others: whether other processes do its work.
         main: what to call instead of the command line.
+        fetches: whether it fetches a file.
     """
 
     words: str
     before: Callable[[Path], None] = lambda folder: None
     others: bool = False
     main: Callable[[], int] | None = None
+    fetches: bool = False
 
 
 def grid(folder: Path) -> None:
@@ -116,6 +123,9 @@ COMMANDS = {
         f"train {FOLDER} --method ce --runs runs --augment resized_crop --workers 2 {SMALL}",
         others=True,
     ),
+    "train, weights fetched": Command(
+        f"train {FOLDER} --method ce --runs runs {SMALL}".replace("resnet32", WEIGHTS), fetches=True
+    ),
     "train --devices 2": Command(
         f"train --runs runs --devices 2 --accelerator cpu {SMALL}", others=True
     ),
@@ -155,6 +165,42 @@ def give(given: Path) -> None:
         done = Trial(given, Command(f"train {words} {SMALL}")).finish()
         assert done.status == 0, done.err
     (given / "run").symlink_to(next((given / "single").iterdir()))
+
+
+class Hub(BaseHTTPRequestHandler):
+    """timm's hub with one file, of which it sends at most so many bytes before it hangs up."""
+
+    content = b""
+    most = sys.maxsize
+
+    def do_HEAD(self) -> None:
+        """What the file is."""
+        self.send_response(200)
+        self.send_header("ETag", hashlib.sha256(self.content).hexdigest())
+        self.send_header("X-Repo-Commit", "0" * 40)
+        self.send_header("Content-Length", str(len(self.content)))
+        self.end_headers()
+
+    def do_GET(self) -> None:
+        """The file, or the rest of it."""
+        begin = int(self.headers.get("Range", "bytes=0-")[6:].split("-")[0])
+        self.send_response(206 if begin else 200)
+        self.send_header("Content-Length", str(len(self.content) - begin))
+        self.end_headers()
+        self.wfile.write(self.content[begin:][: self.most])
+
+    def log_message(self, *words: object) -> None:
+        """Nothing."""
+
+
+def start_hub(place: Path) -> None:
+    """Have what is fetched come from here."""
+    network = timm.create_model(WEIGHTS.split()[0].removeprefix("timm:"))
+    Hub.content = safetensors.torch.save(network.state_dict())
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    os.environ["HF_ENDPOINT"] = f"http://127.0.0.1:{server.server_port}"
+    os.environ["HF_HOME"] = str(place / "trial" / "hub")
 
 
 # A trial
@@ -320,6 +366,11 @@ class Campaign:
                 subprocess.run(["mount", "-o", "remount,size=1g", self.folder], check=True)
                 self.judge("full", f"a disk of {size} bytes", broken)
         self.judge("cut", "no network", self.trial(sabotage.no_network).finish())
+        for _ in range(number // 2 if self.command.fetches else 0):
+            Hub.most = self.choose.randrange(len(Hub.content) // 6)  # it is asked six times
+            broken = self.trial().finish()
+            Hub.most = sys.maxsize
+            self.judge("cut", "the hub hangs up", broken)
         for only in (False, True):
             for _ in range(number // 2 if several else 0):
                 self.at_a_time(self.choose.uniform(0, self.seconds), others_only=only)
@@ -371,7 +422,8 @@ def main() -> int:
     parser.add_argument("--place", type=Path, default=Path("/tmp/gcl-faults"))
     given = parser.parse_args()
     os.environ |= ENVIRONMENT
-    SERVER.set_forkserver_preload([*(f"gcl_core.{name}" for name in PRELOADED), "pytest"])
+    start_hub(given.place)
+    SERVER.set_forkserver_preload([*(f"gcl_core.{name}" for name in PRELOADED), "timm", "pytest"])
     shutil.rmtree(given.place, ignore_errors=True)
     given.place.mkdir(parents=True)
     give(given.place / "given")

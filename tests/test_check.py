@@ -170,6 +170,11 @@ def spread(a, b):
     return (a - b).mean(), stats.t.ppf(0.975, len(a) - 1) * (a - b).std()
 
 
+def both_ends(ours, others):
+    d = (ours - others).numpy()
+    return stats.t.interval(0.95, len(d) - 1, d.mean(), stats.sem(d))
+
+
 def two_samples(a, b):
     error = (a.std() ** 2 / len(a) + b.std() ** 2 / len(b)) ** 0.5
     return a.mean() - b.mean(), stats.t.ppf(0.975, len(a) - 1) * error
@@ -245,6 +250,9 @@ PLANTED = [
     (check.paired_interval, normal_interval, "factor of 2"),
     (check.paired_interval, spread, "square root of n"),
     (check.paired_interval, two_samples, "seed by seed"),
+    (check.paired_interval, both_ends, "two ends"),
+    (check.recall, lambda c: 100 * c.diagonal() / c.sum(1), "no percent"),
+    (check.tilted_shares, lambda n, t: -(n**t) / (n**t).sum(), "sign is the other"),
 ]
 
 
@@ -257,6 +265,11 @@ def test_a_planted_mistake_gets_the_hint_that_fits_it(one, answer, hint):
     assert re.search(hint, str(verdict)), verdict
 
 
+def with_a_missing_name(z, n, tau):
+    z = z - tau
+    return z - missing  # noqa: F821
+
+
 def adds_in_place(logits, counts, tau):
     return logits.sub_(tau * counts.log())
 
@@ -265,7 +278,10 @@ def adds_in_place(logits, counts, tau):
     ("answer", "message"),
     [
         (lambda *given: None, "logit_adjusted: it returns nothing yet"),
-        (lambda z, n, tau: z - missing, "it raises NameError: name 'missing' is not defined"),  # noqa: F821
+        (
+            with_a_missing_name,
+            "it raises NameError: name 'missing' is not defined, at `return z - missing",
+        ),
         (lambda z, n, tau: "z", "it returns str; numbers are wanted"),
         (lambda z, n, tau: z.mean(0), "the result has shape (5,), not (4, 5)"),
         (lambda z, n, tau: z.sum(), "the result has shape (), not (4, 5)"),

@@ -200,8 +200,9 @@ def test_help_of_training_has_every_setting(capsys):
     assert stop.value.code == 0
     text = capsys.readouterr().out
     options = set(re.findall(r"^  (--[\w-]+)", text, re.MULTILINE))
-    for name in flat_settings(registry.resolve("digits", "gcl_crt", "official")):
-        assert f"--{name.replace('_', '-')}" in options
+    for method in registry.METHODS:
+        for name in flat_settings(registry.resolve("digits", method, "official")):
+            assert f"--{name.replace('_', '-')}" in options
     for option in ("--dataset", "--method", "--preset", "--runs", "--json", "--accelerator"):
         assert option in text
     assert "published code" in text  # where the values come from

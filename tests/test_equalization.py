@@ -38,20 +38,6 @@ def test_a_class_at_the_threshold_is_not_rare():
     assert EqualizationLoss([94, 5, 1]).rare.tolist() == [False, False, True]  # default 0.05
 
 
-def test_gradient():
-    outputs, target, drop = example(6)
-    criterion = EqualizationLoss(COUNTS, threshold=0.5, reduction="none")
-    assert torch.autograd.gradcheck(lambda z: criterion(z, target, drop), outputs.requires_grad_())
-
-
-@pytest.mark.parametrize("options", [{"gamma": 0.0}, {"threshold": 0.0}])
-def test_without_dropping_it_is_cross_entropy(options):
-    outputs, target, _ = example()
-    plain = F.cross_entropy(outputs, target)
-    torch.testing.assert_close(EqualizationLoss(COUNTS, **options)(outputs, target), plain)
-    assert EqualizationLoss(COUNTS)(outputs, target) < plain
-
-
 def test_rare_classes_get_no_gradient_from_other_classes():
     outputs, target, _ = example()
     outputs.requires_grad_()

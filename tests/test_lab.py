@@ -121,6 +121,13 @@ def test_an_answer_has_ten_lines_at_most_and_a_check_that_is_passed(path):
         assert "✗" not in said
 
 
+def test_what_a_student_writes_is_shown_equal_to_the_packages_own():
+    for path, number in zip(LAB, (1, 3, 2), strict=True):
+        said = "".join(texts([cell.get("outputs", []) for cell in nbformat.read(path, 4).cells]))
+        assert len(re.findall("(?:has the same|same weights): True", said)) == number
+        assert ": False" not in said
+
+
 def test_every_check_is_used():
     used = [f.name for path in LAB for cell in answers(nbformat.read(path, 4)) for f in
             functions(cell)]  # fmt: skip

@@ -344,6 +344,8 @@ def test_killed_within_an_epoch_of_both_stages_it_ends_with_the_same_bits(tmp_pa
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     done = train(whole)
     assert done.status == 0, done.err
+    assert "recipe of docs/recipes.md: resnet32, weights none, 2 + 2 epochs, batch 32" in done.err
+    assert "  a guess: steps after 160 and 180 epochs" in done.err
     # Of stage 1: the settings, four steps and an epoch, two steps.
     first = train(killed, harm=functools.partial(sabotage.die_after_a_step, 8))
     assert first.status == -signal.SIGKILL

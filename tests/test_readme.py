@@ -132,9 +132,12 @@ def test_what_was_found_on_the_papers_images_stands_in_the_tables(blocks):
 
 def test_the_text_says_what_the_records_say():
     text = " ".join(STUDY.split())
-    whole, long, short = by_protocol(1, ABLATION, load_measured(ROOT / "results")).values()
+    whole, cao, long, short = by_protocol(1, ABLATION, load_measured(ROOT / "results")).values()
     (ours,) = (r["top1"] for r in whole if r["method"] == "gcl_crt" and not r["changes"])
     assert f"GCL with cRT comes to {ours:.2f}, the paper has 82.68" in text
+    (batch,) = cao
+    best = batch["best_on_test"]["top1"]
+    assert f"cross-entropy comes to {batch['top1']:.2f}, best on test {best:.2f}" in text
     found = [gaps(1, ABLATION, runs)["GCL", "CE loss"] for runs in (long, short)]
     assert f"after 200 epochs by {found[0].ours:.1f} points" in text
     assert f"after 60 by {found[1].ours:.1f} ± {found[1].half:.1f}" in text

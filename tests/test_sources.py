@@ -3,10 +3,13 @@
 import hashlib
 import io
 import pickle
+import re
 import shutil
 import tarfile
+import textwrap
 import urllib.error
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import filelock
 import numpy as np
@@ -24,6 +27,7 @@ from gcl_core.data.augment import PadCrop
 from gcl_core.data.dataset import Split
 from gcl_core.data.images import MemoryImages
 from gcl_core.data.sources import by_content
+from gcl_core.methods import registry
 from toys import load_source, seeded
 
 
@@ -303,3 +307,39 @@ def test_cifar_that_is_missing_or_damaged_is_refused(
 def test_sources_refuse(dataset, options, message):
     with pytest.raises(GCLError, match=message):
         load_source(dataset, **options)
+
+
+# What CONTRIBUTING.md tells who adds a data set or a method
+
+
+def example(beginning):
+    """The lines of an example in CONTRIBUTING.md, from its first one to the text below."""
+    page = (Path(__file__).parents[1] / "CONTRIBUTING.md").read_text()
+    (found,) = re.findall(rf"^ {{7,}}{re.escape(beginning)}.*?(?=^ {{0,4}}\S)", page, re.M | re.S)
+    return textwrap.dedent(found)
+
+
+def test_the_example_of_a_data_set_reads_its_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    command = example('python -c "import numpy')
+    exec(command.split('"')[1])
+    spaces = dict(vars(sources))
+    exec(example("def read_npz"), spaces)
+    entry = eval("{" + example('"npz": DatasetKind') + "}", spaces)
+    monkeypatch.setattr(sources, "DATASETS", sources.DATASETS | entry)
+    source = load_source("npz:small.npz")
+    assert (source.name, source.class_names) == ("npz:small", ("0", "1", "2"))
+    assert source.train.images.pixels.shape == (60, 1, 28, 28)
+    assert torch.bincount(source.train.labels).tolist() == [40, 15, 5]
+    with pytest.raises(GCLError, match="leave image_size out"):
+        load_source("npz:small.npz", image_size=32)
+
+
+def test_the_example_of_a_method_is_a_loss_and_a_declaration():
+    spaces = dict(vars(registry))
+    exec(example('"""The multi-class hinge loss."""'), spaces)
+    logits, target = torch.tensor([[2.0, 1.5, 0.0]]), torch.tensor([0])
+    assert spaces["HingeLoss"]()(logits, target).item() == pytest.approx(0.5 / 3)
+    spaces["Hinge"] = registry.CrossEntropy  # a class of settings would stay for all tests
+    entry = eval("{" + example('"hinge": Method(') + "}", spaces)
+    assert entry["hinge"].head == "linear"

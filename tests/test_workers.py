@@ -10,7 +10,7 @@ import joblib
 import pytest
 import torch
 
-from gcl_core.data import workers
+from gcl_core.data import file_images, workers
 from gcl_core.data.augment import ResizedCrop
 from gcl_core.data.file_images import FileImages, Reading
 from gcl_core.data.load import DataSettings, decoded_by, load_dataset
@@ -58,6 +58,18 @@ def test_processes_and_threads_and_what_is_kept_give_the_same_bits(files, two):
             assert torch.equal(epoch(images, seed=seed), epoch(by_threads, seed=seed))
             assert torch.equal(epoch(images, augment=False), epoch(by_threads, augment=False))
     assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_batches_in_pieces_are_the_same(files, two, monkeypatch):
+    """Whoever decodes, and where an image of a later piece is missing."""
+    os.truncate(files[6], 0)
+    whole = epoch(labelled(files, 1))
+    monkeypatch.setattr(file_images, "TOGETHER", 3)
+    for decoder in (Threads(), two):
+        reading = Reading(1, decoder=decoder)
+        images = FileImages(files, (8, 8), labels=labelled(files, 1).labels, reading=reading)
+        for _ in range(2):
+            assert torch.equal(epoch(images), whole)
 
 
 def test_passes_at_once_and_passes_that_end_early_do_not_mix(files, two):

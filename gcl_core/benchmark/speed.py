@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from importlib import import_module
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -573,16 +574,15 @@ def _timms_decoding(fabric: Fabric, work: Work) -> Job:
 
 def _timms_loader(device: torch.device, work: Work) -> Iterable[tuple[Tensor, Tensor]]:
     """Training images as timm's script reads them by default, but for half of its resampling."""
-    from timm.data import ImageDataset, create_loader, create_transform
-
+    data: Any = import_module("timm.data")
     on_gpu, size = device.type == "cuda", (3, work.side, work.side)
     how: dict[str, Any] = {"is_training": True, "use_prefetcher": on_gpu}
-    transform = create_transform(size, color_jitter=0.4, interpolation="bilinear", **how)
-    whole: Dataset[Any] = ImageDataset(work.folder, transform=transform)
-    repeated = ConcatDataset([whole] * -(-work.images // PHOTOGRAPHS))
+    transform = data.create_transform(size, color_jitter=0.4, interpolation="bilinear", **how)
+    whole: Dataset[Any] = data.ImageDataset(work.folder, transform=transform)
+    repeated: Dataset[Any] = ConcatDataset([whole] * -(-work.images // PHOTOGRAPHS))
     some = Subset(repeated, range(work.images))
     own = {"num_workers": work.workers, "persistent_workers": work.workers > 0}
-    loader: Iterable[tuple[Tensor, Tensor]] = create_loader(
+    loader: Iterable[tuple[Tensor, Tensor]] = data.create_loader(
         some, size, work.batch, device=device, pin_memory=on_gpu, **own, **how
     )
     return loader
@@ -590,9 +590,7 @@ def _timms_loader(device: torch.device, work: Work) -> Iterable[tuple[Tensor, Te
 
 def _timms_training(fabric: Fabric, work: Work, *, in_files: bool = False) -> Job:
     """The step of timm's script with --channels-last, --amp in bfloat16 and SGD."""
-    import timm
-    from timm.optim import create_optimizer_v2
-
+    models, optim = (import_module(f"timm.{part}") for part in ("models", "optim"))
     device = fabric.device
     if device.type == "cuda":  # as that script has it; `make_fabric` asked for repeatable bits
         torch.use_deterministic_algorithms(False)
@@ -601,9 +599,9 @@ def _timms_training(fabric: Fabric, work: Work, *, in_files: bool = False) -> Jo
         torch.backends.cudnn.conv.fp32_precision = "tf32"  # type: ignore[attr-defined]
     else:
         keep_freed_memory()
-    model = timm.create_model(work.network.removeprefix(PREFIX), num_classes=CLASSES)
+    model: nn.Module = models.create_model(work.network.removeprefix(PREFIX), num_classes=CLASSES)
     channels_last(model.to(device).train())
-    optimizer = create_optimizer_v2(model, "sgd", lr=0.1, weight_decay=5e-4, momentum=0.9)
+    optimizer = optim.create_optimizer_v2(model, "sgd", lr=0.1, weight_decay=5e-4, momentum=0.9)
     loader = _timms_loader(device, work) if in_files else [_noise(device, work)] * work.steps
 
     def epoch() -> None:

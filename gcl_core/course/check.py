@@ -5,6 +5,8 @@ first, and whether the answer is that of a known mistake. `check.NAME(function)`
 `check.NAME.right` is the oracle, for who is stuck and wants to go on.
 """
 
+import linecache
+import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +18,11 @@ from torch.nn.functional import cross_entropy
 
 CASES = 3  # random inputs of each check
 Function = Callable[..., Any]
+# What may be wrong with any answer, for one that is none of a check's own mistakes.
+GENERAL: dict[str, Callable[[Tensor], Tensor]] = {
+    "This is 100 times as much: no percent here": lambda right: 100 * right,
+    "The sign is the other one": lambda right: -right,
+}
 
 
 @dataclass(frozen=True, repr=False)
@@ -78,7 +85,7 @@ class Check:
         try:
             raw = self.observed(answer, *mine)
         except Exception as error:  # whatever a student's lines raise
-            return f"it raises {type(error).__name__}: {error}".splitlines()[0]
+            return _raised(error, answer)
         if raw is None:
             return "it returns nothing yet"
         try:
@@ -90,9 +97,22 @@ class Check:
                 return f"it changes its argument number {place + 1}; make a new tensor instead"
         if any(_same(result, outcome(each)) for each in (self.right, *self.equal)):
             return None
-        difference = f"{self.what} {_difference(result, outcome(self.right))}"
+        right = outcome(self.right)
+        difference = f"{self.what} {_difference(result, right)}"
         hints = [hint for hint, each in self.mistakes.items() if _same(result, outcome(each))]
+        hints += [hint for hint, of in GENERAL.items() if _same(result, of(right))]
         return ". ".join([difference, *hints[:1]])
+
+
+def _raised(error: Exception, answer: Function) -> str:
+    """The error's first line, and the student's line that it comes from."""
+    message = f"it raises {type(error).__name__}: {error}".splitlines()[0]
+    own = getattr(answer, "__code__", None)
+    lines = [
+        frame.f_code is own and linecache.getline(own.co_filename, number).strip()
+        for frame, number in traceback.walk_tb(error.__traceback__)
+    ]
+    return next((f"{message}, at `{line}`" for line in lines if line), message)
 
 
 def _as_tensor(value: Any) -> Tensor:
@@ -533,6 +553,9 @@ paired_interval = Check(
             lambda a, b: _interval(a, b, spread=lambda d: (a.var() + b.var()).sqrt())
         ),
         "The sign: it is ours minus the others": lambda a, b: _interval(b, a),
+        "These are the two ends; the mean and half the length are wanted": (
+            lambda a, b: _interval(a, b)[0] + torch.tensor([-1, 1]) * _interval(a, b)[1]
+        ),
     },
     what="the pair of mean and half length",
 )

@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Protocol
 
-import scipy.special
 import torch
 from torch import Tensor
 
@@ -143,7 +142,9 @@ class TrainingImages:
         if self.mixup_alpha in (0.0, 1.0):  # Beta(1, 1) is uniform
             return uniform.float()
         alpha = self.mixup_alpha
-        return torch.from_numpy(scipy.special.betaincinv(alpha, alpha, uniform.numpy())).float()
+        from scipy.special import betaincinv  # it takes long to load; few runs need it
+
+        return torch.from_numpy(betaincinv(alpha, alpha, uniform.numpy())).float()
 
 
 def clean_batches(

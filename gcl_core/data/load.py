@@ -4,7 +4,7 @@ import contextlib
 import logging
 import multiprocessing
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import prod
 
 import torch
@@ -23,7 +23,6 @@ log = logging.getLogger(__name__)
 CLASS_ORDERS = ("index", "reversed")
 
 
-@dataclass(frozen=True)
 class DataSettings(Config):
     """Which images, and how many of each class."""
 

@@ -374,7 +374,8 @@ def paper_dots(panels: Mapping[str, Sequence[PaperDot]]) -> Figure:
         for row, dot in enumerate(dots_of):
             look: dict[str, Any] = {"color": dot.colour, "ls": ""}
             ours = len(dot.measured)
-            papers, *places = row + 0.13 * np.arange(-ours, ours + 1, 2)
+            half = min(0.13 * ours, 0.38)  # rows stay apart
+            papers, *places = row + np.linspace(-half, half, ours + 1)
             if dot.quoted is not None:
                 axes.plot(dot.quoted, papers, **hollow, **look)
             for (name, (value, bar)), place in zip(dot.measured.items(), places, strict=True):

@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.optimize
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -68,6 +67,8 @@ def fit_calibration(
         class_counts: (C,) training images of each class, all positive.
         scale: factor of the outputs in the training loss; the fit starts there, with b = 0.
     """
+    import scipy.optimize  # it takes long to load, and predictions do not need it
+
     logits, training = scale * outputs.double(), shares(class_counts)
     log_prior = training.log()
     own = shares(torch.bincount(labels, minlength=logits.shape[1]))

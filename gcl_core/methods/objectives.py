@@ -9,7 +9,7 @@ takes in training (`batches`), and its criterion takes what the network then giv
 """
 
 import inspect
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -69,7 +69,6 @@ class Objective(Config):
         return images
 
 
-@dataclass(frozen=True)
 class CrossEntropy(Objective):
     """Softmax cross-entropy of the classifier's outputs (Eq. 1)."""
 
@@ -78,7 +77,6 @@ class CrossEntropy(Objective):
     criterion = nn.CrossEntropyLoss
 
 
-@dataclass(frozen=True)
 class Focal(Objective):
     """Focal loss (1 - p_y)^gamma (-log p_y) in its softmax form (Lin et al. 2017)."""
 
@@ -89,7 +87,6 @@ class Focal(Objective):
     scale: float = value(criterion, "s, factor of the outputs; 1 for logits", above=0)
 
 
-@dataclass(frozen=True)
 class Equalization(Objective):
     """Softmax equalization loss: rare classes are spared as negatives (Tan et al. 2020)."""
 
@@ -107,7 +104,6 @@ class Equalization(Objective):
     )
 
 
-@dataclass(frozen=True)
 class LDAM(Objective):
     """Label-distribution-aware margins m_j ~ n_j^(-1/4) on cosines (Cao et al. 2019)."""
 
@@ -118,7 +114,6 @@ class LDAM(Objective):
     scale: float = value(criterion, "s; 30: LDAM-DRW's code", above=0)
 
 
-@dataclass(frozen=True)
 class LogitAdjustment(Objective):
     """Cross-entropy of z_j + tau log pi_j (Menon et al. 2021); tau = 1: balanced softmax."""
 
@@ -129,7 +124,6 @@ class LogitAdjustment(Objective):
     scale: float = value(criterion, "s, factor of the outputs; 1 for logits", above=0)
 
 
-@dataclass(frozen=True)
 class LADE(Objective):
     """Balanced softmax and a regulariser that disentangles the label prior (Hong et al. 2021)."""
 
@@ -140,7 +134,6 @@ class LADE(Objective):
     regulariser: float = value(criterion, "lambda in the regulariser; 0.1: LADE's code", low=0)
 
 
-@dataclass(frozen=True)
 class LabelAware(Objective):
     """Label-aware smoothing, strongest for the head (MiSLAS, Zhong et al. 2021)."""
 
@@ -155,7 +148,6 @@ class LabelAware(Objective):
     )
 
 
-@dataclass(frozen=True)
 class GCL(Objective):
     """Gaussian clouded logits (Eq. 11 and 12)."""
 
@@ -187,7 +179,6 @@ class GCL(Objective):
         check_strategy(self.strategy, self.exponent)
 
 
-@dataclass(frozen=True)
 class AngularGCL(Objective):
     """The cloud on the angle instead of the cosine (the follow-up, arXiv 2305.10648)."""
 
@@ -226,7 +217,6 @@ class _TwoBranches(Objective):
         return Paired(first, second, 1 - progress**2)
 
 
-@dataclass(frozen=True)
 class BBN(_TwoBranches):
     """Cumulative learning of two branches, one on reversed samples (Zhou et al. 2020)."""
 
@@ -236,7 +226,6 @@ class BBN(_TwoBranches):
     second = ReversedSampler
 
 
-@dataclass(frozen=True)
 class HybridSC(_TwoBranches):
     """Supervised contrast of two views; cross-entropy on balanced classes (Wang et al. 2021)."""
 
@@ -248,7 +237,6 @@ class HybridSC(_TwoBranches):
     temperature: float = value(0.1, "of the contrast; 0.1: the paper, not verified", above=0)
 
 
-@dataclass(frozen=True)
 class HybridPSC(_TwoBranches):
     """Contrast with class prototypes; cross-entropy on balanced classes (Wang et al. 2021)."""
 
@@ -261,7 +249,6 @@ class HybridPSC(_TwoBranches):
     )
 
 
-@dataclass(frozen=True)
 class OLTR(Objective):
     """Cross-entropy, and class centroids that attract their own features (Liu et al. 2019)."""
 

@@ -101,7 +101,6 @@ class Rebalancing(Config):
         return Network(backbone, self.build(network.head, inputs))
 
 
-@dataclass(frozen=True)
 class CRT(Rebalancing):
     """Classifier re-training: every weight of the classifier is trained (Kang et al. 2020)."""
 
@@ -119,7 +118,6 @@ class CRT(Rebalancing):
         return head
 
 
-@dataclass(frozen=True)
 class LWS(Rebalancing):
     """Learnable weight scaling: one scale for each class (Kang et al. 2020)."""
 
@@ -134,7 +132,6 @@ class LWS(Rebalancing):
         return ScaledHead(copy.deepcopy(head), self.head_lr_factor)
 
 
-@dataclass(frozen=True)
 class TauNorm(Rebalancing):
     """tau-normalisation: w_j / |w_j|^tau and no bias, without training (Kang et al. 2020).
 
@@ -151,7 +148,6 @@ class TauNorm(Rebalancing):
         return NormalisedHead(head, self.tau)
 
 
-@dataclass(frozen=True)
 class NearestMean(Rebalancing):
     """Nearest class mean: no classifier is trained (Kang et al. 2020)."""
 
@@ -176,7 +172,6 @@ class NearestMean(Rebalancing):
         return NearestMeanHead(means, centre.float().expand(means.shape[1]).clone(), unit)
 
 
-@dataclass(frozen=True)
 class PostHoc(Rebalancing):
     """Post-hoc logit adjustment z_j - tau log pi_j, without training (Menon et al. 2021)."""
 
@@ -192,7 +187,6 @@ class PostHoc(Rebalancing):
         return ShiftedHead(copy.deepcopy(head), shift.float(), self.scale)
 
 
-@dataclass(frozen=True)
 class DisAlign(Rebalancing):
     """Adaptive calibration of a frozen classifier's outputs (Zhang et al. 2021)."""
 
@@ -203,7 +197,6 @@ class DisAlign(Rebalancing):
         return CalibratedHead(copy.deepcopy(head))
 
 
-@dataclass(frozen=True)
 class TDE(Rebalancing):
     """Counterfactual inference: the mean feature's direction is taken away (Tang et al. 2020)."""
 
@@ -220,7 +213,6 @@ class TDE(Rebalancing):
         return CounterfactualHead(copy.deepcopy(head), self.alpha)
 
 
-@dataclass(frozen=True)
 class MetaEmbed(Rebalancing):
     """Modulated attention and meta-embedding; the backbone is trained on (Liu et al. 2019)."""
 

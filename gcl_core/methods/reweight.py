@@ -5,7 +5,6 @@ own `cross_entropy`, as in LDAM-DRW's code; or sum_i w(y_i) L_i / N, as in the c
 Weights add up to the number of classes.
 """
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -33,7 +32,6 @@ class ClassWeights(Config):
         raise NotImplementedError
 
 
-@dataclass(frozen=True)
 class EffectiveNumberWeights(ClassWeights):
     """w_j = (1 - beta) / (1 - beta^n_j) (Cui et al. 2019), in the weighted mean of LDAM-DRW."""
 
@@ -49,7 +47,6 @@ class EffectiveNumberWeights(ClassWeights):
         return effective_weights(counts, self.beta)
 
 
-@dataclass(frozen=True)
 class EffectiveNumberByImages(EffectiveNumberWeights):
     """The same, divided by the number of images (class-balanced-loss, cifar_main.py)."""
 
@@ -57,7 +54,6 @@ class EffectiveNumberByImages(EffectiveNumberWeights):
     by_images = True
 
 
-@dataclass(frozen=True)
 class PowerWeights(ClassWeights):
     """w_j = n_j^(-rho): rho = 1 is inverse frequency, rho = 0 no weights."""
 

@@ -1,6 +1,5 @@
 """Which images an epoch shows, by name: what `sampler` may be in the settings."""
 
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
@@ -21,7 +20,6 @@ class Sampling(Config):
         return self.sampler(labels, generator=generator, **self.keywords())
 
 
-@dataclass(frozen=True)
 class InstanceBalanced(Sampling):
     """Every image once an epoch, shuffled."""
 
@@ -29,7 +27,6 @@ class InstanceBalanced(Sampling):
     sampler = samplers.InstanceBalancedSampler
 
 
-@dataclass(frozen=True)
 class ClassBalanced(Sampling):
     """Every class equally often (Kang et al. 2020)."""
 
@@ -37,7 +34,6 @@ class ClassBalanced(Sampling):
     sampler = samplers.ClassBalancedSampler
 
 
-@dataclass(frozen=True)
 class EffectiveNumber(Sampling):
     """Classes by n / effective number (Cui et al. 2019)."""
 
@@ -46,7 +42,6 @@ class EffectiveNumber(Sampling):
     beta: float = value(sampler, "beta; 0.9999: Cui et al. 2019 for CIFAR", low=0, below=1)
 
 
-@dataclass(frozen=True)
 class CBEN(Sampling):
     """Class-based effective number (Eq. 13 and 14)."""
 
@@ -60,7 +55,6 @@ class CBEN(Sampling):
         samplers.check_cben(self.a, self.b)
 
 
-@dataclass(frozen=True)
 class SquareRoot(Sampling):
     """Classes by the square root of their size (Kang et al. 2020)."""
 
@@ -68,7 +62,6 @@ class SquareRoot(Sampling):
     sampler = samplers.SquareRootSampler
 
 
-@dataclass(frozen=True)
 class Reversed(Sampling):
     """Rare classes most often, by 1 / n (BBN, Zhou et al. 2020)."""
 

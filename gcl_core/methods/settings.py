@@ -10,7 +10,6 @@ import dataclasses
 import difflib
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from gcl_core.config import Config, value
@@ -35,7 +34,6 @@ TRAINS = ("all", "last_block", "new_block", "norms", "head")
 OPTIONAL = ("class_weights",)  # kinds that any stage can be given, or relieved of by "none"
 
 
-@dataclass(frozen=True)
 class Stage(Config):
     """One stage of training: its objective, sampler and optimiser.
 
@@ -151,7 +149,6 @@ def learning_rate(stage: Stage, epoch: int) -> float:
     return stage.lr * stage.decay**passed
 
 
-@dataclass(frozen=True)
 class Settings(Config):
     """Everything that decides the result of a run, and nothing else."""
 

@@ -167,6 +167,7 @@ def published_table(records: Sequence[Record]) -> str:
                 found, printed = measure(row, column, runs), row.values.get(column)
                 if found.top1 and printed:
                     name = f"{_column_name(column)}: {METHOD_LOOKS[str(row.method)].label}"
+                    name += "" if protocol.preset == "official" else f", preset {protocol.preset}"
                     ours = (
                         with_interval([*of.values()], digits=2) for of in (found.top1, found.best)
                     )

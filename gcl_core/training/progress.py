@@ -46,6 +46,10 @@ class Progress:
             disable=None if kind == "bar" else True,
         )
 
+    def _begin_epoch(self, number: int) -> None:
+        self.number, self.epoch_began = number, time.perf_counter()
+        self.skipped, self.taken, self.quiet = 0, 0, FIRST_SECONDS
+
     def skip(self, steps: int) -> None:
         """So many batches of the epoch were done before."""
         self.bar.update(steps)
@@ -76,10 +80,6 @@ class Progress:
                 _clock(left),
             )
         self._begin_epoch(row["epoch"] + 1)
-
-    def _begin_epoch(self, number: int) -> None:
-        self.number, self.epoch_began = number, time.perf_counter()
-        self.skipped, self.taken, self.quiet = 0, 0, FIRST_SECONDS
 
     def close(self) -> None:
         self.bar.close()

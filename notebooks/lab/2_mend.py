@@ -119,6 +119,9 @@ see(
     moved("Mean recall of all classes", found["ce"].mean(), found["post_hoc"].mean()),
     moved("Of the few-shot classes it", found["ce"][few].mean(), found["post_hoc"][few].mean()),
 )
+theirs = logits - gcl_core.losses.priors.logit_adjustment(counts).float()
+same = torch.allclose(theirs, logit_adjusted(logits, counts, 1.0), atol=1e-4)
+print("gcl_core has the same:", same)
 
 # %% [markdown]
 # ## Step 8. The price
