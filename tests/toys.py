@@ -82,6 +82,7 @@ def listed_images(root, counts=(6, 3, 2), test=2, val=0, size=(12, 9), kind="ima
 
     wnids = [f"n{1440764 + j:08d}" for j in range(len(counts))]
     parts = {"train": counts, "test": [test] * len(counts), "val": [val] * len(counts)}
+    parts = {part: parts[part] for part in PUBLISHED[kind].lists}
     number = 0
     for part, numbers in parts.items():
         lines = []
