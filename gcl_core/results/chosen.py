@@ -27,8 +27,11 @@ ACCURACIES = ("top1", "class_mean", "many", "medium", "few", "macro_f1")
 
 def label(record: Record) -> str:
     """The method of a record, and what it has of another kind than the method's own."""
-    changes = record["changes"]
-    kinds = [f"{name} {given}" for name, given in changes.items() if isinstance(given, str)]
+    kinds = [
+        f"{name} {given}"
+        for name, given in record["changes"].items()
+        if (isinstance(given, str) and name != "schedule") or name == "layer_decay"
+    ]
     name = " with ".join([record["method"], *kinds])
     return NAMES.get(name, name)
 
@@ -74,6 +77,19 @@ def chosen_block(records: Sequence[Record]) -> str:
     """The table of photographs, and what GCL gains over CE, and over its cloud's mean."""
     gains = [gain(records, "gcl", base) for base in ("ce", NAMES[SAME_MEAN])]
     return "\n\n".join([chosen_table(records), *gains])
+
+
+def tuning_block(records: Sequence[Record]) -> str:
+    """How much of a network is trained: the table, and accuracies by epoch where all of it is."""
+    curves = []
+    for name, splits in chosen(records).items():
+        for run in splits.values():
+            if run["changes"].get("trains") == "all":
+                (rows,) = run["history"]
+                by_epoch = [f"{float(r['top1']):.1f} ({float(r['few']):.1f})" for r in rows]
+                curves.append(f"{name}: {', '.join(by_epoch)}")
+    after = f"Top-1 (few-shot) after each epoch: {'; '.join(curves)}."
+    return f"{chosen_table(records)}\n\n{after}"
 
 
 def draw_clothes(root: Path) -> None:
