@@ -10,6 +10,7 @@ from typing import Any
 import joblib
 from tqdm.auto import tqdm
 
+from gcl_core.bars import watched
 from gcl_core.course.execution import (
     accepted,
     execute_notebook,
@@ -23,7 +24,6 @@ from gcl_core.grid.steps import jobs_of
 from gcl_core.results.found import found_lines
 from gcl_core.results.records import record, save_records
 from gcl_core.results.tables import digits_block
-from gcl_core.training.progress import watched
 from gcl_core.training.side_by_side import run_on_one_thread, side_by_side
 
 log = logging.getLogger(__name__)

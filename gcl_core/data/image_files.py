@@ -21,6 +21,7 @@ import torch
 from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
 
+from gcl_core.bars import bar
 from gcl_core.errors import GCLError, shown, some
 from gcl_core.files import at_home, atomic_save, load_tensors
 
@@ -180,7 +181,8 @@ def unreadable(root: Path, files: list[tuple[str, int]]) -> set[str]:
     def look() -> dict[str, Any]:
         log.info("reading %d images of %s, once", len(names), shown(str(root)))
         with ThreadPoolExecutor() as pool:  # places, not names: the root may be given otherwise
-            return {"places": [i for i, what in enumerate(pool.map(problem, names)) if what]}
+            looked = bar(pool.map(problem, names), "reading", len(names), "image")
+            return {"places": [place for place, what in enumerate(looked) if what]}
 
     kept = cached(_stamp(root, files, ["unreadable-3"]), "places of unreadable images", look)
     bad = [names[place] for place in kept["places"]]
@@ -219,7 +221,8 @@ def _decode_all(names: list[str], image_size: int | None) -> dict[str, Any]:
                     "choose with --image-size"
                 )
         pixels = np.empty((len(names), 3, height, width), dtype=np.uint8)
-        for i, array in enumerate(pool.map(partial(decode, size=(width, height)), names)):
+        arrays = pool.map(partial(decode, size=(width, height)), names)
+        for i, array in enumerate(bar(arrays, "decoding", len(names), "image")):
             pixels[i] = array.transpose(2, 0, 1)
     return {"images": torch.from_numpy(pixels), "resized": resized}
 

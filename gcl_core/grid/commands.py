@@ -9,8 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from joblib import cpu_count
+from tqdm.contrib.logging import logging_redirect_tqdm
 
 from gcl_core import hardware
+from gcl_core.bars import bar
 from gcl_core.errors import GCLError
 from gcl_core.grid.cells import cells_of
 from gcl_core.grid.failures import forget_failure
@@ -120,19 +122,22 @@ def _execute(options: argparse.Namespace, todo: list[Job], steps: list[Step]) ->
             result = job.folders[-1].result or {}
             done = f"top-1 {result['top1']:.2f} %" if "top1" in result else "done"
             log.info("%d/%d %s: %s", ended, len(todo), job.cell.name, failure or done)
+        cells.update(len(ends))
         # All runs are read for it, so it takes at most a twentieth of the time.
         if ends and ended < len(todo) and (began := time.monotonic()) > told:
             log.info("  %s left", _time_left(steps_left(todo), options.runs, workers))
             told = time.monotonic() + 20 * (time.monotonic() - began)
 
-    execute(
-        steps,
-        finished,
-        workers=_workers(options, steps),
-        threads=options.threads,
-        scheduler=options.scheduler,
-        seconds=60 * options.minutes if options.minutes else math.inf,
-    )
+    # Lines go above the bar.
+    with bar(None, "cells", len(todo), "cell") as cells, logging_redirect_tqdm():
+        execute(
+            steps,
+            finished,
+            workers=_workers(options, steps),
+            threads=options.threads,
+            scheduler=options.scheduler,
+            seconds=60 * options.minutes if options.minutes else math.inf,
+        )
 
 
 def collect(options: argparse.Namespace) -> None:

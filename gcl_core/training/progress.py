@@ -1,25 +1,17 @@
 """How far a stage is: a bar in a terminal or notebook, lines in a log."""
 
 import logging
-import os
-import sys
 import time
 from typing import Any
 
 from tqdm.auto import tqdm
 
+from gcl_core.bars import watched
 from gcl_core.errors import check_known
 
 log = logging.getLogger(__name__)
 KINDS = ("auto", "bar", "log", "none")
 FIRST_SECONDS = 60.0  # of an epoch, after which a log says how far it is; then after twice as many
-
-
-def watched() -> bool:
-    """Whether somebody sees a bar move: in a terminal or notebook, unless TQDM_DISABLE is set."""
-    # tqdm's own variable, which it asks only where it is not told.
-    seen = sys.stderr.isatty() or "ipykernel" in sys.modules
-    return seen and not os.environ.get("TQDM_DISABLE")
 
 
 class Progress:
@@ -67,6 +59,10 @@ class Progress:
                 *(self.title, self.number, self.epochs, self.skipped + self.taken, self.steps),
                 _clock(passed / self.taken * self.steps),
             )
+
+    def testing(self) -> None:
+        """The steps of an epoch are done, and its test begins."""
+        self.bar.set_postfix_str("testing")
 
     def epoch(self, row: dict[str, Any]) -> None:
         """One epoch is done; row is its line of metrics."""

@@ -243,6 +243,7 @@ def train_stage(part: StageRun, progress: str = "none", keep: Collection[int] = 
                     )
                 seconds = time.perf_counter() - began
                 row = {"epoch": epoch + 1, "lr": learning_rate(stage, epoch), "train_loss": loss}
+                bar.testing()
                 accuracy = part.evaluate()
                 numbers = {k: own for k, own in accuracy.items() if not isinstance(own, list)}
                 history.append(row | numbers | _on_validation(part))
