@@ -19,5 +19,5 @@ def watched() -> bool:
 
 def bar(items: Iterable[Any] | None, title: str, total: int, unit: str) -> Any:
     """A bar over the items that is gone at their end; it appears after `PATIENCE` seconds."""
-    about = {"desc": title, "total": total, "unit": unit, "leave": False, "delay": PATIENCE}
+    about: Any = {"desc": title, "total": total, "unit": unit, "leave": False, "delay": PATIENCE}
     return tqdm(items, **about, disable=not watched())
