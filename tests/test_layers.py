@@ -14,7 +14,7 @@ import gcl_core
 PACKAGE = Path(gcl_core.__file__).parent
 LOSSES = PACKAGE / "losses"
 STACK = [
-    *("errors", "lazy", "files", "config", "hardware", "processes"),
+    *("errors", "lazy", "files", "config", "hardware", "processes", "bars"),
     *("losses", "data", "networks", "methods", "inference", "training", "report"),
     *("benchmark", "analysis", "figures", "results", "course", "grid", "study", "cli", "__main__"),
 ]

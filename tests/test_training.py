@@ -349,6 +349,7 @@ def test_an_accelerator_that_is_not_there_is_refused(tmp_path):
     with pytest.raises(GCLError, match="accelerator"):
         two_stages.run(settings_of(), tmp_path, accelerator="gpu")
     assert not list(tmp_path.iterdir())
+    assert not torch.are_deterministic_algorithms_enabled()  # nothing is left of the try
 
 
 def test_a_data_set_is_the_same_wherever_it_lies(tmp_path):

@@ -170,13 +170,11 @@ def make_fabric(accelerator: str, precision: str, devices: int = 1) -> Fabric:
     """
     # Fabric announces precision and processes in lines of its own; a run's settings have them.
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
-    if accelerator != "cpu":
-        repeatable_gpu()
     # Without a look for unused weights, DDP adds gradients in other groups after the first step
     # than before: from three processes on, a continued run would end with other bits.
     ddp = DDPStrategy(find_unused_parameters=True, timeout=processes.PATIENCE)
     try:
-        return Fabric(
+        fabric = Fabric(
             accelerator=accelerator,
             devices=devices,
             strategy=ddp if devices > 1 else "auto",
@@ -189,6 +187,9 @@ def make_fabric(accelerator: str, precision: str, devices: int = 1) -> Fabric:
         raise GCLError(
             f"accelerator {accelerator!r} with devices {devices} is not here: {error}"
         ) from error
+    if fabric.device.type != "cpu":
+        repeatable_gpu()
+    return fabric
 
 
 def run_folders(
