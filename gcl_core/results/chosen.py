@@ -21,17 +21,15 @@ FILE, FIGURE = "clothes.json", "clothes"
 SAME_MEAN = "gcl with objective logit_adjustment"
 NAMES = {"ce with sampler class": "ce, balanced classes", SAME_MEAN: "gcl, the cloud's mean"}
 
+OF_ANOTHER_KIND = ("sampler", "objective", "trains", "layer_decay", "head_start")
 HEADINGS = ("method", "top-1", "mean of classes", "many", "medium", "few", "macro F1")
 ACCURACIES = ("top1", "class_mean", "many", "medium", "few", "macro_f1")
 
 
 def label(record: Record) -> str:
     """The method of a record, and what it has of another kind than the method's own."""
-    kinds = [
-        f"{name} {given}"
-        for name, given in record["changes"].items()
-        if (isinstance(given, str) and name != "schedule") or name == "layer_decay"
-    ]
+    changes = record["changes"]
+    kinds = [f"{name} {changes[name]}" for name in changes if name in OF_ANOTHER_KIND]
     name = " with ".join([record["method"], *kinds])
     return NAMES.get(name, name)
 

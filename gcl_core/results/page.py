@@ -23,7 +23,7 @@ from gcl_core.results.agreement import (
     order,
     short_names,
 )
-from gcl_core.results.chosen import FILE, chosen_block, tuning_block
+from gcl_core.results.chosen import FILE, chosen_block, chosen_table, tuning_block
 from gcl_core.results.found import found_table
 from gcl_core.results.markdown import markdown_table
 from gcl_core.results.printed import ABLATION, BEYOND, CIFAR, LARGE, Column, paper_rows, records_of
@@ -182,6 +182,7 @@ def page_blocks(results: Path) -> dict[str, dict[str, str]]:
     if (results / FILE).exists():
         ours["clothes"] = chosen_block(load_records(results / FILE))
     ours |= {name: chosen_block(load_records(results / f"{name}.json")) for name in CHOSEN}
+    ours["plankton-scratch"] = chosen_table(load_records(results / "plankton-scratch.json"))
     ours["clothes-tuning"] = tuning_block(load_records(results / "clothes-tuning.json"))
     ours |= {name: comparison(records) for name, records in cifar_records(results).items()}
     pages = {
