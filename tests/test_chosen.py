@@ -42,6 +42,15 @@ def test_the_validation_part_chooses_and_the_test_part_has_no_say():
     assert label(RECORDS[5]) == "ce, balanced classes"
 
 
+def test_a_row_is_named_by_what_not_all_rows_share():
+    same = {"network": "resnet32", "schedule": "cosine"}
+    kinds = ({}, {"stage2_sampler": "instance"}, {"layer_decay": 0.8, "lr": 0.1})
+    found = chosen([record("gcl_crt", 0, 1, 2, **same, **each) for each in kinds])
+    others = ["with stage2_sampler instance", "with layer_decay 0.8"]
+    assert list(found) == ["gcl_crt", *(f"gcl_crt {each}" for each in others)]
+    assert chosen([]) == {}
+
+
 def test_the_table_has_means_and_intervals_and_gains_are_paired():
     table = chosen_table(RECORDS)
     half = scipy.stats.t.interval(0.95, 1, 55.5, scipy.stats.sem([50, 61]))[1] - 55.5

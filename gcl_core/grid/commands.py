@@ -8,7 +8,6 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
-from joblib import cpu_count
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from gcl_core import hardware
@@ -46,7 +45,7 @@ def _workers(options: argparse.Namespace, steps: Sequence[Step]) -> int:
         return int(options.workers)
     if on_gpu:
         return (options.per_gpu or 1) * max(1, hardware.gpus())
-    return max(1, cpu_count() // options.threads)
+    return max(1, hardware.usable_cores() // options.threads)
 
 
 def _show(jobs: Sequence[Job]) -> list[State]:

@@ -1,6 +1,6 @@
 """Methods whose settings are chosen on a validation part, and what the test part then says."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -21,15 +21,22 @@ FILE, FIGURE = "clothes.json", "clothes"
 SAME_MEAN = "gcl with objective logit_adjustment"
 NAMES = {"ce with sampler class": "ce, balanced classes", SAME_MEAN: "gcl, the cloud's mean"}
 
-OF_ANOTHER_KIND = ("sampler", "objective", "trains", "layer_decay", "head_start")
 HEADINGS = ("method", "top-1", "mean of classes", "many", "medium", "few", "macro F1")
 ACCURACIES = ("top1", "class_mean", "many", "medium", "few", "macro_f1")
 
 
-def label(record: Record) -> str:
-    """The method of a record, and what it has of another kind than the method's own."""
-    changes = record["changes"]
-    kinds = [f"{name} {changes[name]}" for name in changes if name in OF_ANOTHER_KIND]
+def label(record: Record, shared: Container[str] = ("schedule",)) -> str:
+    """The method of a record, and what it has of another kind than the method's own.
+
+    Args:
+        shared: settings that are not told.
+    """
+    changes = {name: own for name, own in record["changes"].items() if name not in shared}
+    kinds = [
+        f"{name} {given}"
+        for name, given in changes.items()
+        if isinstance(given, str) or name == "layer_decay"
+    ]
     name = " with ".join([record["method"], *kinds])
     return NAMES.get(name, name)
 
@@ -40,9 +47,13 @@ def chosen(records: Sequence[Record]) -> dict[str, dict[int, Record]]:
     Best is the largest sum of top-1 and class mean there, after the last epoch; of equal ones the
     first. The test part has no say. Each has its `class_mean` on the test part, too.
     """
+    every = [each["changes"] for each in records]
+    first = every[0] if len(every) > 1 else {}
+    common = [name for name in first if all(own.get(name) == first[name] for own in every)]
     splits: dict[tuple[str, int], list[Record]] = {}
     for each in records:
-        splits.setdefault((label(each), each["data_seed"]), []).append(each)
+        name = label(each, ("schedule", *common))
+        splits.setdefault((name, each["data_seed"]), []).append(each)
     best: dict[str, dict[int, Record]] = {}
     for (name, split), runs in splits.items():
         run = max(runs, key=lambda each: sum(each["validation"].values()))

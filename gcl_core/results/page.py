@@ -23,7 +23,7 @@ from gcl_core.results.agreement import (
     order,
     short_names,
 )
-from gcl_core.results.chosen import FILE, chosen_block, chosen_table, tuning_block
+from gcl_core.results.chosen import chosen_block, chosen_table, tuning_block
 from gcl_core.results.found import found_table
 from gcl_core.results.markdown import markdown_table
 from gcl_core.results.printed import ABLATION, BEYOND, CIFAR, LARGE, Column, paper_rows, records_of
@@ -41,7 +41,13 @@ COLUMNS: dict[int, tuple[Column, ...]] = {
     2: LARGE,
     **dict.fromkeys((3, 4, 5, BEYOND), (ABLATION,)),
 }
-CHOSEN = ("plankton",)  # files of records whose settings are chosen on validation parts
+# Files of records whose settings are chosen on validation parts, and how the study shows them.
+CHOSEN = {
+    "clothes": chosen_block,
+    "clothes-tuning": tuning_block,
+    "plankton": chosen_block,
+    "plankton-scratch": chosen_table,
+}
 WITHOUT_LOOK = "#8A8A8A"
 
 
@@ -179,11 +185,9 @@ def page_blocks(results: Path) -> dict[str, dict[str, str]]:
     """What the marked places of each page have to hold, from the records in `results`."""
     measured = load_measured(results)
     ours = {"digits": digits_block(load_records(results / "digits.json"))}
-    if (results / FILE).exists():
-        ours["clothes"] = chosen_block(load_records(results / FILE))
-    ours |= {name: chosen_block(load_records(results / f"{name}.json")) for name in CHOSEN}
-    ours["plankton-scratch"] = chosen_table(load_records(results / "plankton-scratch.json"))
-    ours["clothes-tuning"] = tuning_block(load_records(results / "clothes-tuning.json"))
+    for name, block in CHOSEN.items():
+        if (file := results / f"{name}.json").exists():
+            ours[name] = block(load_records(file))
     ours |= {name: comparison(records) for name, records in cifar_records(results).items()}
     pages = {
         "README.md": {"found": found_table(results)},
