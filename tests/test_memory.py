@@ -10,7 +10,7 @@ from gcl_core.methods.registry import resolve
 from gcl_core.training import two_stages
 from processes import in_each
 
-CLASSES = 8142
+CLASSES = 2 * 8142  # iNaturalist's, doubled: the square outweighs what differs between machines
 
 
 class MadeImages:
@@ -43,7 +43,7 @@ def made(images, size):
 
 
 def train_and_test(runs, training, tests, size, limit):
-    """A run of 8,142 classes; its process must not take `limit` MB more than it had."""
+    """A run of `CLASSES` classes; its process must not take `limit` MB more than it had."""
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     parts = made(training, size), made(tests, size)
     names, ends = tuple(map(str, range(CLASSES))), ((0.5,) * 3, (0.25,) * 3)
@@ -57,5 +57,5 @@ def train_and_test(runs, training, tests, size, limit):
 
 
 def test_neither_squared_classes_nor_test_images_are_in_memory(tmp_path):
-    """330 MB are taken; 8,142^2 float32, as the outputs of so many images, would be 265 more."""
-    in_each(1, train_and_test, tmp_path, CLASSES, CLASSES, 8, 450)
+    """395 to 435 MB are taken; the square in float32, as all images' outputs, is 1,060 more."""
+    in_each(1, train_and_test, tmp_path, CLASSES, CLASSES, 8, 800)
