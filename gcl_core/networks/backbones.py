@@ -51,7 +51,7 @@ class Backbone(nn.Module):
 
 
 class CifarResNet(Backbone):
-    """ResNet for 32x32 images: three stages of 16, 32 and 64 channels, `depth` = 6 n + 2.
+    """ResNet-32 for 32x32 images: three stages of five blocks, with 16, 32 and 64 channels.
 
     Shape:
         images: (N, in_channels, H, W), H and W multiples of 4; returns (N, 64).
@@ -59,17 +59,15 @@ class CifarResNet(Backbone):
 
     out_features = 64
 
-    def __init__(self, depth: int = 32, in_channels: int = 3) -> None:
+    def __init__(self, in_channels: int = 3) -> None:
         super().__init__()
-        if depth < 8 or (depth - 2) % 6:
-            raise GCLError(f"depth must be 6 n + 2 (8, 14, 20, 32, ...), got {depth}")
         self.conv = nn.Conv2d(in_channels, 16, 3, padding=1, bias=False)
         self.bn = nn.BatchNorm2d(16)
         blocks: list[nn.Module] = []
         channels = 16
         for stage, width in enumerate((16, 32, 64)):
-            for i in range((depth - 2) // 6):
-                blocks.append(BasicBlock(channels, width, 2 if stage and i == 0 else 1))
+            for number in range(5):
+                blocks.append(BasicBlock(channels, width, 2 if stage and not number else 1))
                 channels = width
         self.blocks = nn.Sequential(*blocks)
 
