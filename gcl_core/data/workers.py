@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -82,12 +82,6 @@ class Task:
 
 Decoded = tuple[Tensor, dict[int, str]]
 """(n, H, W, 3) uint8, and by number what is wrong with the files of images that are missing."""
-
-
-class Decoder(Protocol):
-    """Decodes tasks in their order; the next ones are on their way before they are asked for."""
-
-    def map(self, tasks: Iterable[Task]) -> Iterator[Decoded]: ...
 
 
 class Threads:
@@ -176,6 +170,10 @@ class Processes:
                 if problem := too_little_shared_memory(self.number, largest):
                     raise GCLError(problem)
             yield task
+
+
+Decoder = Threads | Processes
+"""Decodes tasks in their order; the next ones are on their way before they are asked for."""
 
 
 def too_little_shared_memory(processes: int, task_bytes: int) -> str:
