@@ -62,7 +62,7 @@ from gcl_core.analysis.embedding import weight_norms
 from gcl_core.analysis.gaussian import matched_tau
 from gcl_core.analysis.intervals import t_factor
 from gcl_core.course.notebook import ablation_table, run_variants, show, table_variants
-from gcl_core.data.samplers import cben_departure, cben_shares
+from gcl_core.data.samplers import cben_shares
 from gcl_core.figures.charts import paired_gains, sampling_shares
 from gcl_core.figures.saving import about_runs
 from gcl_core.results.agreement import load_measured
@@ -257,7 +257,16 @@ pairs = {
 }
 drawn = {name: 100 * cben_shares(counts, *pair) for name, pair in pairs.items()}
 steps = [10 ** (i / 10 - 6) for i in range(60)]
-apart = {f"a = {a}": 100 * cben_departure(counts, a, steps) for a in (0.9999, 0.999, 0.9)}
+
+
+def change(a, b):
+    """How much a share differs from that of b = 0 at most (%); NaN where a + b is no beta."""
+    if a + b >= 1:
+        return float("nan")
+    return 100 * float((cben_shares(counts, a, b) / cben_shares(counts, a, 0.0) - 1).abs().max())
+
+
+apart = {f"a = {a}": [change(a, b) for b in steps] for a in (0.9999, 0.999, 0.9)}
 show(
     sampling_shares(counts, drawn, steps, apart),
     "06_cben",

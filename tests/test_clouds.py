@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from gcl_core import GCLError, GCLLoss, class_groups, cloud_sizes, long_tailed_counts
 from gcl_core.data.imbalance import nested_subset
-from gcl_core.data.samplers import cben_departure, cben_shares
+from gcl_core.data.samplers import cben_shares
 from gcl_core.losses.angular import AngularGCLLoss
 from gcl_core.losses.equalization import EqualizationLoss
 from gcl_core.losses.ldam import LDAMLoss
@@ -133,7 +133,6 @@ TAKES_COUNTS = {
     "effective": EffectiveNumberWeights().weights,
     "power": PowerWeights().weights,
     "cben_shares": cben_shares,
-    "cben_departure": lambda counts: cben_departure(counts, 0.99, [1e-3]),
     "groups": lambda counts: torch.tensor(list(class_groups(counts).values())),
     "subset": lambda counts: nested_subset(torch.arange(1500) % 3, counts, seeded()),
 }

@@ -283,19 +283,3 @@ def cben_shares(class_counts: Counts, a: float = 0.9999, b: float = 1e-5) -> Ten
     counts = checked_counts(class_counts)
     mass = counts * cben_weights(counts, a, b)
     return mass / mass.sum()
-
-
-def cben_departure(class_counts: Counts, a: float, steps: Sequence[float]) -> Tensor:
-    """How far `cben_shares` is from b = 0 for each b, (n,): the largest |share / share at 0 - 1|.
-
-    `steps` are the (n,) values of b; one that a + b reaches 1 with gives NaN.
-    """
-    plain = cben_shares(class_counts, a, 0.0)
-    return torch.stack(
-        [
-            (cben_shares(class_counts, a, b) / plain - 1).abs().max()
-            if a + b < 1
-            else torch.tensor(torch.nan, dtype=torch.float64)
-            for b in steps
-        ]
-    )
