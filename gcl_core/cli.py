@@ -403,7 +403,7 @@ def _say_what_was_chosen(settings: "Settings", method: str, changes: Mapping[str
 
 
 def _bench(options: argparse.Namespace) -> None:
-    from gcl_core.benchmark import cost, speed
+    from gcl_core.benchmark import cost, photographs, speed
     from gcl_core.results.protocol import cost_table
 
     if options.out:  # before minutes of measuring
@@ -414,7 +414,7 @@ def _bench(options: argparse.Namespace) -> None:
     if options.table2:
         measure, table, takes = cost.measure_costs, cost_table, FILES_TAKE[1:3]
     elif options.files:
-        measure, table, takes = speed.benchmark_files, speed.files_table, FILES_TAKE
+        measure, table, takes = photographs.benchmark_files, photographs.files_table, FILES_TAKE
     else:
         measure, table, takes = speed.benchmark, speed.bench_table, FILES_TAKE[:1]
     given = {name: own for name in FILES_TAKE if (own := getattr(options, name)) is not None}

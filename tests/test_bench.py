@@ -4,8 +4,10 @@ import json
 
 import pytest
 
-from gcl_core.benchmark import speed as bench
-from gcl_core.benchmark.speed import Spent, bench_table, benchmark, benchmark_files, files_table
+from gcl_core.benchmark import photographs, speed
+from gcl_core.benchmark.interleaved import Spent
+from gcl_core.benchmark.photographs import benchmark_files, files_table
+from gcl_core.benchmark.speed import bench_table, benchmark
 from gcl_core.errors import GCLError
 from gcl_core.training.two_stages import make_fabric
 
@@ -25,12 +27,12 @@ def test_one_small_round():
 
 
 SECONDS = {
-    "reference stage 1": [4, 2, 8],
-    "stage 1": [1, 1, 4],
+    speed._reference_stage1: [4, 2, 8],
+    speed._stage1: [1, 1, 4],
     "pair": [2, 2, 2],
-    "reference stage 2": [4, 4, 4],
-    "stage 2": [1, 1, 1],
-    "data": [0.1, 0.1, 0.1],
+    speed._reference_stage2: [4, 4, 4],
+    speed._stage2: [1, 1, 1],
+    speed._data: [0.1, 0.1, 0.1],
 }
 
 
@@ -47,7 +49,7 @@ class KnownTimes:
         pass
 
     def start(self, job, threads):
-        return job
+        return job.func
 
     def time(self, *jobs):
         return Spent(next(self.left["pair" if len(jobs) == 2 else jobs[0]]))
@@ -57,7 +59,7 @@ class KnownTimes:
 
 
 def test_the_figures_are_worked_out_from_the_slices(monkeypatch):
-    monkeypatch.setattr(bench, "_Workers", KnownTimes)
+    monkeypatch.setattr(speed, "Workers", KnownTimes)
     found = benchmark(rounds=3, steps=10, accelerator="cpu")  # 640 images a slice
     first, second = found["stage1"], found["stage2"]
     assert (first["reference_images_per_s"], first["images_per_s"], first["ratio"]) == (160, 640, 2)
@@ -71,8 +73,8 @@ def test_the_figures_are_worked_out_from_the_slices(monkeypatch):
 class Here:
     """Candidates that work in this process; both together take as long as one after the other."""
 
-    def __init__(self, accelerator, work):
-        self.fabric, self.work = make_fabric(accelerator, "float32"), work
+    def __init__(self, accelerator):
+        self.fabric = make_fabric(accelerator, "float32")
 
     def __enter__(self):
         return self
@@ -81,18 +83,19 @@ class Here:
         pass
 
     def start(self, job, threads):
-        bench.JOBS[job](self.fabric, self.work)()
+        job(self.fabric)()
         return job
 
     def time(self, job):
-        seconds = {"decoding": 1, "training": 3, "both": 4}[job.split()[-1]]
-        return Spent(seconds * (2 if "timm" in job else 1), 0.5)
+        name, both = job.func.__name__, job.keywords.get("in_files")
+        seconds = 1 if "decoding" in name else 4 if both else 3
+        return Spent(seconds * (2 if "timm" in name else 1), 0.5)
 
 
 @pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")  # of timm's own loader
 def test_files_are_decoded_and_trained_on_alone_and_together(monkeypatch):
-    monkeypatch.setattr(bench, "_Workers", Here)
-    monkeypatch.setattr(bench, "PHOTOGRAPHS", 3)
+    monkeypatch.setattr(photographs, "Workers", Here)
+    monkeypatch.setattr(photographs, "PHOTOGRAPHS", 3)
     sizes = {"steps": 2, "batch_size": 2, "image_size": 32, "workers": 0}
     found = benchmark_files(2, "cpu", network="timm:test_resnet", **sizes)
     assert found["waiting"] == {"our": 0.25, "timm's": 0.25}

@@ -18,6 +18,7 @@ from lightning_fabric import Fabric
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from gcl_core.benchmark.interleaved import elapsed
 from gcl_core.data.augment import Augment, PadCrop
 from gcl_core.data.dataset import LongTailedDataset, Split
 from gcl_core.data.images import MemoryImages
@@ -190,15 +191,8 @@ def _evaluation(part: StageRun, steps: int) -> Numbers:
 
 def _seconds(work: Callable[[], object], fabric: Fabric) -> float:
     """By the clock on a GPU; of the processor on a CPU, which others may be using too."""
-    on_gpu = fabric.device.type == "cuda"
-    clock = time.perf_counter if on_gpu else time.process_time
-    if on_gpu:
-        torch.cuda.synchronize()
-    began = clock()
-    work()
-    if on_gpu:
-        torch.cuda.synchronize()
-    return clock() - began
+    clock = time.perf_counter if fabric.device.type == "cuda" else time.process_time
+    return elapsed(work, fabric.device, clock)
 
 
 def measure_costs(

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gcl_core.analysis.intervals import interval, with_interval
-from gcl_core.benchmark.speed import bench_table, files_table
+from gcl_core.benchmark.photographs import files_table
+from gcl_core.benchmark.speed import bench_table
 from gcl_core.figures.charts import PaperDot, paper_dots
 from gcl_core.figures.looks import METHOD_LOOKS
 from gcl_core.figures.saving import save_figure
