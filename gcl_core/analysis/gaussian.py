@@ -135,10 +135,8 @@ def signed_binary_gradient(difference: Tensor, reach: float, sigma: float = 1 / 
     """Mean gradient on the target logit if eps kept its sign (Eq. 10), for two classes.
 
     E[-1 / (1 + exp(d + r eps))],   eps ~ N(0, sigma^2) clamped to [-1, 1]: half the mean over
-    clouds that lower the logit and half of that over clouds that raise it.
-
-    Args:
-        difference, reach, sigma: as in `expected_binary_loss`.
+    clouds that lower the logit and half of that over clouds that raise it. Its arguments are those
+    of `expected_binary_loss`.
     """
     lowered = expected_binary_gradient(difference, reach, sigma=sigma)
     return (lowered + expected_binary_gradient(difference, -reach, sigma=sigma)) / 2

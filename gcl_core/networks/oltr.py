@@ -188,9 +188,6 @@ class OLTRLoss(nn.Module):
     attract = mean_i |x_i - c_y|^2 / 2, derived as `Attraction` says
     repel   = max(0, 10 - 1 / (N C) sum_i sum_{j != y_i} |x_i - c_j|^2)
 
-    Args:
-        weight: of both.
-
     Shape:
         outputs: logits (N, C), features (N, D), centroids (C, D); target: (N,).
     """

@@ -200,12 +200,7 @@ def findings(
 
 
 def reliability(probabilities: Tensor, labels: Tensor) -> Reliability:
-    """Sort images into bins by the probability of the class that is said.
-
-    Args:
-        probabilities: (N, C), N at least 1.
-        labels: (N,) true classes.
-    """
+    """Sort images, (N, C) and (N,), into bins by the probability of the class that is said."""
     confidence, said = probabilities.double().max(1)
     number, right = (confidence * BINS).ceil().long(), said == labels
     members = [number == b for b in number.unique().tolist()]

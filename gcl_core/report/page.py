@@ -59,11 +59,7 @@ class Mistake:
 
 
 def report(model: SavedModel, dataset: LongTailedDataset) -> str:
-    """A self-contained HTML page: no script, no network, thumbnails inside.
-
-    Args:
-        model: of the run.
-        dataset: its images.
+    """A self-contained HTML page of a run and its images: no script, no network, thumbnails inside.
 
     Raises:
         GCLError: the data set has other classes, or images of another shape, than the run.

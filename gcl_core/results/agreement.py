@@ -271,11 +271,7 @@ def order(rows: Sequence[PaperRow], column: Column, records: Sequence[Record]) -
 
 
 def gaps(table: int, column: Column, records: Sequence[Record]) -> dict[tuple[str, str], Gap]:
-    """The gaps of a table that the page shows, by the names of their two rows.
-
-    Args:
-        records: of one protocol.
-    """
+    """The gaps of a table that the page shows, by their two rows; records are of one protocol."""
     rows, reference = {row.name: row for row in paper_rows(table)}, REFERENCES[table]
     luck = run_spread(records), run_freedom(records)
     runs = {name: measure(row, column, records) for name, row in rows.items()}

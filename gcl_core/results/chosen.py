@@ -26,11 +26,7 @@ ACCURACIES = ("top1", "class_mean", "many", "medium", "few", "macro_f1")
 
 
 def label(record: Record, shared: Container[str] = ("schedule",)) -> str:
-    """The method of a record, and what it has of another kind than the method's own.
-
-    Args:
-        shared: settings that are not told.
-    """
+    """The method of a record, and what it has of another kind, but for what is shared."""
     changes = {name: own for name, own in record["changes"].items() if name not in shared}
     kinds = [
         f"{name} {given}"

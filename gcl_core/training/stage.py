@@ -367,12 +367,7 @@ def train_epoch(
     done: Done | None = None,
     after_step: Callable[[Done], None] = lambda done: None,
 ) -> float:
-    """One epoch, or the rest of it; returns the mean loss. The host waits for the device once.
-
-    Args:
-        done: what is done of it.
-        after_step: called after every step.
-    """
+    """One epoch, or what is not `done`; its mean loss. The host waits for the device once."""
     fabric = step.fabric
     step.module.train()
     criterion.train()
