@@ -26,7 +26,6 @@ from gcl_core import cli
 from gcl_core.grid import cluster, commands
 from gcl_core.grid.cells import cells_of
 from gcl_core.grid.cluster import do
-from gcl_core.grid.failures import failure_of, keep_failure
 from gcl_core.grid.steps import Step, jobs_of, state_of, steps_left
 from gcl_core.training.runs import RESULTS_VERSION
 from gcl_core.training.two_stages import run
@@ -544,8 +543,8 @@ def test_a_result_that_another_process_has_written_is_no_failure(tmp_path):
     (step, *_) = steps_left(jobs(grid(tmp_path, PAIR), tmp_path / "runs"))
     with step.folder.opened():
         step.folder.finish({"top1": 1.0})
-    keep_failure(step.folder, "ValueError", "late", "")
-    assert failure_of(step.folder) is None
+    step.folder.keep_failure("ValueError", "late")
+    assert step.folder.failure is None
     assert not (step.folder.path / "error.json").exists()
 
 

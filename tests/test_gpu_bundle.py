@@ -320,9 +320,7 @@ def test_what_is_carried_goes_on_elsewhere_to_the_same_bits(tmp_path, monkeypatc
         (tmp_path / "whole.tar.gz").write_bytes(whole)
         shutil.rmtree(elsewhere, ignore_errors=True)
         shutil.unpack_archive(tmp_path / "whole.tar.gz", elsewhere, filter="data")
-        assert load_records(out / "records.json") == records_of(
-            jobs_of(cells, elsewhere), history=True
-        )
+        assert load_records(out / "records.json") == records_of(jobs_of(cells, elsewhere))
         return {each.parent.name for each in elsewhere.rglob("checkpoint.pt")}
 
     run(first.cell.settings, here, progress="none")

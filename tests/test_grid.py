@@ -14,7 +14,6 @@ from nbformat.v4 import new_code_cell, new_notebook
 from gcl_core import cli
 from gcl_core.errors import GCLError
 from gcl_core.grid.cells import NotebookCell, cells_of, points
-from gcl_core.grid.failures import forget_failure, keep_failure
 from gcl_core.grid.steps import Rates, State, jobs_of, predicted, state_of, steps_left
 from gcl_core.methods.registry import resolve
 from gcl_core.results.records import changes_of
@@ -103,6 +102,14 @@ def test_the_data_set_can_be_another(tmp_path):
     (cell,) = cells_of(file, dataset="folder:images")
     assert cell.settings.data.dataset == f"folder:{Path.cwd() / 'images'}"
     assert (cell.preset, cell.settings.network) == ("official", "resnet32")
+
+
+def test_each_list_of_a_data_set_is_looked_for_beside_the_file(tmp_path):
+    text = "dataset: list:train.txt,test.txt\ncells: [{method: ce, network: resnet32}]"
+    (tmp_path / "grid.yaml").write_text(text)
+    (cell,) = cells_of(tmp_path / "grid.yaml")
+    lists = f"{tmp_path.resolve()}/train.txt,{tmp_path.resolve()}/test.txt"
+    assert cell.settings.data.dataset == f"list:{lists}"
 
 
 ENTRY = "cells: [{method: ce}]"
@@ -254,7 +261,7 @@ def test_places_are_taken_from_the_folder_of_the_file(tmp_path, notebook, monkey
 def test_a_name_from_a_file_moves_no_cursor(tmp_path, notebook, capsys):
     file = grid(tmp_path, 'dataset: digits\ncells: [{notebook: book.ipynb, runs: "a\\e[2J\\nb"}]')
     (job,) = jobs_of(cells_of(file), tmp_path / "runs")
-    keep_failure(job.folders[0], "ValueError", "red \x1b[31m")
+    job.folders[0].keep_failure("ValueError", "red \x1b[31m")
     assert cli.main(["grid", "status", str(file), "--runs", str(tmp_path / "runs")]) == 0
     out = capsys.readouterr().out
     assert r"runs a\x1b[2J\nb  failed: ValueError: red \x1b[31m" in out
@@ -306,19 +313,19 @@ def test_the_state_of_a_cell(tmp_path, monkeypatch):
         first.write_metrics([{"epoch": 1, "top1": 3.0}])
         assert state_of(job) == State("running", "stage 1, epoch 1 of 3")
     assert state_of(job) == State("interrupted", "stage 1, epoch 1 of 3")
-    keep_failure(first, "ValueError", "too hot", "Traceback")
+    first.keep_failure("ValueError", "too hot", "Traceback")
     assert str(state_of(job)) == "failed: stage 1 failed: ValueError: too hot"
     assert steps_left([job]) == []
-    forget_failure(first)
+    first.forget_failure()
     with first.opened():
         first.finish({"top1": 3.0})
     assert state_of(job) == State("left", "stage 1 is done")
     assert [step.folder for step in steps_left([job])] == [second]
-    keep_failure(second, "GCLError", "no", "")
+    second.keep_failure("GCLError", "no")
     assert state_of(job) == State("failed", "GCLError: no")
     with second.opened():
         second.write_metrics([{"epoch": 1, "top1": 3.0}])
-    forget_failure(second)
+    second.forget_failure()
     assert state_of(job) == State("interrupted", "stage 2, epoch 1 of 1")
     with second.opened():
         second.finish({"top1": 3.0})

@@ -17,6 +17,7 @@ from gcl_core.data.file_images import SAMPLED
 from gcl_core.data.imbalance import class_groups
 from gcl_core.data.lists import IMAGENET_MEAN, PUBLISHED, class_names, official_counts, read_list
 from gcl_core.data.load import DataSettings, load_dataset
+from gcl_core.data.sources import absolute
 from gcl_core.errors import GCLError
 from gcl_core.inference import saved
 from processes import forked
@@ -213,8 +214,8 @@ def test_one_class_that_differs_is_named(monkeypatch, root, caplog):
 
 def test_a_saved_run_knows_where_its_images_are(root, monkeypatch):
     monkeypatch.chdir(root)
-    assert saved._absolute("list:a.txt,../b.txt") == f"list:{root}/a.txt,{root.parent}/b.txt"
-    assert saved._absolute("imagenet_lt:.") == f"imagenet_lt:{root}"
+    assert absolute("list:a.txt,../b.txt") == f"list:{root}/a.txt,{root.parent}/b.txt"
+    assert absolute("imagenet_lt:.") == f"imagenet_lt:{root}"
     settings = {"data": {"dataset": "list:a.txt,b.txt", "image_root": "train"}}
     assert saved._with_absolute_root(settings)["data"]["image_root"] == str(root / "train")
 

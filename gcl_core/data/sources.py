@@ -414,5 +414,17 @@ def kind_of(dataset: str) -> tuple[DatasetKind, str]:
     raise GCLError(f"dataset {dataset!r} is unknown; allowed: {', '.join(DATASETS)}{hint}")
 
 
+def absolute(dataset: str, here: Path = Path()) -> str:
+    """The name of a data set with an absolute path, which was relative to a folder.
+
+    Raises:
+        GCLError: an unknown kind.
+    """
+    kind, path = kind_of(dataset)
+    files = path.split(",") if kind.has_files else [path]
+    places = ",".join(str((here / at_home(each)).resolve()) for each in files if each)
+    return ":".join(filter(None, (dataset.partition(":")[0], places)))
+
+
 def _is_path(text: str) -> bool:
     return os.sep in text or text.startswith("~") or Path(text).is_dir()

@@ -30,8 +30,9 @@ from typing import Any
 
 import yaml
 
+from gcl_core.data.sources import absolute
 from gcl_core.errors import GCLError, shown
-from gcl_core.files import at_home, project_root
+from gcl_core.files import project_root
 from gcl_core.methods.registry import default_preset, resolve
 from gcl_core.methods.settings import Settings
 
@@ -85,10 +86,8 @@ def cells_of(
     source = dataset or content.get("dataset")
     if not isinstance(source, str):
         raise GCLError(f"{file} names no dataset, such as `dataset: digits`")
-    kind, colon, place = source.partition(":")
-    if colon:  # absolute: a worker may be in another folder
-        here = Path() if dataset else file.parent
-        source = f"{kind}:{(here / at_home(place)).absolute()}"
+    with _named(str(file)):  # absolute: a worker may be in another folder
+        source = absolute(source, Path() if dataset else file.parent)
     number = 0
     for count, entry in enumerate(content["cells"], 1):
         with _named(f"{file}, entry {count}"):

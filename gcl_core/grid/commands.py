@@ -14,7 +14,6 @@ from gcl_core import hardware
 from gcl_core.bars import bar, clock
 from gcl_core.errors import GCLError
 from gcl_core.grid.cells import cells_of
-from gcl_core.grid.failures import forget_failure
 from gcl_core.grid.steps import (
     STATES,
     Job,
@@ -87,7 +86,7 @@ def run(options: argparse.Namespace) -> int:
     jobs = _jobs(options)
     if options.retry_failed:
         for folder in {folder for job in jobs for folder in job.folders}:
-            forget_failure(folder)
+            folder.forget_failure()
     kinds = [state_of(job).kind for job in jobs]
     done, failed = kinds.count("done"), kinds.count("failed")
     todo = [job for job, kind in zip(jobs, kinds, strict=True) if kind not in ("done", "failed")]
@@ -147,7 +146,7 @@ def collect(options: argparse.Namespace) -> None:
         file = options.out or Path("results.parquet")
         print(f"{file}: {save_results(file, jobs)} of {len(jobs)} cells")
     if options.records:
-        records = records_of(jobs, history=True)
+        records = records_of(jobs)
         others = add_records(options.records, records) - len(records)
         beside = f", beside {others} of runs that are not here" if others else ""
         print(f"{options.records}: {len(records)} of {len(jobs)} cells{beside}")

@@ -13,14 +13,14 @@ from gcl_core.grid.steps import Job, state_of
 from gcl_core.results.records import ACCURACIES, plain_settings, record
 
 
-def records_of(jobs: Iterable[Job], *, history: bool = False) -> list[dict[str, Any]]:
-    """The run records of all finished cells of training, in the order of the grid.
+def records_of(jobs: Iterable[Job]) -> list[dict[str, Any]]:
+    """The run records of all finished cells of training, with their epochs, in the grid's order.
 
     Raises:
         GCLError: a damaged file.
     """
     return [
-        record(cell.settings, job.folders, cell.method, cell.preset, history=history)
+        record(cell.settings, job.folders, cell.method, cell.preset, history=True)
         for cell, job in _finished(jobs)
     ]
 

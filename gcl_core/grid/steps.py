@@ -16,7 +16,6 @@ from gcl_core.data.load import DataSettings, load_dataset
 from gcl_core.errors import GCLError
 from gcl_core.files import load_json
 from gcl_core.grid.cells import Cell, NotebookCell, refuse_twins
-from gcl_core.grid.failures import failure_of
 from gcl_core.hardware import device_kind
 from gcl_core.methods.rebalance import REBALANCERS
 from gcl_core.methods.settings import Settings
@@ -130,7 +129,7 @@ def state_of(job: Job) -> State:
         if step.folder.in_use:
             return State("running", _progress(step))
     for step in job.steps:
-        if failure := failure_of(step.folder):
+        if failure := step.folder.failure:
             shared = step is not job.steps[-1]
             return State("failed", f"stage 1 failed: {failure}" if shared else failure)
     for step in reversed(job.steps):

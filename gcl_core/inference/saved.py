@@ -24,7 +24,7 @@ from gcl_core.data.dataset import LongTailedDataset
 from gcl_core.data.epoch import normaliser
 from gcl_core.data.image_files import decode, pillow_warnings
 from gcl_core.data.load import DataSettings, load_dataset
-from gcl_core.data.sources import kind_of
+from gcl_core.data.sources import absolute
 from gcl_core.errors import GCLError, shown
 from gcl_core.files import at_home, atomic_save, load_json, load_tensors
 from gcl_core.hardware import channels_last, inference_batch
@@ -272,7 +272,7 @@ def save_model(
         "mean": dataset.mean,
         "std": dataset.std,
         "scale": scale,
-        "source": _absolute(settings.data.dataset),
+        "source": absolute(settings.data.dataset),
         "settings": _with_absolute_root(to_dict(settings)),
         "calibration": None,
     }
@@ -286,13 +286,6 @@ def save_model(
         if error.errno not in READ_ONLY:
             raise
         log.info("%s can only be read: %s, for predictions, is not written", folder, MODEL)
-
-
-def _absolute(dataset: str) -> str:
-    kind, path = kind_of(dataset)
-    files = path.split(",") if kind.has_files else [path]
-    places = ",".join(str(at_home(each).resolve()) for each in files if each)
-    return ":".join(filter(None, (dataset.partition(":")[0], places)))
 
 
 def _with_absolute_root(settings: dict[str, Any]) -> dict[str, Any]:
