@@ -10,6 +10,11 @@ from tqdm.auto import tqdm
 PATIENCE = 3  # seconds before there is a bar
 
 
+def clock(seconds: float) -> str:
+    """`h:mm:ss`."""
+    return f"{int(seconds) // 3600}:{int(seconds) // 60 % 60:02d}:{int(seconds) % 60:02d}"
+
+
 def watched() -> bool:
     """Whether somebody sees a bar move: in a terminal or notebook, unless TQDM_DISABLE is set."""
     # tqdm's own variable, which it asks only where it is not told.

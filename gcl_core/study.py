@@ -21,6 +21,7 @@ from gcl_core.course.execution import (
 from gcl_core.files import atomic_write
 from gcl_core.grid.cells import Cell, cells_of
 from gcl_core.grid.steps import jobs_of
+from gcl_core.hardware import usable_cores
 from gcl_core.results.found import found_lines
 from gcl_core.results.records import record, save_records
 from gcl_core.results.tables import digits_block
@@ -58,7 +59,7 @@ def study(root: Path, out: Path, runs: Path, *, workers: int | None = None) -> s
             that was killed.
     """
     cells = [c for c in cells_of(root / "grids" / "digits.yaml") if isinstance(c, Cell)]
-    share = 1 / (workers or joblib.cpu_count())
+    share = 1 / (workers or usable_cores())
     training = _training(cells, runs, share)
     sources = notebooks_in(root / "notebooks")
     targets = [out / source.relative_to(root) for source in sources]

@@ -11,7 +11,7 @@ from pathlib import Path
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from gcl_core import hardware
-from gcl_core.bars import bar
+from gcl_core.bars import bar, clock
 from gcl_core.errors import GCLError
 from gcl_core.grid.cells import cells_of
 from gcl_core.grid.failures import forget_failure
@@ -79,8 +79,7 @@ def _time_left(steps: Sequence[Step], runs: Path, workers: int) -> str:
     seconds, unknown = predicted(steps, Rates(runs), workers)
     if unknown == len(steps):
         return "an unknown time (no run to predict from)"
-    clock = f"{int(seconds) // 3600}:{int(seconds) // 60 % 60:02d}:{int(seconds) % 60:02d}"
-    return f"{clock} and {unknown} steps of unknown time" if unknown else clock
+    return clock(seconds) + (f" and {unknown} steps of unknown time" if unknown else "")
 
 
 def run(options: argparse.Namespace) -> int:

@@ -3,10 +3,8 @@
     z    = W 2 [alpha f_c(x) ; (1 - alpha) f_r(x')] + b,   alpha = 1 - (epoch / epochs)^2
     loss = alpha CE(z, y) + (1 - alpha) CE(z, y')
 
-with epochs from 0, x drawn uniformly and x' by P(class j) ~ 1 / n_j. As in the published code
-(Megvii-Nanjing/BBN), whose CIFAR configurations are of ratio 50: 200 epochs, batch 128, rate 0.1,
-warm-up of 5, times 0.01 at 120 and 160, weight decay 2e-4. Changed here, for equal terms: batch 64,
-times 0.1 at 160 and 180.
+with epochs from 0, x drawn uniformly and x' by P(class j) ~ 1 / n_j, as in the published code
+(Megvii-Nanjing/BBN). How it is trained is said in `gcl_core.methods.registry`.
 """
 
 import copy

@@ -3,12 +3,10 @@
     loss = alpha L_contrast(x) + (1 - alpha) CE(x', y'),   alpha = 1 - (epoch / epochs)^2
 
 with x drawn uniformly and x' by classes; L_contrast is that of `HybridSCLoss` of two views of x or
-that of `HybridPSCLoss` of one. No code is published: all is from the paper as far as known
-(in part from the report of a reproduction), temperature 0.1, that of prototypes 1 for CIFAR-10 and
-0.1 for CIFAR-100, batch 512, rate 0.5, weight decay 1e-4, 200 epochs, times 0.1 at 120 and 160,
-greyscale with probability 0.2. Our assumptions: epochs from 0 as in BBN, a projection of two layers
-to 128 numbers, prototypes of unit length. Changed here, for equal terms: batch 64, rate 0.1, weight
-decay 2e-4, times 0.1 at 160 and 180, no greyscale.
+that of `HybridPSCLoss` of one. No code is published: all is from the paper as far as known, in part
+from the report of a reproduction. Our assumptions: epochs from 0 as in BBN, a projection of two
+layers to 128 numbers, prototypes of unit length. How both are trained is said in
+`gcl_core.methods.registry`.
 """
 
 from typing import Any

@@ -1,13 +1,10 @@
 """OLTR: modulated attention and a dynamic meta-embedding (Liu et al. 2019).
 
-Formulas and constants are those of the published code (OpenLongTailRecognition-OLTR). It has no
-configuration for CIFAR; that of ImageNet-LT has 60 epochs of stage 2 with batches of 256, drawn by
-classes, at rate 0.1 for the classifier and 0.01 for backbone, attention and centroids, both times
-0.1 every 20 epochs, and weight decay 5e-4. Changed here: 30 epochs and batch 64, for equal terms;
-classes are drawn with replacement; no fully connected layer before the embedding; where attention
-matters is said by a 1x1 convolution; attention starts at zero, as its own layer has it there (the
-published network then draws all convolutions anew); a distance to a centroid counts as 0.001 at
-least.
+Formulas and constants are those of the published code (OpenLongTailRecognition-OLTR). Changed here:
+no fully connected layer before the embedding; where attention matters is said by a 1x1 convolution;
+attention starts at zero, as its own layer has it there (the published network then draws all
+convolutions anew); a distance to a centroid counts as 0.001 at least. How it is trained is said in
+`gcl_core.methods.registry`.
 """
 
 from typing import Any

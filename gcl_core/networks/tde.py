@@ -1,12 +1,10 @@
 """De-confound-TDE: causal training and counterfactual inference (Tang et al. 2020).
 
 Formulas are with `MultiHeadClassifier` and `CounterfactualHead`; source is the published code
-(KaihuaTang/Long-Tailed-Recognition.pytorch). Its CIFAR configurations: two heads, scale 16,
-gamma 1/32, momentum 0.9, alpha 1 for CIFAR-10 and 1.5 for CIFAR-100; ResNet-32 with BBN's two last
-blocks and 128 features, 200 epochs, rate 0.2, batch 256, weight decay 5e-4, warm-up of 5, times
-0.01 at 120 and 160. Changed here, for equal terms: the backbone of all methods with 64 features,
-rate 0.1, batch 64, weight decay 2e-4, times 0.1 at 160 and 180. On other data than CIFAR their
-momentum follows the rate; here it does not.
+(KaihuaTang/Long-Tailed-Recognition.pytorch). Its network for CIFAR is a ResNet-32 with BBN's two
+last blocks and 128 features; here it is the backbone of all methods, with 64. On other data than
+CIFAR their momentum follows the rate; here it does not. How it is trained is said in
+`gcl_core.methods.registry`.
 """
 
 import torch

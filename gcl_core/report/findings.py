@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gcl_core.data.imbalance import by_size, class_groups
-from gcl_core.inference.calibration import BINS
+from gcl_core.inference.calibration import BINS, expected_calibration_error
 from gcl_core.training.evaluation import f1_score, macro_f1, weighted_accuracy
 
 Z95 = 1.959964  # quantile of the normal distribution for intervals of 95 %
@@ -105,15 +105,11 @@ class Reliability:
 
     Attributes:
         bins: of equal widths; each begins above its lower end.
+        ece: expected calibration error; above 0 by chance alone, the more so the fewer the images.
     """
 
     bins: tuple[Bin, ...]
-
-    @property
-    def ece(self) -> float:
-        """Expected calibration error; above 0 by chance alone, the more so the fewer the images."""
-        gaps = (abs(b.right.images - b.confidence * b.right.total) for b in self.bins)
-        return sum(gaps) / self.right.total
+    ece: float
 
     @property
     def right(self) -> Share:
@@ -215,7 +211,8 @@ def reliability(probabilities: Tensor, labels: Tensor) -> Reliability:
     members = [number == b for b in number.unique().tolist()]
     shares = (Share(int(right[own].sum()), int(own.sum())) for own in members)
     means = (float(confidence[own].mean()) for own in members)
-    return Reliability(tuple(map(Bin, means, shares)))
+    ece = expected_calibration_error(probabilities, labels)
+    return Reliability(tuple(map(Bin, means, shares)), ece)
 
 
 def surest_mistakes(probabilities: Tensor, labels: Tensor, limit: int = 24) -> list[int]:

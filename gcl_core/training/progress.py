@@ -6,7 +6,7 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-from gcl_core.bars import watched
+from gcl_core.bars import clock, watched
 from gcl_core.errors import check_known
 
 log = logging.getLogger(__name__)
@@ -57,7 +57,7 @@ class Progress:
             log.info(
                 "%s: epoch %d/%d, step %d of %d; about %s an epoch, without its test",
                 *(self.title, self.number, self.epochs, self.skipped + self.taken, self.steps),
-                _clock(passed / self.taken * self.steps),
+                clock(passed / self.taken * self.steps),
             )
 
     def testing(self) -> None:
@@ -73,13 +73,9 @@ class Progress:
             log.info(
                 "%s: epoch %d/%d  loss %.4f  top-1 %.2f %%  %s left",
                 *(self.title, row["epoch"], self.epochs, row["train_loss"], row["top1"]),
-                _clock(left),
+                clock(left),
             )
         self._begin_epoch(row["epoch"] + 1)
 
     def close(self) -> None:
         self.bar.close()
-
-
-def _clock(seconds: float) -> str:
-    return f"{int(seconds) // 3600}:{int(seconds) // 60 % 60:02d}:{int(seconds) % 60:02d}"

@@ -9,6 +9,7 @@ import torch
 from joblib.externals.loky.process_executor import BrokenProcessPool
 
 from gcl_core.errors import GCLError
+from gcl_core.hardware import usable_cores
 from gcl_core.methods.settings import Settings
 from gcl_core.training.two_stages import Run, run
 
@@ -22,7 +23,7 @@ def side_by_side(tasks: Iterable[Any], workers: int | None = None) -> Iterator[A
     Raises:
         GCLError: one of the processes was killed.
     """
-    parallel = joblib.Parallel(n_jobs=workers or joblib.cpu_count(), return_as="generator")
+    parallel = joblib.Parallel(n_jobs=workers or usable_cores(), return_as="generator")
     try:
         yield from parallel(tasks)
     except BrokenProcessPool as error:

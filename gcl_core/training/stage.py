@@ -147,30 +147,51 @@ def train_stage(part: StageRun, progress: str = "none", keep: Collection[int] = 
             one of the variables is no number >= 0.
         OSError: the folder cannot be written; the last checkpoint stays.
     """
-    fabric, stage, folder = part.fabric, part.stage, part.folder
-    module, title = part.trained, f"stage {part.number}"
-    writes = fabric.is_global_zero
+    folder, fabric = part.folder, part.fabric
     between_saves = from_environment("GCL_CHECKPOINT_SECONDS", 1)
     between_step_saves = from_environment("GCL_CHECKPOINT_STEP_SECONDS", 600)
     with _opened(folder, fabric):
         saved, finished = folder.load_checkpoint(), folder.result is not None
         fabric.barrier()  # every process has read before any writes
         if saved is not None:
-            module.load_state_dict(saved["module"])
+            part.trained.load_state_dict(saved["module"])
             part.dataset.refused.update(saved.get("refused", ()))
         elif finished:
             raise GCLError(
                 f"{folder.path} has a result but no checkpoint.pt; move it away and run again"
             )
-        if finished:
-            return
-        history: list[dict[str, Any]] = saved["history"] if saved else []
-        if writes:
-            folder.write_metrics(history)  # killed after a checkpoint, it may lack that row
-        weights = parameter_groups(module)
-        epochs = stage.epochs if weights else 0
+        if not finished:
+            training = _Training(part, saved, between_saves, between_step_saves)
+            training.run(progress, keep)
+            training.finish()
+            fabric.barrier()
+
+
+class _Training:
+    """A stage that is being trained: what is done of it, and when that was saved.
+
+    Args:
+        saved: the checkpoint that it goes on from; None: from the start.
+        between_saves, between_step_saves: see `train_stage`, in seconds.
+    """
+
+    def __init__(
+        self,
+        part: StageRun,
+        saved: dict[str, Any] | None,
+        between_saves: float,
+        between_step_saves: float,
+    ) -> None:
+        self.part, self.fabric, self.module = part, part.fabric, part.trained
+        self.title, self.writes = f"stage {part.number}", part.fabric.is_global_zero
+        self.between_saves, self.between_step_saves = between_saves, between_step_saves
+        self.history: list[dict[str, Any]] = saved["history"] if saved else []
+        self.timings: list[dict[str, Any]] = []  # of the epochs since the last save
+        self.accuracy: dict[str, Any] | None = None
+        stage, weights = part.stage, parameter_groups(self.module)
+        self.epochs = stage.epochs if weights else 0
         if weights:
-            optimizer = torch.optim.SGD(
+            self.optimizer = torch.optim.SGD(
                 weights,
                 stage.lr,
                 momentum=stage.momentum,
@@ -178,92 +199,107 @@ def train_stage(part: StageRun, progress: str = "none", keep: Collection[int] = 
                 fused=True,
             )
             if saved is not None:
-                optimizer.load_state_dict(saved["optimizer"])
-                part.streams.restore(saved["streams"][fabric.global_rank])
-            trained, stepper = fabric.setup(module, optimizer)
-            step = make_step(part.step, fabric, trained, stepper, [part.streams.noise])
+                self.optimizer.load_state_dict(saved["optimizer"])
+                part.streams.restore(saved["streams"][self.fabric.global_rank])
+            trained, stepper = self.fabric.setup(self.module, self.optimizer)
+            self.step = make_step(part.step, self.fabric, trained, stepper, [part.streams.noise])
         # A checkpoint that was made after an epoch has none of it.
-        within = saved["done"][fabric.global_rank] if saved and "done" in saved else None
-        done = Done.on(fabric.device, within)
-        if done.steps:
-            log.info("%s: going on in epoch %d, after step %d", title, len(history) + 1, done.steps)
-        kind, steps = progress if writes else "none", len(part.epoch(0)[0])
-        bar = Progress(kind, title, len(history), epochs, steps)
-        accuracy = None
-        if 0 in keep and not history:
-            untrained = part.evaluate()
-            if writes:
-                folder.keep(0, {"module": module.state_dict(), "result": untrained})
-        last_save, timings = time.monotonic(), list[dict[str, Any]]()
+        within = saved["done"][self.fabric.global_rank] if saved and "done" in saved else None
+        self.done = Done.on(self.fabric.device, within)
 
-        def save(streams: dict[str, Tensor], **more: Any) -> None:
-            nonlocal last_save, timings
-            refused = set[str]().union(*_of_all_ranks(fabric, part.dataset.refused))
-            state = {
-                "module": module.state_dict(),
-                "optimizer": optimizer.state_dict(),
-                "streams": _of_all_ranks(fabric, streams),
-                "history": history,
-            }
-            state |= {"refused": sorted(refused)} if refused else {}
-            if writes:
-                folder.save_checkpoint(state | more, timings)
-            last_save, timings = time.monotonic(), []
-
+    def run(self, progress: str, keep: Collection[int]) -> None:
+        """Train and test the epochs that are left."""
+        part, first = self.part, len(self.history)
+        if self.writes:
+            part.folder.write_metrics(self.history)  # killed after a checkpoint, it may lack a row
+        if self.done.steps:
+            about = self.title, first + 1, self.done.steps
+            log.info("%s: going on in epoch %d, after step %d", *about)
+        kind, steps = progress if self.writes else "none", len(part.epoch(0)[0])
+        bar = Progress(kind, self.title, first, self.epochs, steps)
+        if 0 in keep and not first:
+            self._keep(0, part.evaluate())
+        self.last_save = time.monotonic()
         with contextlib.closing(bar):
-            bar.skip(done.steps)
-            for epoch in range(len(history), epochs):
-                began = time.perf_counter()
-                for group in optimizer.param_groups:
-                    group["lr"] = learning_rate(stage, epoch) * group["lr_factor"]
-                batches, criterion = part.epoch(epoch)
-                begun = part.streams.state()
-
-                def after_step(done: Done, begun: dict[str, Tensor] = begun) -> None:
-                    # Their states at the epoch's begin draw it again; noise is not drawn ahead.
-                    if _is_time(fabric, done.steps, last_save + between_step_saves):
-                        noise = {"noise": part.streams.noise.get_state()}
-                        save(begun | noise, done=_of_all_ranks(fabric, done.state()))
-
-                try:
-                    loss = train_epoch(step, criterion, batches, bar, done, after_step)
-                except ValueError as error:
-                    if "more than 1 value per channel" not in str(error):  # PyTorch's
-                        raise
-                    raise GCLError(
-                        f"{title}: a batch of one image, whose feature maps are one pixel, has no "
-                        "batch normalisation; another batch_size, or a larger image_size"
-                    ) from error
-                same_buffers(module)
-                done = Done.on(fabric.device)
-                if not math.isfinite(loss):
-                    raise GCLError(
-                        f"{title}, epoch {epoch + 1}: the training loss is {loss}; "
-                        "a smaller lr or scale, or precision float32, may help"
-                    )
-                seconds = time.perf_counter() - began
-                row = {"epoch": epoch + 1, "lr": learning_rate(stage, epoch), "train_loss": loss}
+            bar.skip(self.done.steps)
+            for epoch in range(first, self.epochs):
+                row = self._train(epoch, bar)
                 bar.testing()
-                accuracy = part.evaluate()
-                numbers = {k: own for k, own in accuracy.items() if not isinstance(own, list)}
-                history.append(row | numbers | _on_validation(part))
-                if writes and epoch + 1 in keep:
-                    folder.keep(epoch + 1, {"module": module.state_dict(), "result": accuracy})
-                timing = {"epoch": epoch + 1, "train_seconds": round(seconds, 3)}
-                timings.append(timing | {"step": part.step})
-                if epoch + 1 == epochs or _is_time(fabric, 0, last_save + between_saves):
-                    save(part.streams.state())
-                bar.epoch(history[-1])
-        if accuracy is None:  # nothing is trained, or it was killed after the last checkpoint
-            accuracy = part.evaluate()
-        if writes:
-            if not weights:
-                folder.save_checkpoint({"module": module.state_dict(), "history": history}, [])
-            names = {"class_names": list(part.dataset.class_names)}
-            refused = len(part.dataset.refused)
-            more = names | ({"unreadable": refused} if refused else {})
-            folder.finish(accuracy | more | {"epochs": epochs} | _best(history))
-        fabric.barrier()
+                self.accuracy = part.evaluate()
+                numbers = {k: own for k, own in self.accuracy.items() if not isinstance(own, list)}
+                self.history.append(row | numbers | _on_validation(part))
+                if epoch + 1 in keep:
+                    self._keep(epoch + 1, self.accuracy)
+                last = epoch + 1 == self.epochs
+                if last or _is_time(self.fabric, 0, self.last_save + self.between_saves):
+                    self._save(part.streams.state())
+                bar.epoch(self.history[-1])
+
+    def finish(self) -> None:
+        """Write the result, and what there is to load of a module without trainable weights."""
+        # No epoch of it was trained here where it was killed after the last checkpoint, too.
+        accuracy, folder = self.accuracy or self.part.evaluate(), self.part.folder
+        if not self.writes:
+            return
+        if not self.epochs:
+            state = {"module": self.module.state_dict(), "history": self.history}
+            folder.save_checkpoint(state, [])
+        dataset = self.part.dataset
+        more: dict[str, Any] = {"class_names": list(dataset.class_names)}
+        more |= {"unreadable": len(dataset.refused)} if dataset.refused else {}
+        folder.finish(accuracy | more | {"epochs": self.epochs} | _best(self.history))
+
+    def _train(self, epoch: int, bar: Progress) -> dict[str, Any]:
+        """Train an epoch (0-based), or the rest of it; returns its row, without accuracies."""
+        part, began = self.part, time.perf_counter()
+        rate = learning_rate(part.stage, epoch)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate * group["lr_factor"]
+        batches, criterion = part.epoch(epoch)
+        begun = part.streams.state()
+
+        def after_step(done: Done) -> None:
+            # Their states at the epoch's begin draw it again; noise is not drawn ahead.
+            if _is_time(self.fabric, done.steps, self.last_save + self.between_step_saves):
+                noise = {"noise": part.streams.noise.get_state()}
+                self._save(begun | noise, done=_of_all_ranks(self.fabric, done.state()))
+
+        try:
+            loss = train_epoch(self.step, criterion, batches, bar, self.done, after_step)
+        except ValueError as error:
+            if "more than 1 value per channel" not in str(error):  # PyTorch's
+                raise
+            raise GCLError(
+                f"{self.title}: a batch of one image, whose feature maps are one pixel, has no "
+                "batch normalisation; another batch_size, or a larger image_size"
+            ) from error
+        same_buffers(self.module)
+        self.done = Done.on(self.fabric.device)
+        if not math.isfinite(loss):
+            raise GCLError(
+                f"{self.title}, epoch {epoch + 1}: the training loss is {loss}; "
+                "a smaller lr or scale, or precision float32, may help"
+            )
+        seconds = round(time.perf_counter() - began, 3)
+        self.timings.append({"epoch": epoch + 1, "train_seconds": seconds, "step": part.step})
+        return {"epoch": epoch + 1, "lr": rate, "train_loss": loss}
+
+    def _save(self, streams: dict[str, Tensor], **more: Any) -> None:
+        refused = set[str]().union(*_of_all_ranks(self.fabric, self.part.dataset.refused))
+        state = {
+            "module": self.module.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "streams": _of_all_ranks(self.fabric, streams),
+            "history": self.history,
+        }
+        state |= {"refused": sorted(refused)} if refused else {}
+        if self.writes:
+            self.part.folder.save_checkpoint(state | more, self.timings)
+        self.last_save, self.timings = time.monotonic(), []
+
+    def _keep(self, epoch: int, result: dict[str, Any]) -> None:
+        if self.writes:
+            self.part.folder.keep(epoch, {"module": self.module.state_dict(), "result": result})
 
 
 @contextlib.contextmanager
