@@ -1,5 +1,7 @@
 """What a grid's run failed with: `error.json` in its folder, until the run is tried again."""
 
+from dataclasses import dataclass
+
 from gcl_core.errors import GCLError, shown
 from gcl_core.files import atomic_json, load_json
 from gcl_core.training.runs import RunFolder
@@ -7,8 +9,22 @@ from gcl_core.training.runs import RunFolder
 FILE = "error.json"
 
 
-def failure_of(folder: RunFolder) -> str | None:
-    """Type and first line of what a run failed with, None if it did not fail or is finished.
+@dataclass(frozen=True)
+class Failure:
+    """What a run failed with.
+
+    Attributes:
+        text: its type and first line.
+        lasts: whether it waits until it is asked for: a `GCLError` itself, which would come again.
+            A full disk, a worker that died and whatever else is of the machine is tried again.
+    """
+
+    text: str
+    lasts: bool
+
+
+def failure_of(folder: RunFolder) -> Failure | None:
+    """What a run failed with, None if it did not fail or is finished.
 
     Raises:
         GCLError: the file is damaged.
@@ -18,7 +34,8 @@ def failure_of(folder: RunFolder) -> str | None:
         return None
     error = load_json(file)
     try:
-        return shown(f"{error['type']}: {error['message']}")
+        text = shown(f"{error['type']}: {error['message']}")
+        return Failure(text, lasts=error["type"] == GCLError.__name__)
     except (LookupError, TypeError):
         raise GCLError(f"{file} is damaged; remove it to have the run tried again") from None
 

@@ -8,7 +8,7 @@ import joblib
 import torch
 from joblib.externals.loky.process_executor import BrokenProcessPool
 
-from gcl_core.errors import GCLError
+from gcl_core.errors import MachineError
 from gcl_core.methods.settings import Settings
 from gcl_core.training.two_stages import Run, run
 
@@ -20,13 +20,13 @@ def side_by_side(tasks: Iterable[Any], workers: int | None = None) -> Iterator[A
         workers: processes; None is one for each core, 1 is none besides this one.
 
     Raises:
-        GCLError: one of the processes was killed.
+        MachineError: one of the processes was killed.
     """
     parallel = joblib.Parallel(n_jobs=workers or joblib.cpu_count(), return_as="generator")
     try:
         yield from parallel(tasks)
     except BrokenProcessPool as error:
-        raise GCLError(
+        raise MachineError(
             "a process was killed, perhaps for want of memory; the same command goes on with what "
             "is left, with fewer workers in less memory"
         ) from error

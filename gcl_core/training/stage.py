@@ -127,7 +127,12 @@ class StageRun:
         return tally.accuracies(self.dataset.groups)
 
 
-def train_stage(part: StageRun, progress: str = "none", keep: Collection[int] = ()) -> None:
+def train_stage(
+    part: StageRun,
+    progress: str = "none",
+    keep: Collection[int] = (),
+    save_more: Callable[[], object] | None = None,
+) -> None:
     """Train in place until the folder holds a result, going on from its checkpoint.
 
     Everything that the next epoch depends on (weights, optimiser, random streams, epoch) is saved
@@ -141,6 +146,8 @@ def train_stage(part: StageRun, progress: str = "none", keep: Collection[int] = 
         progress: see `Progress`.
         keep: epochs after which weights and accuracies are kept in the folder; 0 is before the
             first.
+        save_more: writes what else a finished folder has, in one process: before the result, which
+            says that all is there, or after it where that is there already.
 
     Raises:
         GCLError: the loss is no longer finite, a file of the folder is not fit for use, or
@@ -163,6 +170,8 @@ def train_stage(part: StageRun, progress: str = "none", keep: Collection[int] = 
                 f"{folder.path} has a result but no checkpoint.pt; move it away and run again"
             )
         if finished:
+            if writes and save_more:
+                save_more()
             return
         history: list[dict[str, Any]] = saved["history"] if saved else []
         if writes:
@@ -262,6 +271,8 @@ def train_stage(part: StageRun, progress: str = "none", keep: Collection[int] = 
             names = {"class_names": list(part.dataset.class_names)}
             refused = len(part.dataset.refused)
             more = names | ({"unreadable": refused} if refused else {})
+            if save_more:
+                save_more()
             folder.finish(accuracy | more | {"epochs": epochs} | _best(history))
         fabric.barrier()
 
