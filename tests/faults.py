@@ -15,6 +15,7 @@ import hashlib
 import importlib.util
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -44,6 +45,8 @@ from toys import image_folder
 ROOT = Path(__file__).parents[1]
 PATIENCE = 600.0  # seconds until a command counts as hanging
 APART = {"timing.csv", "__pycache__"}  # of no two runs the same
+KEPT = (".lock", ".incomplete")  # the latter by the hub, of each file that it had begun to fetch
+SECONDS = re.compile(rb'"core_seconds": \d+')  # of a notebook; nor are these
 SMALL = "--preset smoke --epochs 2 --threads 1 --progress none"
 WEIGHTS = "timm:test_resnet --weights default"
 FOLDER = "--dataset folder:../given/images --network resnet32 --image-size 16"
@@ -269,7 +272,7 @@ def files_of(folder: Path) -> dict[str, object]:
     found: dict[str, object] = {}
     for file in sorted(folder.rglob("*")):
         place = file.relative_to(folder)
-        if APART & set(place.parts) or file.name.endswith(".lock") or not file.is_file():
+        if APART & set(place.parts) or file.name.endswith(KEPT) or not file.is_file():
             continue
         if file.name.endswith(".tar.xz"):  # it has the times of its files
             with tarfile.open(file) as archive:
@@ -278,7 +281,7 @@ def files_of(folder: Path) -> dict[str, object]:
         elif file.name == "checkpoint.pt":  # that of a continued run has the same in other bytes
             found[str(place)] = load_tensors(file)
         else:
-            found[str(place)] = hashlib.sha256(file.read_bytes()).hexdigest()
+            found[str(place)] = hashlib.sha256(SECONDS.sub(b"", file.read_bytes())).hexdigest()
     return found
 
 
