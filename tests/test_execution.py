@@ -142,10 +142,14 @@ def test_an_unknown_parameter_is_refused_before_anything_runs(notebook, tmp_path
     assert not target.exists()
 
 
-def test_a_failed_notebook_is_kept_and_named(notebook, tmp_path):
+@pytest.mark.parametrize(
+    ("code", "kind"), [("1 / 0", GCLError), ("raise OSError(28, 'No space')", MachineError)]
+)
+def test_a_failed_notebook_is_kept_and_named(notebook, tmp_path, code, kind):
     target = tmp_path / "out.ipynb"
-    with pytest.raises(GCLError, match=r"ZeroDivisionError.*failed/out\.ipynb"):
-        execute_notebook(notebook("1 / 0"), target, {})
+    with pytest.raises(GCLError, match=r"(ZeroDivision|No space).*failed/out\.ipynb") as caught:
+        execute_notebook(notebook(code), target, {})
+    assert type(caught.value) is kind
     assert not target.exists()
     assert (tmp_path / "failed" / "out.ipynb").exists()
 

@@ -161,7 +161,8 @@ def _seconds_of_children() -> float:
 def _kind_and_reason(error: Exception) -> tuple[type[GCLError], str]:
     if isinstance(error, papermill.PapermillExecutionError):
         told = f"in cell {error.exec_count}: {error.ename}: {error.evalue}"
-        return GCLError, told.splitlines()[0]
+        of_machine = error.ename in (OSError.__name__, MachineError.__name__)  # such as no space
+        return MachineError if of_machine else GCLError, told.splitlines()[0]
     # nbclient's errors about a kernel that dies, or does not start, are all RuntimeErrors.
     return MachineError, f"({error}): it was killed, perhaps for want of memory; start again"
 
