@@ -9,7 +9,6 @@ the work, everything, or one of them alone, is killed at some time instead.
 """
 
 import argparse
-import atexit
 import contextlib
 import functools
 import hashlib
@@ -259,7 +258,7 @@ def begin_trial(
     # What it starts is started as from a shell.
     sys.modules["__main__"] = types.ModuleType("__main__")
     sys.orig_argv = [sys.executable, "-m", "gcl_core", *words]
-    Finalize(None, atexit._run_exitfuncs, exitpriority=100)  # where joblib ends its workers
+    Finalize(None, threading._shutdown, exitpriority=100)  # where joblib ends its workers
     sabotage.count_changes(counted)
     if fault is not None:
         fault()

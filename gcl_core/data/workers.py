@@ -143,9 +143,11 @@ class Processes:
         loader.sampler.tasks = self._that_fit(tasks)
         try:
             yield from loader
-        except RuntimeError as error:  # of the loader: what is wrong with a file is not raised
+        # Of the loader, or of a start in which one dies: what is wrong with a file is not raised.
+        except (EOFError, OSError, RuntimeError) as error:
+            reason = (str(error) or type(error).__name__).splitlines()[0]
             raise MachineError(
-                f"a process that decodes images has ended ({str(error).splitlines()[0]}), perhaps "
+                f"a process that decodes images has ended ({reason}), perhaps "
                 "for want of memory; the same command goes on after the last checkpoint, with less "
                 "memory if --workers is smaller, without such processes if it is 0"
             ) from error
