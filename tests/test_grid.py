@@ -306,9 +306,13 @@ def test_the_state_of_a_cell(tmp_path, monkeypatch):
         first.write_metrics([{"epoch": 1, "top1": 3.0}])
         assert state_of(job) == State("running", "stage 1, epoch 1 of 3")
     assert state_of(job) == State("interrupted", "stage 1, epoch 1 of 3")
-    keep_failure(first, "ValueError", "too hot", "Traceback")
-    assert str(state_of(job)) == "failed: stage 1 failed: ValueError: too hot"
+    keep_failure(first, "GCLError", "too hot", "Traceback")
+    assert str(state_of(job)) == "failed: stage 1 failed: GCLError: too hot"
     assert steps_left([job]) == []
+    for kind in ("OSError", "MachineError", "KilledWorker"):  # nothing of the run itself
+        keep_failure(first, kind, "no space")
+        assert str(state_of(job)) == f"interrupted: stage 1 failed: {kind}: no space"
+        assert steps_left([job]) == list(job.steps)
     forget_failure(first)
     with first.opened():
         first.finish({"top1": 3.0})

@@ -131,8 +131,8 @@ def state_of(job: Job) -> State:
             return State("running", _progress(step))
     for step in job.steps:
         if failure := failure_of(step.folder):
-            shared = step is not job.steps[-1]
-            return State("failed", f"stage 1 failed: {failure}" if shared else failure)
+            place = "stage 1 failed: " if step is not job.steps[-1] else ""
+            return State("failed" if failure.lasts else "interrupted", place + failure.text)
     for step in reversed(job.steps):
         if step.folder.epochs_done:
             if step.folder.is_finished:

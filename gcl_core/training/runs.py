@@ -26,8 +26,15 @@ from typing import Any
 import filelock
 import torch
 
-from gcl_core.errors import GCLError
-from gcl_core.files import atomic_json, atomic_save, atomic_write, load_json, load_tensors
+from gcl_core.errors import GCLError, MachineError
+from gcl_core.files import (
+    atomic_json,
+    atomic_save,
+    atomic_write,
+    load_json,
+    load_tensors,
+    remove_leftovers,
+)
 
 log = logging.getLogger(__name__)
 
@@ -96,7 +103,7 @@ class RunFolder:
             waiting: called every `WAIT_SECONDS` while another process has the folder.
 
         Raises:
-            GCLError: the folder belongs to other settings, or cannot be written.
+            GCLError: the folder belongs to other settings, or (a MachineError) cannot be written.
         """
         if self.is_finished:
             self._claim()
@@ -114,12 +121,11 @@ class RunFolder:
                     with suppress(filelock.Timeout):
                         lock.acquire(timeout=WAIT_SECONDS)
         except OSError as error:
-            raise GCLError(
+            raise MachineError(
                 f"cannot use run folder {self.path}: {error.strerror or error}"
             ) from error
         try:
-            for leftover in self.path.glob(".*.tmp"):
-                leftover.unlink()
+            remove_leftovers(self.path)
             self._claim()
             yield
         finally:

@@ -127,7 +127,12 @@ class StageRun:
         return tally.accuracies(self.dataset.groups)
 
 
-def train_stage(part: StageRun, progress: str = "none", keep: Collection[int] = ()) -> None:
+def train_stage(
+    part: StageRun,
+    progress: str = "none",
+    keep: Collection[int] = (),
+    save_more: Callable[[], object] = lambda: None,
+) -> None:
     """Train in place until the folder holds a result, going on from its checkpoint.
 
     Everything that the next epoch depends on (weights, optimiser, random streams, epoch) is saved
@@ -141,6 +146,8 @@ def train_stage(part: StageRun, progress: str = "none", keep: Collection[int] = 
         progress: see `Progress`.
         keep: epochs after which weights and accuracies are kept in the folder; 0 is before the
             first.
+        save_more: writes what else a finished folder has, in one process: before the result, which
+            says that all is there, or after it where that is there already.
 
     Raises:
         GCLError: the loss is no longer finite, a file of the folder is not fit for use, or
@@ -160,11 +167,14 @@ def train_stage(part: StageRun, progress: str = "none", keep: Collection[int] = 
             raise GCLError(
                 f"{folder.path} has a result but no checkpoint.pt; move it away and run again"
             )
-        if not finished:
-            training = _Training(part, saved, between_saves, between_step_saves)
-            training.run(progress, keep)
-            training.finish()
-            fabric.barrier()
+        if finished:
+            if fabric.is_global_zero:
+                save_more()
+            return
+        training = _Training(part, saved, between_saves, between_step_saves)
+        training.run(progress, keep)
+        training.finish(save_more)
+        fabric.barrier()
 
 
 class _Training:
@@ -235,7 +245,7 @@ class _Training:
                     self._save(part.streams.state())
                 bar.epoch(self.history[-1])
 
-    def finish(self) -> None:
+    def finish(self, save_more: Callable[[], object]) -> None:
         """Write the result, and what there is to load of a module without trainable weights."""
         # No epoch of it was trained here where it was killed after the last checkpoint, too.
         accuracy, folder = self.accuracy or self.part.evaluate(), self.part.folder
@@ -247,6 +257,7 @@ class _Training:
         dataset = self.part.dataset
         more: dict[str, Any] = {"class_names": list(dataset.class_names)}
         more |= {"unreadable": len(dataset.refused)} if dataset.refused else {}
+        save_more()
         folder.finish(accuracy | more | {"epochs": self.epochs} | _best(self.history))
 
     def _train(self, epoch: int, bar: Progress) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import functools
 import logging
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -150,13 +151,11 @@ def run(
             channels_last(network.to(fabric.device))
             rest = (prefix, streams, folder, fabric, kind)
             part = StageRun(number, stage, images, network, *rest)
-            train_stage(part, progress, keep if number == 1 else ())
-        whole = network if backbone is None else Network(backbone, network.head)
-        if fabric.is_global_zero:
-            save_model(
-                *(folders[-1].path, settings, dataset, whole),
-                lambda: _validation_outputs(network, images, fabric.device),
-            )
+            whole = network if backbone is None else Network(backbone, network.head)
+            outputs = functools.partial(_validation_outputs, network, images, fabric.device)
+            save = functools.partial(save_model, folder.path, settings, dataset, whole, outputs)
+            is_last = folder is folders[-1]
+            train_stage(part, progress, keep if number == 1 else (), save if is_last else None)
     result = folders[-1].result
     assert result is not None
     return Run(settings, dataset, whole.cpu().eval(), result, tuple(folders))
