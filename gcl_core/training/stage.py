@@ -131,7 +131,7 @@ def train_stage(
     part: StageRun,
     progress: str = "none",
     keep: Collection[int] = (),
-    save_more: Callable[[], object] = lambda: None,
+    save_more: Callable[[], object] | None = None,
 ) -> None:
     """Train in place until the folder holds a result, going on from its checkpoint.
 
@@ -168,7 +168,7 @@ def train_stage(
                 f"{folder.path} has a result but no checkpoint.pt; move it away and run again"
             )
         if finished:
-            if fabric.is_global_zero:
+            if fabric.is_global_zero and save_more:
                 save_more()
             return
         training = _Training(part, saved, between_saves, between_step_saves)
@@ -245,7 +245,7 @@ class _Training:
                     self._save(part.streams.state())
                 bar.epoch(self.history[-1])
 
-    def finish(self, save_more: Callable[[], object]) -> None:
+    def finish(self, save_more: Callable[[], object] | None) -> None:
         """Write the result, and what there is to load of a module without trainable weights."""
         # No epoch of it was trained here where it was killed after the last checkpoint, too.
         accuracy, folder = self.accuracy or self.part.evaluate(), self.part.folder
@@ -257,7 +257,8 @@ class _Training:
         dataset = self.part.dataset
         more: dict[str, Any] = {"class_names": list(dataset.class_names)}
         more |= {"unreadable": len(dataset.refused)} if dataset.refused else {}
-        save_more()
+        if save_more:
+            save_more()
         folder.finish(accuracy | more | {"epochs": self.epochs} | _best(self.history))
 
     def _train(self, epoch: int, bar: Progress) -> dict[str, Any]:
