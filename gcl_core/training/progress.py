@@ -6,12 +6,9 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-from gcl_core.bars import watched
-from gcl_core.errors import check_known
+from gcl_core.bars import QUIET, clock, kind_here
 
 log = logging.getLogger(__name__)
-KINDS = ("auto", "bar", "log", "none")
-FIRST_SECONDS = 60.0  # of an epoch, after which a log says how far it is; then after twice as many
 
 
 class Progress:
@@ -23,10 +20,8 @@ class Progress:
     """
 
     def __init__(self, kind: str, title: str, start: int, epochs: int, steps: int) -> None:
-        check_known("progress", kind, KINDS)
-        if kind == "auto":
-            kind = "bar" if watched() else "log"
-        self.kind, self.title, self.first, self.epochs = kind, title, start, epochs
+        self.kind = kind = kind_here(kind)
+        self.title, self.first, self.epochs = title, start, epochs
         self.began, self.steps = time.perf_counter(), steps
         self._begin_epoch(start + 1)
         self.bar = tqdm(
@@ -40,24 +35,24 @@ class Progress:
 
     def _begin_epoch(self, number: int) -> None:
         self.number, self.epoch_began = number, time.perf_counter()
-        self.skipped, self.taken, self.quiet = 0, 0, FIRST_SECONDS
+        self.skipped, self.taken, self.quiet = 0, 0, QUIET
 
     def skip(self, steps: int) -> None:
         """So many batches of the epoch were done before."""
         self.bar.update(steps)
         self.skipped = steps
 
-    def step(self, steps: int = 1) -> None:
-        """One batch, or several, are done."""
-        self.bar.update(steps)
-        self.taken += steps
+    def step(self) -> None:
+        """One batch is done."""
+        self.bar.update()
+        self.taken += 1
         passed = time.perf_counter() - self.epoch_began
         if self.kind == "log" and passed > self.quiet:
             self.quiet = 2 * passed
             log.info(
                 "%s: epoch %d/%d, step %d of %d; about %s an epoch, without its test",
                 *(self.title, self.number, self.epochs, self.skipped + self.taken, self.steps),
-                _clock(passed / self.taken * self.steps),
+                clock(passed / self.taken * self.steps),
             )
 
     def testing(self) -> None:
@@ -73,13 +68,9 @@ class Progress:
             log.info(
                 "%s: epoch %d/%d  loss %.4f  top-1 %.2f %%  %s left",
                 *(self.title, row["epoch"], self.epochs, row["train_loss"], row["top1"]),
-                _clock(left),
+                clock(left),
             )
         self._begin_epoch(row["epoch"] + 1)
 
     def close(self) -> None:
         self.bar.close()
-
-
-def _clock(seconds: float) -> str:
-    return f"{int(seconds) // 3600}:{int(seconds) // 60 % 60:02d}:{int(seconds) % 60:02d}"

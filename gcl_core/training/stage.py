@@ -48,6 +48,7 @@ class StageRun:
         folder: where its files go.
         fabric: device, precision and processes.
         step: its kind; see `gcl_core.training.step`.
+        progress: see `Progress`.
     """
 
     number: int
@@ -59,6 +60,7 @@ class StageRun:
     folder: RunFolder
     fabric: Fabric
     step: str = EAGER
+    progress: str = "none"
 
     @property
     def trained(self) -> nn.Module:
@@ -100,7 +102,8 @@ class StageRun:
         fabric = self.fabric
         backbone = self.prefix or frozen(self.network.backbone, fabric)
         ranks = fabric.global_rank, fabric.world_size
-        for images, labels in clean_batches(split, self.dataset, fabric.device, *ranks):
+        about: Any = {"title": "testing", "progress": self.progress}
+        for images, labels in clean_batches(split, self.dataset, fabric.device, *ranks, **about):
             yield backbone(images), labels
 
     @cached_property
@@ -127,7 +130,7 @@ class StageRun:
         return tally.accuracies(self.dataset.groups)
 
 
-def train_stage(part: StageRun, progress: str = "none", keep: Collection[int] = ()) -> None:
+def train_stage(part: StageRun, keep: Collection[int] = ()) -> None:
     """Train in place until the folder holds a result, going on from its checkpoint.
 
     Everything that the next epoch depends on (weights, optimiser, random streams, epoch) is saved
@@ -138,7 +141,6 @@ def train_stage(part: StageRun, progress: str = "none", keep: Collection[int] = 
     are done. A finished folder is only read; a module without trainable weights is only evaluated.
 
     Args:
-        progress: see `Progress`.
         keep: epochs after which weights and accuracies are kept in the folder; 0 is before the
             first.
 
@@ -187,8 +189,7 @@ def train_stage(part: StageRun, progress: str = "none", keep: Collection[int] = 
         done = Done.on(fabric.device, within)
         if done.steps:
             log.info("%s: going on in epoch %d, after step %d", title, len(history) + 1, done.steps)
-        kind, steps = progress if writes else "none", len(part.epoch(0)[0])
-        bar = Progress(kind, title, len(history), epochs, steps)
+        bar = Progress(part.progress, title, len(history), epochs, len(part.epoch(0)[0]))
         accuracy = None
         if 0 in keep and not history:
             untrained = part.evaluate()
