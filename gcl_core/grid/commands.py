@@ -11,7 +11,7 @@ from pathlib import Path
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from gcl_core import hardware
-from gcl_core.bars import bar, clock
+from gcl_core.bars import Bar, clock, watched
 from gcl_core.errors import GCLError
 from gcl_core.grid.cells import cells_of
 from gcl_core.grid.failures import forget_failure
@@ -126,8 +126,9 @@ def _execute(options: argparse.Namespace, todo: list[Job], steps: list[Step]) ->
             log.info("  %s left", _time_left(steps_left(todo), options.runs, workers))
             told = time.monotonic() + 20 * (time.monotonic() - began)
 
-    # Lines go above the bar.
-    with bar(None, "cells", len(todo), "cell") as cells, logging_redirect_tqdm():
+    # Lines go above the bar; a log has one for each cell, and needs no other.
+    kind = "bar" if watched() else "none"
+    with Bar("cells", len(todo), "cell", kind) as cells, logging_redirect_tqdm():
         execute(
             steps,
             finished,

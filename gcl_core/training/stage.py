@@ -48,6 +48,7 @@ class StageRun:
         folder: where its files go.
         fabric: device, precision and processes.
         step: its kind; see `gcl_core.training.step`.
+        progress: see `Progress`.
     """
 
     number: int
@@ -59,6 +60,7 @@ class StageRun:
     folder: RunFolder
     fabric: Fabric
     step: str = EAGER
+    progress: str = "none"
 
     @property
     def trained(self) -> nn.Module:
@@ -100,7 +102,8 @@ class StageRun:
         fabric = self.fabric
         backbone = self.prefix or frozen(self.network.backbone, fabric)
         ranks = fabric.global_rank, fabric.world_size
-        for images, labels in clean_batches(split, self.dataset, fabric.device, *ranks):
+        about: Any = {"title": "testing", "progress": self.progress}
+        for images, labels in clean_batches(split, self.dataset, fabric.device, *ranks, **about):
             yield backbone(images), labels
 
     @cached_property
@@ -129,7 +132,6 @@ class StageRun:
 
 def train_stage(
     part: StageRun,
-    progress: str = "none",
     keep: Collection[int] = (),
     save_more: Callable[[], object] | None = None,
 ) -> None:
@@ -143,7 +145,6 @@ def train_stage(
     are done. A finished folder is only read; a module without trainable weights is only evaluated.
 
     Args:
-        progress: see `Progress`.
         keep: epochs after which weights and accuracies are kept in the folder; 0 is before the
             first.
         save_more: writes what else a finished folder has, in one process: before the result, which
@@ -172,7 +173,7 @@ def train_stage(
                 save_more()
             return
         training = _Training(part, saved, between_saves, between_step_saves)
-        training.run(progress, keep)
+        training.run(keep)
         training.finish(save_more)
         fabric.barrier()
 
@@ -217,7 +218,7 @@ class _Training:
         within = saved["done"][self.fabric.global_rank] if saved and "done" in saved else None
         self.done = Done.on(self.fabric.device, within)
 
-    def run(self, progress: str, keep: Collection[int]) -> None:
+    def run(self, keep: Collection[int]) -> None:
         """Train and test the epochs that are left."""
         part, first = self.part, len(self.history)
         if self.writes:
@@ -225,8 +226,8 @@ class _Training:
         if self.done.steps:
             about = self.title, first + 1, self.done.steps
             log.info("%s: going on in epoch %d, after step %d", *about)
-        kind, steps = progress if self.writes else "none", len(part.epoch(0)[0])
-        bar = Progress(kind, self.title, first, self.epochs, steps)
+        steps = len(part.epoch(0)[0])
+        bar = Progress(part.progress, self.title, first, self.epochs, steps)
         if 0 in keep and not first:
             self._keep(0, part.evaluate())
         self.last_save = time.monotonic()
