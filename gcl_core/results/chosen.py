@@ -96,7 +96,8 @@ def few_line(records: Sequence[Record]) -> str:
         method: [{**run, name: few_by_class(run)} for run in splits.values()]
         for method, splits in chosen(records).items()
     }
-    cells = [f"`{method}` {with_interval([run[name] for run in found[method]])}" for method in shown]
+    values = {method: [run[name] for run in found[method]] for method in shown}
+    cells = [f"`{method}` {with_interval(own)}" for method, own in values.items()]
     for base in bases:
         points = paired(found["gcl"], found[base], name, by="data_seed")
         cells.append(f"`gcl` − `{base}` {with_interval(points, '+')}")
