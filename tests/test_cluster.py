@@ -525,6 +525,19 @@ def test_each_gpu_has_as_many_workers(monkeypatch):
     assert (workers(), workers(per_gpu=3), workers(workers=5)) == (2, 6, 5)
 
 
+def test_beside_a_gpu_all_cores_decode(monkeypatch):
+    """A worker of Dask starts no processes, and one thread would leave the GPU waiting."""
+    monkeypatch.setattr("gcl_core.hardware.usable_cores", lambda: 32)
+    steps = {kind: [Step(None, None, device=kind)] for kind in ("cpu", "gpu")}
+
+    def threads(kinds=("gpu",), given=None, scheduler=None):
+        options = SimpleNamespace(threads=given, scheduler=scheduler)
+        return commands._threads(options, [step for kind in kinds for step in steps[kind]], 2)
+
+    assert (threads(), threads(given=3), threads(scheduler="tcp://x")) == (16, 3, 1)
+    assert threads(("cpu",)) == threads(("cpu", "gpu")) == 1
+
+
 # A step, without a cluster
 
 
