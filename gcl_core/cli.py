@@ -333,7 +333,7 @@ def _train(options: argparse.Namespace) -> None:
     _say_what_was_chosen(settings, options.method, changes)
     dataset = gcl_core.load_dataset(settings.data)
 
-    from gcl_core.hardware import device_kind, use_threads
+    from gcl_core.hardware import BFLOAT16, best_precision, device_kind, use_threads
     from gcl_core.methods.registry import default_preset
     from gcl_core.results.records import add_records, record, trained_epochs
     from gcl_core.training.longer import begin_from_shorter
@@ -346,6 +346,8 @@ def _train(options: argparse.Namespace) -> None:
     if options.record and _speaks():
         add_records(options.record, [])  # what is wrong with the file is said before the training
     logging.info("%s", dataset)
+    if settings.precision == BFLOAT16 != best_precision(device):
+        logging.warning("bfloat16 is emulated on this %s: float32 is many times faster", device)
     about = options.method, settings.precision, settings.seed, threads
     logging.info("%s, %s, seed %d, threads %d", *about)
     if _speaks():

@@ -23,6 +23,10 @@ class GCLError(ValueError):
         super().__init__(shown(re.sub(r"\s*\n\s*", " ", message)))
 
 
+class MachineError(GCLError):
+    """What the machine did, such as a process that was killed: the same command may get through."""
+
+
 def check_known(what: str, given: object, allowed: Collection[str]) -> None:
     """Raise a `GCLError` that lists the allowed names unless what is given is one of them."""
     if given not in allowed:

@@ -92,12 +92,17 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
 
 
+def remove_leftovers(folder: Path, name: str | None = None) -> None:
+    """Remove what killed processes left of a file or folder, or of all, unless another is at it."""
+    for leftover in folder.glob(f".{glob.escape(name) if name else '*'}.*.tmp"):
+        with suppress(OSError), _held(leftover):
+            _remove(leftover)
+
+
 @contextmanager
 def _temporary(path: Path, make: Callable[[Path], None]) -> Iterator[Path]:
     """A file or folder beside a path, removed after an error; first those that nobody holds are."""
-    for leftover in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
-        with suppress(OSError), _held(leftover):
-            _remove(leftover)
+    remove_leftovers(path.parent, path.name)
     with ExitStack() as stack:
         while True:
             # Random, not from `tempfile`: that makes files private whatever the umask says.

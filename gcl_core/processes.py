@@ -21,7 +21,7 @@ from datetime import timedelta
 import torch
 from torch import Tensor, nn
 
-from gcl_core.errors import GCLError
+from gcl_core.errors import GCLError, MachineError
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +67,7 @@ def together(number: int) -> Iterator[None]:
     One that waits for another in an operation does so for `PATIENCE` at most.
 
     Raises:
-        GCLError: another process has ended, or did not answer.
+        MachineError: another process has ended, or did not answer.
     """
     others, over = _others(number), threading.Event()
     rank = int(os.environ.get("LOCAL_RANK", "0"))
@@ -79,7 +79,7 @@ def together(number: int) -> Iterator[None]:
         over.set()
         _end(others)
         if (what := _of_another(error)) is not None:
-            raise GCLError(f"another process of this run {what}; {CONTINUES}") from error
+            raise MachineError(f"another process of this run {what}; {CONTINUES}") from error
         if rank and isinstance(error, GCLError | OSError):
             time.sleep(GRACE_SECONDS)  # where rank 0 has the same error it ends this process now
             log.error("process %d of %d: %s", rank, number, error)

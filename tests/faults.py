@@ -15,6 +15,7 @@ import hashlib
 import importlib.util
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -27,6 +28,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from multiprocessing.util import Finalize
 from pathlib import Path
 
 import nbformat
@@ -44,9 +46,11 @@ from toys import image_folder
 ROOT = Path(__file__).parents[1]
 PATIENCE = 600.0  # seconds until a command counts as hanging
 APART = {"timing.csv", "__pycache__"}  # of no two runs the same
+KEPT = (".lock", ".incomplete")  # the latter by the hub, of each file that it had begun to fetch
+SECONDS = re.compile(rb'"core_seconds": \d+')  # of a notebook; nor are these
 SMALL = "--preset smoke --epochs 2 --threads 1 --progress none"
-WEIGHTS = "timm:test_resnet --weights default"
 FOLDER = "--dataset folder:../given/images --network resnet32 --image-size 16"
+FETCHED = FOLDER.replace("resnet32 --image-size 16", "timm:test_resnet --image-size 32")
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "GCL_CHECKPOINT_SECONDS": "0", "TQDM_DISABLE": "1"}
 ENVIRONMENT |= {"GCL_CACHE": "", "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"}
 PRELOADED = ["study", "grid.cluster", "grid.parquet", "report.page", "inference.export"]
@@ -124,10 +128,7 @@ COMMANDS = {
         others=True,
     ),
     "train, weights fetched": Command(
-        f"train {FOLDER} --method ce --runs runs {SMALL}".replace("resnet32", WEIGHTS).replace(
-            "16", "32"
-        ),
-        fetches=True,
+        f"train {FETCHED} --weights default --method ce --runs runs {SMALL}", fetches=True
     ),
     "train --devices 2": Command(
         f"train --runs runs --devices 2 --accelerator cpu {SMALL}", others=True
@@ -198,7 +199,7 @@ class Hub(BaseHTTPRequestHandler):
 
 def start_hub(place: Path) -> None:
     """Have what is fetched come from here."""
-    network = timm.create_model(WEIGHTS.split()[0].removeprefix("timm:"))
+    network = timm.create_model("test_resnet")
     Hub.content = safetensors.torch.save(network.state_dict())
     server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
     threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -257,6 +258,7 @@ def begin_trial(
     # What it starts is started as from a shell.
     sys.modules["__main__"] = types.ModuleType("__main__")
     sys.orig_argv = [sys.executable, "-m", "gcl_core", *words]
+    Finalize(None, threading._shutdown, exitpriority=100)  # where joblib ends its workers
     sabotage.count_changes(counted)
     if fault is not None:
         fault()
@@ -269,7 +271,7 @@ def files_of(folder: Path) -> dict[str, object]:
     found: dict[str, object] = {}
     for file in sorted(folder.rglob("*")):
         place = file.relative_to(folder)
-        if APART & set(place.parts) or file.name.endswith(".lock") or not file.is_file():
+        if APART & set(place.parts) or file.name.endswith(KEPT) or not file.is_file():
             continue
         if file.name.endswith(".tar.xz"):  # it has the times of its files
             with tarfile.open(file) as archive:
@@ -278,7 +280,7 @@ def files_of(folder: Path) -> dict[str, object]:
         elif file.name == "checkpoint.pt":  # that of a continued run has the same in other bytes
             found[str(place)] = load_tensors(file)
         else:
-            found[str(place)] = hashlib.sha256(file.read_bytes()).hexdigest()
+            found[str(place)] = hashlib.sha256(SECONDS.sub(b"", file.read_bytes())).hexdigest()
     return found
 
 
@@ -293,10 +295,11 @@ def unlike(ours: dict[str, object], theirs: dict[str, object]) -> str:
 
 
 def told(outcome: Outcome) -> bool:
-    """Whether a command that failed said why in one line, the last one."""
+    """Whether a command that failed said why: in one line, the last one; a grid of each cell."""
     lines = outcome.err.splitlines()
     ours = [line for line in lines if line.startswith(("gcl: ", "gpu-bundle: "))]
-    return outcome.status == 1 and ours == lines[-1:] and "Traceback" not in outcome.err
+    said = ours == lines[-1:] or re.search(r"^\d+ cells: ", outcome.out, re.MULTILINE)
+    return outcome.status == 1 and bool(said) and "Traceback" not in outcome.err
 
 
 class Campaign:
@@ -352,15 +355,14 @@ class Campaign:
 
     def run(self, number: int) -> None:
         """About `number` trials of each kind."""
-        several = self.command.others
-        moments = number // 2 if several else number
-        for moment in self.moments(moments):
+        half = number // 2 if self.command.others else 0
+        for moment in self.moments(half or number):
             fault = functools.partial(sabotage.die_at_change, moment)
             self.judge("killed", f"killed at change {moment}", self.trial(fault).finish())
         for size in sorted(self.choose.randrange(1, self.largest) for _ in range(number // 4)):
             fault = functools.partial(sabotage.small_files_only, size, die=True)
             self.judge("killed", f"killed in a file at byte {size}", self.trial(fault).finish())
-        for moment in self.moments(moments):
+        for moment in self.moments(half or number):
             fault = functools.partial(sabotage.no_space_from_change, moment)
             self.judge("full", f"no space from change {moment} on", self.trial(fault).finish())
         for size in sorted(self.choose.randrange(1, self.bytes) for _ in range(number // 4)):
@@ -374,9 +376,8 @@ class Campaign:
             broken = self.trial().finish()
             Hub.most = sys.maxsize
             self.judge("cut", "the hub hangs up", broken)
-        for only in (False, True):
-            for _ in range(number // 2 if several else 0):
-                self.at_a_time(self.choose.uniform(0, self.seconds), others_only=only)
+        for only in half * (False, True):
+            self.at_a_time(self.choose.uniform(0, self.seconds), others_only=only)
 
     def at_a_time(self, seconds: float, *, others_only: bool) -> None:
         """Kill all, or one of the processes that it has started, at some time."""
@@ -386,8 +387,7 @@ class Campaign:
             if trial.kill(others_only=others_only, choose=self.choose):
                 break
             time.sleep(0.05)
-        what = "another process" if others_only else "all"
-        kind = "other" if others_only else "killed"
+        kind, what = ("other", "another process") if others_only else ("killed", "all")
         self.judge(kind, f"{what} killed after {seconds:.1f} s", trial.finish())
 
     @contextlib.contextmanager
@@ -430,14 +430,13 @@ def main() -> int:
     shutil.rmtree(given.place, ignore_errors=True)
     given.place.mkdir(parents=True)
     give(given.place / "given")
-    rows, lost = [], []
+    lost: list[str] = []
     for name in given.command or COMMANDS:
         campaign = Campaign(name, given.place, random.Random(f"{given.seed} {name}"))
         campaign.run(given.trials)
-        rows.append(campaign.row)
         lost += campaign.lost
         print(campaign.row, flush=True)
-    print("\n".join(["", *rows, *lost]))
+    print(*lost, sep="\n")
     return bool(lost)
 
 

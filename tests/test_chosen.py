@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gcl_core.analysis.intervals import interval
-from gcl_core.results.chosen import chosen, chosen_table, gain, label
+from gcl_core.results.chosen import SAME_MEAN, chosen, chosen_table, few_line, gain, label
 
 
 def record(method, split, validation, test, **changes):
@@ -70,3 +70,20 @@ def test_intervals_are_scipys(values):
 
 def test_one_split_has_no_interval():
     assert math.isnan(interval([3.0])[1])
+
+
+def test_few_is_also_the_mean_of_its_classes_with_test_images_split_by_split():
+    counts = {"images": {"class_counts": [9, 8, 7, 6, 5, 4, 3, 2, 1, 1]}}  # few: the last three
+    change = {"objective": SAME_MEAN.rpartition(" ")[2]}
+    made = [
+        record("ce", 0, 1, 0) | {"per_class": [100] * 7 + [10, None, 20]},
+        record("ce", 1, 1, 0) | {"per_class": [100] * 7 + [20, 40, 60]},
+        record("gcl", 1, 1, 0) | {"per_class": [100] * 7 + [30, 60, 90]},
+        record("gcl", 0, 1, 0) | {"per_class": [100] * 7 + [30, 40, 20]},
+        record("gcl", 0, 1, 0, **change) | {"per_class": [100] * 7 + [25, 25, 25]},
+    ]
+    line = few_line([each | {"identity": counts} for each in made])
+    half = scipy.stats.t.interval(0.95, 1, 0, scipy.stats.sem([15, 20]))[1]
+    assert f"`gcl` − `ce` +17.5 ± {half:.1f}, " in line
+    assert line.endswith("cloud's mean` +5.0.")
+    assert line.startswith("As the mean of its classes few is: `ce` 27.5 ± ")

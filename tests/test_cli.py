@@ -90,6 +90,14 @@ def test_threads_are_for_idle_cores(monkeypatch, network, idle, processes, threa
     assert os.environ["OMP_NUM_THREADS"] == str(threads)
 
 
+@pytest.mark.parametrize("supported", [False, True])
+def test_emulated_bfloat16_is_said(tmp_path, monkeypatch, supported, caplog):
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: supported)
+    words = ("--method", "ce", "--preset", "smoke", "--epochs", 1, "--precision", "bfloat16")
+    assert main("train", *words, "--runs", tmp_path) == 0
+    assert ("emulated" in caplog.text) is not supported
+
+
 def test_idle_cores_are_counted(monkeypatch):
     lines = iter(["cpu  9 1 5 80 5 0 0 0 7 7\n", "cpu  59 1 55 170 15 0 0 0 7 7\n"])
     monkeypatch.setattr(hardware.Path, "read_text", lambda path: next(lines))

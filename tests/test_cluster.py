@@ -1,5 +1,6 @@
 """Grids on Dask: every step once, whatever fails, dies or goes away, and the same bits."""
 
+import errno
 import functools
 import gc
 import json
@@ -15,6 +16,7 @@ import threading
 from collections import Counter
 from contextlib import nullcontext
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import nbformat
 import pytest
@@ -26,8 +28,9 @@ from gcl_core import cli
 from gcl_core.grid import cluster, commands
 from gcl_core.grid.cells import cells_of
 from gcl_core.grid.cluster import do
+from gcl_core.grid.failures import failure_of, keep_failure
 from gcl_core.grid.steps import Step, jobs_of, state_of, steps_left
-from gcl_core.training.runs import RESULTS_VERSION
+from gcl_core.training.runs import RESULTS_VERSION, RunFolder
 from gcl_core.training.two_stages import run
 from processes import wait_until
 
@@ -166,8 +169,8 @@ def test_a_step_that_kills_its_workers_is_given_up_in_the_end(tmp_path, monkeypa
     thread.join()
     assert len(killed) == 1
     out = capsys.readouterr().out
-    assert out.count("failed: stage 1 failed: KilledWorker: 1 workers died at it") == 2
-    assert "3 cells: 1 done, 2 failed" in out
+    assert out.count("interrupted: stage 1 failed: KilledWorker: 1 workers died at it") == 2
+    assert "3 cells: 1 done, 2 interrupted" in out
 
 
 def command(file, runs, *words):
@@ -522,6 +525,19 @@ def test_each_gpu_has_as_many_workers(monkeypatch):
     assert (workers(), workers(per_gpu=3), workers(workers=5)) == (2, 6, 5)
 
 
+def test_beside_a_gpu_all_cores_decode(monkeypatch):
+    """A worker of Dask starts no processes, and one thread would leave the GPU waiting."""
+    monkeypatch.setattr("gcl_core.hardware.usable_cores", lambda: 32)
+    steps = {kind: [Step(None, None, device=kind)] for kind in ("cpu", "gpu")}
+
+    def threads(kinds=("gpu",), given=None, scheduler=None):
+        options = SimpleNamespace(threads=given, scheduler=scheduler)
+        return commands._threads(options, [step for kind in kinds for step in steps[kind]], 2)
+
+    assert (threads(), threads(given=3), threads(scheduler="tcp://x")) == (16, 3, 1)
+    assert threads(("cpu",)) == threads(("cpu", "gpu")) == 1
+
+
 # A step, without a cluster
 
 
@@ -539,12 +555,24 @@ def test_a_failure_that_cannot_be_kept_is_told_all_the_same(tmp_path):
     assert "not kept" in do(step, 1)
 
 
+def test_a_step_that_found_no_space_is_tried_again_by_itself(tmp_path, monkeypatch):
+    (job, _) = jobs(grid(tmp_path, PAIR), tmp_path / "runs")
+    step, *_ = job.steps
+    with monkeypatch.context() as patch:
+        full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "checkpoint.pt")
+        patch.setattr(RunFolder, "save_checkpoint", Mock(side_effect=full))
+        assert do(step, 1).startswith("OSError: [Errno 28] No space left on device")
+    assert step in steps_left([job])
+    assert do(step, 1) is None
+    assert step.folder.is_finished
+
+
 def test_a_result_that_another_process_has_written_is_no_failure(tmp_path):
     (step, *_) = steps_left(jobs(grid(tmp_path, PAIR), tmp_path / "runs"))
     with step.folder.opened():
         step.folder.finish({"top1": 1.0})
-    step.folder.keep_failure("ValueError", "late")
-    assert step.folder.failure is None
+    keep_failure(step.folder, "ValueError", "late", "")
+    assert failure_of(step.folder) is None
     assert not (step.folder.path / "error.json").exists()
 
 

@@ -16,7 +16,8 @@ from gcl_core.course.execution import (
     fingerprint,
     synchronise,
 )
-from gcl_core.errors import GCLError
+from gcl_core.errors import GCLError, MachineError
+from gcl_core.files import atomic_write
 
 PARAMETERS = "runs: str = 'runs'  # folder of runs\nfigures: str = ''  # folder of figures"
 
@@ -141,10 +142,14 @@ def test_an_unknown_parameter_is_refused_before_anything_runs(notebook, tmp_path
     assert not target.exists()
 
 
-def test_a_failed_notebook_is_kept_and_named(notebook, tmp_path):
+@pytest.mark.parametrize(
+    ("code", "kind"), [("1 / 0", GCLError), ("raise OSError(28, 'No space')", MachineError)]
+)
+def test_a_failed_notebook_is_kept_and_named(notebook, tmp_path, code, kind):
     target = tmp_path / "out.ipynb"
-    with pytest.raises(GCLError, match=r"ZeroDivisionError.*failed/out\.ipynb"):
-        execute_notebook(notebook("1 / 0"), target, {})
+    with pytest.raises(GCLError, match=r"(ZeroDivision|No space).*failed/out\.ipynb") as caught:
+        execute_notebook(notebook(code), target, {})
+    assert type(caught.value) is kind
     assert not target.exists()
     assert (tmp_path / "failed" / "out.ipynb").exists()
 
@@ -156,16 +161,24 @@ if not pathlib.Path(runs).exists():
     os.kill(os.getpid(), signal.SIGKILL)"""
 
 
-def test_a_notebook_whose_kernel_is_killed_is_kept_and_can_be_started_again(notebook, tmp_path):
+def test_a_notebook_whose_kernel_is_killed_is_kept_and_can_be_started_again(
+    notebook, tmp_path, monkeypatch
+):
     source, target = notebook(KILLED), tmp_path / "out.ipynb"
     given = {"runs": str(tmp_path / "later")}
-    with pytest.raises(GCLError, match=r"01_test.*Kernel died.*again; see .*failed/out\.ipynb"):
+    with pytest.raises(MachineError, match=r"01_test.*Kernel died.*again; see .*failed/out\.ipynb"):
         execute_notebook(source, target, given)
     assert not target.exists()
     assert len(nbformat.read(tmp_path / "failed" / "out.ipynb", 4).cells) == 3
     (tmp_path / "later").mkdir()
+
+    def write(path, data):  # killed after this, nothing would remove what failed before
+        assert not (tmp_path / "failed" / "out.ipynb").exists()
+        atomic_write(path, data)
+
+    monkeypatch.setattr(execution, "atomic_write", write)
     assert execute_notebook(source, target, given)
-    assert not (tmp_path / "failed" / "out.ipynb").exists()
+    assert target.exists()
 
 
 BUSY = """\

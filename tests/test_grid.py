@@ -14,6 +14,7 @@ from nbformat.v4 import new_code_cell, new_notebook
 from gcl_core import cli
 from gcl_core.errors import GCLError
 from gcl_core.grid.cells import NotebookCell, cells_of, points
+from gcl_core.grid.failures import forget_failure, keep_failure
 from gcl_core.grid.steps import Rates, State, jobs_of, predicted, state_of, steps_left
 from gcl_core.methods.registry import resolve
 from gcl_core.results.records import changes_of
@@ -261,7 +262,7 @@ def test_places_are_taken_from_the_folder_of_the_file(tmp_path, notebook, monkey
 def test_a_name_from_a_file_moves_no_cursor(tmp_path, notebook, capsys):
     file = grid(tmp_path, 'dataset: digits\ncells: [{notebook: book.ipynb, runs: "a\\e[2J\\nb"}]')
     (job,) = jobs_of(cells_of(file), tmp_path / "runs")
-    job.folders[0].keep_failure("ValueError", "red \x1b[31m")
+    keep_failure(job.folders[0], "ValueError", "red \x1b[31m")
     assert cli.main(["grid", "status", str(file), "--runs", str(tmp_path / "runs")]) == 0
     out = capsys.readouterr().out
     assert r"runs a\x1b[2J\nb  failed: ValueError: red \x1b[31m" in out
@@ -313,19 +314,23 @@ def test_the_state_of_a_cell(tmp_path, monkeypatch):
         first.write_metrics([{"epoch": 1, "top1": 3.0}])
         assert state_of(job) == State("running", "stage 1, epoch 1 of 3")
     assert state_of(job) == State("interrupted", "stage 1, epoch 1 of 3")
-    first.keep_failure("ValueError", "too hot", "Traceback")
-    assert str(state_of(job)) == "failed: stage 1 failed: ValueError: too hot"
+    keep_failure(first, "GCLError", "too hot", "Traceback")
+    assert str(state_of(job)) == "failed: stage 1 failed: GCLError: too hot"
     assert steps_left([job]) == []
-    first.forget_failure()
+    for kind in ("OSError", "MachineError", "KilledWorker"):  # nothing of the run itself
+        keep_failure(first, kind, "no space")
+        assert str(state_of(job)) == f"interrupted: stage 1 failed: {kind}: no space"
+        assert steps_left([job]) == list(job.steps)
+    forget_failure(first)
     with first.opened():
         first.finish({"top1": 3.0})
     assert state_of(job) == State("left", "stage 1 is done")
     assert [step.folder for step in steps_left([job])] == [second]
-    second.keep_failure("GCLError", "no")
+    keep_failure(second, "GCLError", "no", "")
     assert state_of(job) == State("failed", "GCLError: no")
     with second.opened():
         second.write_metrics([{"epoch": 1, "top1": 3.0}])
-    second.forget_failure()
+    forget_failure(second)
     assert state_of(job) == State("interrupted", "stage 2, epoch 1 of 1")
     with second.opened():
         second.finish({"top1": 3.0})

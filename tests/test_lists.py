@@ -247,6 +247,14 @@ LINES = {
 }
 
 
+def test_a_list_of_another_editor_is_the_same(tmp_path):
+    """With a byte order mark, carriage returns, tabs, and no end of its last line."""
+    file = tmp_path / "list.txt"
+    file.write_bytes(b"\xef\xbb\xbfa b.jpg\t0\r\nc.jpg 1")
+    assert read_list(file).paths == ["a b.jpg", "c.jpg"]
+    assert read_list(file).labels.tolist() == [0, 1]
+
+
 @pytest.mark.parametrize(("text", "message"), LINES.values(), ids=LINES)
 def test_a_list_that_is_wrong_is_one_line(root, text, message):
     data = text if isinstance(text, bytes) else text.encode()

@@ -2,21 +2,26 @@
 
 import copy
 import json
+import shlex
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gcl_core.analysis.gaussian import matched_tau
+from gcl_core.cli import overrides
 from gcl_core.data.imbalance import long_tailed_counts
 from gcl_core.methods.registry import METHODS, resolve
 from gcl_core.methods.settings import to_dict
 from gcl_core.results.agreement import load_measured
+from gcl_core.results.page import options_table
 from gcl_core.results.printed import (
     ABLATION,
     BEYOND,
     CIFAR,
+    FULL_CLASSES,
     LARGE,
+    OFFICIAL,
     ROWS,
     belongs,
     column_of,
@@ -164,6 +169,39 @@ def test_the_official_grid_has_the_official_values_of_mislas():
             )
     usual = (0.3, 0.0, 0.5, "frozen")
     assert found == {100.0: usual, 200.0: usual, 50.0: (0.2, 0.0, 0.2, "frozen")}
+
+
+TRAINED = [row for row in OURS if row.table != 2]  # on CIFAR
+
+
+def test_the_official_grid_trains_every_row_of_cifar_10():
+    from gcl_core.grid.cells import cells_of
+
+    cells = [cell.settings for cell in cells_of(ROOT / "grids" / "cifar10-official.yaml")]
+    for row in TRAINED:
+        wanted = resolve("cifar10", row.method, "official", imbalance_ratio=100, **row.changes)
+        assert wanted in cells, (row.table, row.name)
+
+
+def test_the_options_of_a_row_make_a_run_of_that_row():
+    lines = [line.strip("| ").split(" | ") for line in options_table().splitlines()[2:]]
+    found = {}
+    for name, place, text in lines:
+        given = overrides(shlex.split(text.strip("`")))
+        found[place, name] = record_of(given.pop("method"), **given)
+    for row in TRAINED:
+        place = "beyond" if row.table == BEYOND else str(row.table)
+        assert belongs(found.pop((place, row.name)), row)
+    official = {f"{row.name} on {name}, ratio {ratio:g}": (row, (name, ratio))
+                for row in TRAINED for name, ratio in OFFICIAL.get(row.method, {})}  # fmt: skip
+    assert {name for _, name in found} == official.keys()
+    for (_, name), made in found.items():
+        row, (data, ratio) = official[name]
+        counts = long_tailed_counts(*FULL_CLASSES[data], ratio)
+        made |= {"dataset": {"CIFAR-10-LT": "cifar10", "CIFAR-100-LT": "cifar100"}[data]}
+        made |= {"imbalance_ratio": ratio}
+        made["identity"]["images"]["class_counts"] = counts
+        assert belongs(made, row)
 
 
 def leaves(tree, path=()):

@@ -3,6 +3,7 @@
 import copy
 import functools
 import itertools
+import os
 import signal
 import time
 
@@ -14,14 +15,17 @@ from torch import nn
 import sabotage
 from bits import checkpoints, equal, tree
 from gcl_core import GCLError
+from gcl_core.data.lists import read_list
 from gcl_core.inference.saved import images_of, load_run
 from gcl_core.methods.registry import resolve
 from gcl_core.networks.models import build_network
 from gcl_core.networks.pretrained import synchronise
+from gcl_core.processes import summed
+from gcl_core.training import two_stages
 from gcl_core.training.evaluation import frozen
 from gcl_core.training.two_stages import make_fabric, run
 from processes import Forked, in_each, wait_until
-from toys import seeded, toy_features
+from toys import listed_images, seeded, toy_features
 
 SMALL = {"epochs": 2, "stage2_epochs": 1, "imbalance_ratio": 10, "n_max": 30, "batch_size": 32}
 
@@ -121,6 +125,26 @@ def test_continued_they_end_with_the_same_bits(tmp_path, whole, die, said):
     assert equal(checkpoints(tmp_path), checkpoints(whole))
 
 
+def test_list_files_continue_within_an_epoch_of_two_processes(tmp_path):
+    """Each decodes in a process of its own; one image is broken, and another stands in for it."""
+    root = listed_images(tmp_path / "data", (12, 6, 3))
+    os.truncate(root / read_list(root / "ImageNet_LT_train.txt").paths[13], 80)
+    changes = {"dataset": f"imagenet_lt:{root}", "imbalance_ratio": None, "n_max": None}
+    changes |= {"network": "resnet32", "image_size": 8, "batch_size": 6, "epochs": 1, "warmup": 0}
+    changes |= {"method": "ce", "stage2_epochs": None, "skip_unreadable": 1, "workers": 1}
+    whole, killed = (train(tmp_path / name, 2, **changes) for name in ("whole", "killed"))
+    done = started(whole).finish()
+    assert done.status == 0, done.err
+    die = functools.partial(sabotage.die_after_a_step, 3)  # the settings, two steps
+    assert started(killed, {0: die}).finish().status == -signal.SIGKILL
+    done = started(killed).finish()
+    assert "stage 1: going on in epoch 1, after step 2" in done.err
+    assert "read from their files by 1 worker process" in done.err
+    assert done.status == 0, done.err
+    assert tree(tmp_path / "killed") == tree(tmp_path / "whole")
+    assert equal(checkpoints(tmp_path / "killed"), checkpoints(tmp_path / "whole"))
+
+
 def test_a_batch_smaller_than_the_processes_is_refused(tmp_path):
     refusal = started(train(tmp_path, 3, batch_size=2)).finish().refusal
     assert refusal.startswith("gcl: a batch of 2 images has none for some of 3 processes; take")
@@ -138,6 +162,62 @@ def test_synchronised_norms_change_nothing_but_the_statistics(name):
         torch.testing.assert_close(mode(network)(images), mode(plain)(images))
     folded = frozen(network.backbone, make_fabric("cpu", "float32"))(images)
     torch.testing.assert_close(folded, network.eval().backbone(images), rtol=1e-4, atol=1e-4)
+
+
+class Total(torch.autograd.Function):
+    """The sum of a tensor over the processes; its gradient is the sum of theirs."""
+
+    @staticmethod
+    def forward(ctx, values):
+        return summed(values)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return summed(gradient)
+
+
+def normalise_together(norm, images):
+    """`nn.SyncBatchNorm` by its formula: PyTorch's own needs GPUs."""
+    if norm.training:
+        flat, total = images.transpose(0, 1).flatten(1), Total.apply
+        number = summed(torch.tensor(float(flat.shape[1])))
+        mean = total(flat.sum(1)) / number
+        variance = total((flat - mean[:, None]).square().sum(1)) / number
+        with torch.no_grad():
+            norm.running_mean.lerp_(mean, norm.momentum)
+            norm.running_var.lerp_(variance * number / (number - 1), norm.momentum)
+    else:
+        mean, variance = norm.running_mean, norm.running_var
+    shift, scale = (each.view(1, -1, 1, 1) for each in (mean, (variance + norm.eps).rsqrt()))
+    weight, bias = (each.view(1, -1, 1, 1) for each in (norm.weight, norm.bias))
+    return (images - shift) * scale * weight + bias
+
+
+def train_images(devices, sync_norm, runs):
+    """Images that are not varied, so that all processes together have what one has."""
+    if sync_norm:
+        two_stages.device_kind = lambda *chosen: "gpu"
+        two_stages.make_fabric = lambda kind, *rest: make_fabric("cpu", *rest)
+        nn.SyncBatchNorm.forward = normalise_together
+        nn.parallel.DistributedDataParallel._passing_sync_batchnorm_handle = lambda *network: None
+    changes = {"n_max": 30, "imbalance_ratio": 10, "batch_size": 10, "epochs": 2, "lr": 0.02}
+    changes |= {"crop_padding": 0, "flip": False, "precision": "float32"}
+    settings = resolve("digits", "ce", "smoke", devices=devices, sync_norm=sync_norm, **changes)
+    two_stages.run(settings, runs, progress="none")
+
+
+def test_with_synchronised_norms_they_learn_what_one_process_learns(tmp_path):
+    """The option reaches the network, and then nothing but rounding is left of the shares."""
+    train_images(1, False, tmp_path / "1")
+    in_each(2, train_images, 2, False, tmp_path / "apart")
+    in_each(2, train_images, 2, True, tmp_path / "2")
+    one, apart, two = (
+        next(iter(checkpoints(tmp_path / place).values()))["module"]
+        for place in ("1", "apart", "2")
+    )
+    torch.testing.assert_close(two, one, rtol=1e-3, atol=1e-4)
+    with pytest.raises(AssertionError):
+        torch.testing.assert_close(apart, one, rtol=1e-3, atol=1e-4)
 
 
 def norms_of(network):

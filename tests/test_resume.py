@@ -67,6 +67,12 @@ def test_killed_at_every_write(tmp_path, whole, number, moment):
     die = functools.partial(sabotage.die_at_write, number, moment)
     killed = forked(*train(tmp_path), sabotage=die)
     assert killed.status == -signal.SIGKILL
+    for finished in tmp_path.rglob("result.json"):  # a grid does not look at that again
+        there, all_of_it = (
+            {file.name for file in folder.iterdir()}
+            for folder in (finished.parent, whole / finished.parent.name)
+        )
+        assert there == all_of_it
     done = forked(*train(tmp_path, "--json"))
     assert done.status == 0, done.err
     assert_same(tmp_path, whole)

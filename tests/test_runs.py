@@ -11,7 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gcl_core import GCLError
+from gcl_core import GCLError, files
 from gcl_core.training import runs
 from gcl_core.training.runs import RunFolder, identity_hash, versions
 
@@ -96,10 +96,14 @@ def test_checkpoint_metrics_and_result(folder):
 def test_leftovers_of_a_killed_process_are_removed(folder):
     with folder.opened():
         pass
-    leftover = folder.path / ".checkpoint.pt.abc.tmp"
-    leftover.write_bytes(b"half")
-    with folder.opened():
+    leftover, at_work = (
+        folder.path / f".{name}.tmp" for name in ("checkpoint.pt.abc", "model.pt.d")
+    )
+    for file in (leftover, at_work):
+        file.write_bytes(b"half")
+    with files._held(at_work), folder.opened():
         assert not leftover.exists()
+        assert at_work.exists()
 
 
 def test_a_folder_of_other_settings_is_refused(folder):

@@ -379,8 +379,9 @@ def test_a_long_epoch_is_told_of_after_a_minute_and_then_after_twice_as_long(cap
         progress = Progress("log", "stage 1", 2, 4, 500)
         progress.skip(100)  # which were done before it was killed, and took no time
         for passed in (30, 70, 100, 141):
+            progress.taken += 24
             progress.epoch_began = time.perf_counter() - passed
-            progress.step(25)
+            progress.step()
         progress.epoch({"epoch": 3, "train_loss": 1.5, "top1": 40.0})
         progress.step()
         progress.close()

@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import joblib
 import pytest
@@ -15,7 +16,7 @@ from gcl_core.data.augment import ResizedCrop
 from gcl_core.data.file_images import FileImages, Reading
 from gcl_core.data.load import DataSettings, decoded_by, load_dataset
 from gcl_core.data.workers import Processes, Task, Threads
-from gcl_core.errors import GCLError
+from gcl_core.errors import GCLError, MachineError
 from processes import SERVER, wait_until
 from toys import image_folder, listed_images, seeded
 
@@ -164,6 +165,14 @@ def decode_and_die(files, note):
     (process,) = loader._iterator._workers
     note.write_text(str(process.pid))
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.parametrize("error", [EOFError(), ConnectionResetError()])
+def test_a_process_that_dies_while_it_starts_is_one_line(files, monkeypatch, error):
+    start = Mock(side_effect=error)
+    monkeypatch.setattr("multiprocessing.popen_forkserver.Popen._launch", start)
+    with pytest.raises(MachineError, match=f"has ended .{type(error).__name__}., perhaps for"):
+        epoch(labelled(files, 0, Processes(1, pinned=False)))
 
 
 def test_they_end_with_the_process_that_is_killed(files, tmp_path):

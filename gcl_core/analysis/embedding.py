@@ -4,7 +4,10 @@ A cosine classifier sees only directions, so everything here looks at features o
 where the classifier is linear: the same measure for every method.
 """
 
+import io
+import re
 from collections.abc import Mapping, Sequence
+from contextlib import redirect_stdout
 from typing import Any
 
 import torch
@@ -13,12 +16,14 @@ from sklearn.manifold import TSNE, trustworthiness
 from sklearn.neighbors import NearestNeighbors
 from torch import Tensor, nn
 
+from gcl_core.bars import Bar
 from gcl_core.errors import GCLError
 from gcl_core.networks.heads import ScaledHead
 from gcl_core.training.evaluation import outputs_of
 from gcl_core.training.two_stages import Run
 
 BETWEEN = 20_000  # points of `shares_between`
+ITERATIONS = 1000  # of t-SNE: scikit-learn's default
 
 
 @torch.no_grad()
@@ -104,18 +109,38 @@ def thinned(labels: Tensor, limit: int) -> Tensor:
     return torch.cat(chosen).sort().values
 
 
-def tsne(features: Tensor, *, perplexity: float) -> Tensor:
+def tsne(features: Tensor, *, perplexity: float, progress: str = "auto") -> Tensor:
     """A t-SNE map of unit features: started from PCA, with a fixed seed (van der Maaten 2008).
 
     Axes, sizes of clusters and distances between them have no meaning; who is whose neighbour has.
     The perplexity is lowered to (N - 1) / 3 where there are few images, as its inventors advise.
 
+    Args:
+        progress: the kind of its `Bar`.
+
     Shape:
         features: (N, D); returns (N, 2) float32.
     """
     perplexity = min(perplexity, (len(features) - 1) / 3)
-    mapper = TSNE(perplexity=perplexity, init="pca", learning_rate="auto", random_state=0)
-    return torch.from_numpy(mapper.fit_transform(F.normalize(features).numpy()))
+    about: Any = {"init": "pca", "learning_rate": "auto", "random_state": 0}
+    # scikit-learn calls nobody back, but prints every 50th iteration if it is asked to.
+    mapper = TSNE(perplexity=perplexity, max_iter=ITERATIONS, verbose=2, **about)
+    with Bar("t-SNE", ITERATIONS, "iteration", progress) as bar, redirect_stdout(_Reader(bar)):
+        positions = mapper.fit_transform(F.normalize(features).numpy())
+    return torch.from_numpy(positions)
+
+
+class _Reader(io.TextIOBase):
+    """Moves a bar by the iterations that are printed into it."""
+
+    def __init__(self, bar: Bar) -> None:
+        self.bar = bar
+
+    def write(self, text: str) -> int:
+        """Take what is printed."""
+        if found := re.match(r"\[t-SNE\] Iteration (\d+):", text):
+            self.bar.update(int(found[1]) - self.bar.done)
+        return len(text)
 
 
 def map_of(run: Run, split: str, *, points: int, perplexity: float) -> tuple[Tensor, Tensor]:

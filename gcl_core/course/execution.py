@@ -17,7 +17,7 @@ from jupytext.combine import combine_inputs_with_outputs
 from traitlets.config import Config
 
 from gcl_core.course.launch import is_launch, repository, with_launch
-from gcl_core.errors import GCLError
+from gcl_core.errors import GCLError, MachineError
 from gcl_core.files import atomic_write
 from gcl_core.results.agreement import RECORD_FILES
 
@@ -107,8 +107,9 @@ def execute_notebook(source: Path, target: Path, parameters: dict[str, Any]) -> 
         Whether it was executed.
 
     Raises:
-        GCLError: an unknown parameter, a cell that failed, or a kernel that died; how far it got is
-            kept in the folder `failed` beside `target` until it is executed without a failure.
+        GCLError: an unknown parameter, a cell that failed, or (a MachineError) a kernel that died;
+            how far it got is kept in the folder `failed` beside `target` until it is executed
+            without a failure.
     """
     refuse_unknown(source, parameters)
     stamp = fingerprint(source, parameters)
@@ -133,7 +134,8 @@ def execute_notebook(source: Path, target: Path, parameters: dict[str, Any]) -> 
         except (papermill.PapermillExecutionError, RuntimeError) as error:
             failed.parent.mkdir(parents=True, exist_ok=True)
             atomic_write(failed, unfinished.read_bytes())
-            raise GCLError(f"{source.name} failed {_reason(error)}; see {failed}") from error
+            kind, reason = _kind_and_reason(error)
+            raise kind(f"{source.name} failed {reason}; see {failed}") from error
         notebook = nbformat.read(unfinished, 4)
     if target.resolve() == source.resolve():  # the committed copy shows the default parameters
         notebook.cells = [
@@ -145,8 +147,8 @@ def execute_notebook(source: Path, target: Path, parameters: dict[str, Any]) -> 
     took = max(1, round(_seconds_of_children() - before))
     notebook.metadata["gcl"] = {"made_of": stamp, "core_seconds": took}
     target.parent.mkdir(parents=True, exist_ok=True)
+    failed.unlink(missing_ok=True)  # before it is done: what is done is not looked at again
     atomic_write(target, nbformat.writes(notebook).encode())
-    failed.unlink(missing_ok=True)
     return True
 
 
@@ -156,11 +158,13 @@ def _seconds_of_children() -> float:
     return times.children_user + times.children_system
 
 
-def _reason(error: Exception) -> str:
+def _kind_and_reason(error: Exception) -> tuple[type[GCLError], str]:
     if isinstance(error, papermill.PapermillExecutionError):
-        return f"in cell {error.exec_count}: {error.ename}: {error.evalue}".splitlines()[0]
+        told = f"in cell {error.exec_count}: {error.ename}: {error.evalue}"
+        of_machine = error.ename in (OSError.__name__, MachineError.__name__)  # such as no space
+        return MachineError if of_machine else GCLError, told.splitlines()[0]
     # nbclient's errors about a kernel that dies, or does not start, are all RuntimeErrors.
-    return f"({error}): it was killed, perhaps for want of memory; start again"
+    return MachineError, f"({error}): it was killed, perhaps for want of memory; start again"
 
 
 def accepted(notebook: Path, parameters: Mapping[str, Any]) -> dict[str, Any]:

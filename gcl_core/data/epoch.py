@@ -9,6 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from gcl_core.bars import Bar
 from gcl_core.data.batch import Batch
 from gcl_core.data.dataset import LongTailedDataset, Split
 from gcl_core.data.file_images import FileImages
@@ -148,19 +149,29 @@ class TrainingImages:
 
 
 def clean_batches(
-    split: Split, dataset: LongTailedDataset, device: torch.device, rank: int = 0, ranks: int = 1
+    split: Split,
+    dataset: LongTailedDataset,
+    device: torch.device,
+    rank: int = 0,
+    ranks: int = 1,
+    *,
+    title: str = "images",
+    progress: str = "none",
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Normalised images and labels of a part of the data set, in order, without augmentation.
 
     Args:
         rank, ranks: of several processes; each gets every `ranks`-th image.
+        title, progress: how a `Bar` over the images is called, and its kind.
     """
     normalise, images = normaliser(dataset.mean, dataset.std, device), split.images.on(device)
     together = inference_batch(device, images.shape)
     mine = torch.arange(rank, len(split), ranks)
     steps = mine.to(device).split(together)
-    for pixels, indices in zip(images.batches(steps), mine.split(together), strict=True):
-        yield normalise(pixels), split.labels[indices]
+    with Bar(title, len(mine), "image", progress) as bar:
+        for pixels, indices in zip(images.batches(steps), mine.split(together), strict=True):
+            yield normalise(pixels), split.labels[indices]
+            bar.update(len(indices))
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from gcl_core.bars import Bar
 from gcl_core.data.augment import PadCrop, ResizedCrop
 from gcl_core.data.image_files import read_rgb
 from gcl_core.data.images import histogram_statistics
@@ -210,7 +211,7 @@ class FileImages:
     def _hashes(self) -> list[bytes]:
         files = [self.path(index) for index in (self.sampled if self.root else range(len(self)))]
         with ThreadPoolExecutor() as pool:
-            return list(pool.map(_content, files))
+            return list(Bar("hashing", len(files), "file").over(pool.map(_content, files)))
 
     def hash_into(self, digest: "hashlib._Hash") -> None:
         """Give a hash what tells these images from others: size, and content of every file.
@@ -226,7 +227,9 @@ class FileImages:
 
     def statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Mean and standard deviation of each channel, in units of the full pixel range."""
-        return histogram_statistics(self.batches(torch.arange(len(self)).split(TOGETHER)))
+        steps = torch.arange(len(self)).split(TOGETHER)
+        batches = self.batches(steps)
+        return histogram_statistics(Bar("mean and deviation", len(steps), "part").over(batches))
 
 
 def _content(file: str) -> bytes:

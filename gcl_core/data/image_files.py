@@ -21,7 +21,7 @@ import torch
 from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
 
-from gcl_core.bars import bar
+from gcl_core.bars import Bar
 from gcl_core.errors import GCLError, shown, some
 from gcl_core.files import at_home, atomic_save, load_tensors
 
@@ -181,7 +181,7 @@ def unreadable(root: Path, files: list[tuple[str, int]]) -> set[str]:
     def look() -> dict[str, Any]:
         log.info("reading %d images of %s, once", len(names), shown(str(root)))
         with ThreadPoolExecutor() as pool:  # places, not names: the root may be given otherwise
-            looked = bar(pool.map(problem, names), "reading", len(names), "image")
+            looked = Bar("reading", len(names), "image").over(pool.map(problem, names))
             return {"places": [place for place, what in enumerate(looked) if what]}
 
     kept = cached(_stamp(root, files, ["unreadable-3"]), "places of unreadable images", look)
@@ -211,7 +211,7 @@ def _decode_all(names: list[str], image_size: int | None) -> dict[str, Any]:
         if image_size:
             width = height = image_size
         else:  # by their headers: decoded, large images may not fit the memory
-            sizes = list(pool.map(_size, names))
+            sizes = list(Bar("sizes", len(names), "image").over(pool.map(_size, names)))
             width, height = sizes[0]
             if len(set(sizes)) > 1:
                 width = height = min(MIXED_SIDE, max(8, median_low(map(min, sizes)) // 8 * 8))
@@ -222,7 +222,7 @@ def _decode_all(names: list[str], image_size: int | None) -> dict[str, Any]:
                 )
         pixels = np.empty((len(names), 3, height, width), dtype=np.uint8)
         arrays = pool.map(partial(decode, size=(width, height)), names)
-        for i, array in enumerate(bar(arrays, "decoding", len(names), "image")):
+        for i, array in enumerate(Bar("decoding", len(names), "image").over(arrays)):
             pixels[i] = array.transpose(2, 0, 1)
     return {"images": torch.from_numpy(pixels), "resized": resized}
 

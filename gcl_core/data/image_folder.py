@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from gcl_core.bars import Bar
 from gcl_core.data.dataset import LongTailedDataset, Split
 from gcl_core.data.grouped import parts_of_groups, read_groups
 from gcl_core.data.image_files import list_images
@@ -102,7 +103,8 @@ def split_image_folder(
                     f"group(s), and {part} gets none; {len(parts)} are needed, or another seed"
                 )
     with atomic_folder(out) as place:
-        for file, number in zip(images, part_of, strict=True):
+        copied = Bar("copying", len(images), "image")
+        for file, number in copied.over(zip(images, part_of, strict=True)):
             target = place / parts[number] / file.relative_to(source)
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(file, target)

@@ -121,7 +121,7 @@ def read_list(file: Path) -> ImageList:
     if not file.is_file():
         raise GCLError(f"no such list of images: {file}")
     try:
-        text = file.read_text(encoding="utf-8")
+        text = file.read_text(encoding="utf-8-sig")  # some editors put a mark first
         paths, labels, names = (_of_json if file.suffix == ".json" else _of_lines)(file, text)
     except (OSError, UnicodeDecodeError) as error:
         raise GCLError(f"cannot read the list {file}: {error}") from error

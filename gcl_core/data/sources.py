@@ -39,7 +39,7 @@ from gcl_core.data.lists import (
     read_lists,
     read_places_lt,
 )
-from gcl_core.errors import GCLError, shown, some
+from gcl_core.errors import GCLError, MachineError, shown, some
 from gcl_core.files import at_home
 
 if TYPE_CHECKING:  # torchvision and scikit-learn are slow to import, and many commands need neither
@@ -281,7 +281,7 @@ def _torchvision(name: str, root: Path, named: bool) -> tuple[Split, Split]:
             with filelock.FileLock(root / f".{name}.lock"):
                 parts = both(download=True)
     except (OSError, RuntimeError) as error:
-        raise GCLError(
+        raise MachineError(
             f"{name} is not in {root} and could not be downloaded ({error}); "
             f"put torchvision's archive there, or name its folder: --dataset {name}:PATH"
         ) from error

@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from gcl_core.data.augment import ResizedCrop
 from gcl_core.data.image_files import middle, read_rgb
-from gcl_core.errors import GCLError
+from gcl_core.errors import GCLError, MachineError
 
 SHARED = Path("/dev/shm")  # where Linux has the memory that processes share
 AHEAD = 2  # tasks that each process or thread has ready, or is at work on
@@ -130,16 +130,18 @@ class Processes:
         """The images of some tasks; several such passes at once have processes of their own.
 
         Raises:
-            GCLError: a process has ended, or there is too little shared memory.
+            MachineError: a process has ended, or there is too little shared memory.
         """
         loader = self._idle.pop() if self._idle else self._started()
         assert isinstance(loader.sampler, _Queue)
         loader.sampler.tasks = self._that_fit(tasks)
         try:
             yield from loader
-        except RuntimeError as error:  # of the loader: what is wrong with a file is not raised
-            raise GCLError(
-                f"a process that decodes images has ended ({str(error).splitlines()[0]}), perhaps "
+        # Of the loader, or of a start in which one dies: what is wrong with a file is not raised.
+        except (EOFError, OSError, RuntimeError) as error:
+            reason = (str(error) or type(error).__name__).splitlines()[0]
+            raise MachineError(
+                f"a process that decodes images has ended ({reason}), perhaps "
                 "for want of memory; the same command goes on after the last checkpoint, with less "
                 "memory if --workers is smaller, without such processes if it is 0"
             ) from error
@@ -168,7 +170,7 @@ class Processes:
             if task.bytes > largest:
                 largest = task.bytes
                 if problem := too_little_shared_memory(self.number, largest):
-                    raise GCLError(problem)
+                    raise MachineError(problem)
             yield task
 
 

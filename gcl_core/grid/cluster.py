@@ -34,6 +34,7 @@ from tqdm import tqdm
 
 from gcl_core.errors import GCLError
 from gcl_core.grid.cells import NotebookCell
+from gcl_core.grid.failures import forget_failure, keep_failure
 from gcl_core.grid.steps import Step
 from gcl_core.hardware import take_gpu
 from gcl_core.training.runs import RESULTS_VERSION
@@ -197,12 +198,12 @@ def do(step: Step, threads: int) -> str | None:
     # By default tqdm makes a semaphore of the system, which a killed worker would leave behind.
     tqdm.set_lock(threading.RLock())
     try:
-        step.folder.forget_failure()
+        forget_failure(step.folder)
         _train_or_execute(step)
     except Exception as error:  # of any kind: the other steps have nothing to do with it
         kind, line = type(error).__name__, _first_line(error)
         try:
-            step.folder.keep_failure(kind, line, traceback.format_exc())
+            keep_failure(step.folder, kind, line, traceback.format_exc())
         except (GCLError, OSError) as second:
             return f"{kind}: {line} (not kept: {_first_line(second)})"
         return f"{kind}: {line}"
@@ -283,7 +284,7 @@ def _failure(step: Step, answer: Any) -> str | None:
         kind, line = type(answer).__name__, _first_line(answer)
     else:
         return answer
-    step.folder.keep_failure(kind, line)
+    keep_failure(step.folder, kind, line)
     return f"{kind}: {line}"
 
 

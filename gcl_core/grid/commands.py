@@ -11,9 +11,10 @@ from pathlib import Path
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from gcl_core import hardware
-from gcl_core.bars import bar, clock
+from gcl_core.bars import Bar, clock, watched
 from gcl_core.errors import GCLError
 from gcl_core.grid.cells import cells_of
+from gcl_core.grid.failures import forget_failure
 from gcl_core.grid.steps import (
     STATES,
     Job,
@@ -44,7 +45,16 @@ def _workers(options: argparse.Namespace, steps: Sequence[Step]) -> int:
         return int(options.workers)
     if on_gpu:
         return (options.per_gpu or 1) * max(1, hardware.gpus())
-    return max(1, hardware.usable_cores() // options.threads)
+    return max(1, hardware.usable_cores() // (options.threads or 1))
+
+
+def _threads(options: argparse.Namespace, steps: Sequence[Step], workers: int) -> int:
+    """CPU threads of each: beside a GPU of this machine its share of the cores, to decode images.
+
+    On a CPU the last bits depend on their number.
+    """
+    on_gpus = not options.scheduler and all(step.device == "gpu" for step in steps)
+    return options.threads or (max(1, hardware.usable_cores() // workers) if on_gpus else 1)
 
 
 def _show(jobs: Sequence[Job]) -> list[State]:
@@ -86,7 +96,7 @@ def run(options: argparse.Namespace) -> int:
     jobs = _jobs(options)
     if options.retry_failed:
         for folder in {folder for job in jobs for folder in job.folders}:
-            folder.forget_failure()
+            forget_failure(folder)
     kinds = [state_of(job).kind for job in jobs]
     done, failed = kinds.count("done"), kinds.count("failed")
     todo = [job for job, kind in zip(jobs, kinds, strict=True) if kind not in ("done", "failed")]
@@ -125,13 +135,15 @@ def _execute(options: argparse.Namespace, todo: list[Job], steps: list[Step]) ->
             log.info("  %s left", _time_left(steps_left(todo), options.runs, workers))
             told = time.monotonic() + 20 * (time.monotonic() - began)
 
-    # Lines go above the bar.
-    with bar(None, "cells", len(todo), "cell") as cells, logging_redirect_tqdm():
+    workers = _workers(options, steps)
+    # Lines go above the bar; a log has one for each cell, and needs no other.
+    kind = "bar" if watched() else "none"
+    with Bar("cells", len(todo), "cell", kind) as cells, logging_redirect_tqdm():
         execute(
             steps,
             finished,
-            workers=_workers(options, steps),
-            threads=options.threads,
+            workers=workers,
+            threads=_threads(options, steps, workers),
             scheduler=options.scheduler,
             seconds=60 * options.minutes if options.minutes else math.inf,
         )

@@ -16,6 +16,7 @@ from gcl_core.data.load import DataSettings, load_dataset
 from gcl_core.errors import GCLError
 from gcl_core.files import load_json
 from gcl_core.grid.cells import Cell, NotebookCell, refuse_twins
+from gcl_core.grid.failures import failure_of
 from gcl_core.hardware import device_kind
 from gcl_core.methods.rebalance import REBALANCERS
 from gcl_core.methods.settings import Settings
@@ -129,9 +130,9 @@ def state_of(job: Job) -> State:
         if step.folder.in_use:
             return State("running", _progress(step))
     for step in job.steps:
-        if failure := step.folder.failure:
-            shared = step is not job.steps[-1]
-            return State("failed", f"stage 1 failed: {failure}" if shared else failure)
+        if failure := failure_of(step.folder):
+            place = "stage 1 failed: " if step is not job.steps[-1] else ""
+            return State("failed" if failure.lasts else "interrupted", place + failure.text)
     for step in reversed(job.steps):
         if step.folder.epochs_done:
             if step.folder.is_finished:

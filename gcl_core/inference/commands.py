@@ -5,12 +5,14 @@ import csv
 import io
 import json
 import logging
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from gcl_core.bars import Bar
 from gcl_core.data.image_files import images_inside
 from gcl_core.errors import GCLError, shown
 from gcl_core.files import at_home, atomic_write, prepare
@@ -40,13 +42,16 @@ def predict(options: argparse.Namespace) -> int:
     width = max(len(shown(str(file))) for file in files)
     rows: list[tuple[str, list[tuple[str, float]]]] = []
     unreadable: list[str] = []
-    for start in range(0, len(files), TOGETHER):
-        some = files[start : start + TOGETHER]
-        readable, predictions = _predicted(model, some, prior, unreadable)
-        for file, best in zip(readable, predictions.top(options.top), strict=True):
-            rows.append((file, best))
-            if not options.json:
-                print(_line(file, best, width, max(map(len, model.class_names))))
+    seen = sys.stdout.isatty() and not options.json  # then the lines themselves say how far it is
+    with Bar("pictures", len(files), "picture", "none" if seen else "auto") as bar:
+        for start in range(0, len(files), TOGETHER):
+            some = files[start : start + TOGETHER]
+            readable, predictions = _predicted(model, some, prior, unreadable)
+            for file, best in zip(readable, predictions.top(options.top), strict=True):
+                rows.append((file, best))
+                if not options.json:
+                    print(_line(file, best, width, max(map(len, model.class_names))))
+            bar.update(len(some))
     if options.csv:
         atomic_write(options.csv, _csv(rows, min(options.top, len(model.class_names))).encode())
     fitted = model.calibration

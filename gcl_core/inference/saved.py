@@ -14,7 +14,6 @@ from operator import index
 from pathlib import Path
 from typing import Any
 
-import filelock
 import numpy as np
 import torch
 from PIL import Image
@@ -280,8 +279,7 @@ def save_model(
         fitted = fit_calibration(*validation(), torch.tensor(dataset.class_counts), scale)
         value["calibration"] = asdict(fitted)
     try:
-        with filelock.FileLock(folder / ".lock"):
-            atomic_save(file, value)
+        atomic_save(file, value)
     except OSError as error:
         if error.errno not in READ_ONLY:
             raise

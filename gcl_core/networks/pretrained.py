@@ -15,7 +15,7 @@ from urllib.request import getproxies
 import torch
 from torch import Tensor, nn
 
-from gcl_core.errors import GCLError, shown, some
+from gcl_core.errors import GCLError, MachineError, shown, some
 from gcl_core.files import at_home, load_tensors
 from gcl_core.networks.backbones import Backbone
 from gcl_core.networks.network import Network, initialise
@@ -219,7 +219,7 @@ def _default_file(network: str) -> Path:
             socket.getaddrinfo(urlparse(hub.constants.ENDPOINT).hostname, 443)
         return Path(hub.hf_hub_download(*file))
     except Exception as error:  # of the network, the hub or the disk: of almost any kind
-        raise GCLError(
+        raise MachineError(
             f"the weights of {network} could not be fetched ({type(error).__name__}); download "
             f"{'/'.join(file)} from timm's hub where there is a network and name it: "
             "--weights FILE, or train from new weights: --weights none"

@@ -6,6 +6,7 @@ from statistics import mean
 from typing import Any
 
 from gcl_core.analysis.intervals import with_interval
+from gcl_core.data.imbalance import class_groups
 from gcl_core.data.load import load_dataset
 from gcl_core.figures.looks import METHOD_LOOKS
 from gcl_core.figures.photographs import photographs
@@ -78,10 +79,31 @@ def gain(records: Sequence[Record], method: str, base: str) -> str:
     return f"`{method}` − `{base}`, split by split: {parts}."
 
 
+def few_by_class(run: Record) -> float:
+    """Mean accuracy of the few-shot classes, in percent; `few` counts their test images alike."""
+    few = class_groups(run["identity"]["images"]["class_counts"])["few"]
+    return mean(value for j in few if (value := run["per_class"][j]) is not None)
+
+
+def few_line(records: Sequence[Record]) -> str:
+    """`few_by_class` of CE and GCL, and what GCL gains over CE and over its cloud's mean."""
+    name, shown, bases = "few_by_class", ("ce", "gcl"), ("ce", NAMES[SAME_MEAN])
+    found = {
+        method: [{**run, name: few_by_class(run)} for run in splits.values()]
+        for method, splits in chosen(records).items()
+    }
+    values = {method: [run[name] for run in found[method]] for method in shown}
+    cells = [f"`{method}` {with_interval(own)}" for method, own in values.items()]
+    for base in bases:
+        points = paired(found["gcl"], found[base], name, by="data_seed")
+        cells.append(f"`gcl` − `{base}` {with_interval(points, '+')}")
+    return f"As the mean of its classes few is: {', '.join(cells)}."
+
+
 def chosen_block(records: Sequence[Record]) -> str:
     """The table of photographs, and what GCL gains over CE, and over its cloud's mean."""
     gains = [gain(records, "gcl", base) for base in ("ce", NAMES[SAME_MEAN])]
-    return "\n\n".join([chosen_table(records), *gains])
+    return "\n\n".join([chosen_table(records), *gains, few_line(records)])
 
 
 def tuning_block(records: Sequence[Record]) -> str:

@@ -1,8 +1,9 @@
 """The pages with tables: the paper's row by row beside our records, and those of our own runs."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from gcl_core.analysis.intervals import interval, with_interval
 from gcl_core.benchmark.photographs import files_table
@@ -27,7 +28,16 @@ from gcl_core.results.agreement import (
 from gcl_core.results.chosen import chosen_block, chosen_table, tuning_block
 from gcl_core.results.found import found_table
 from gcl_core.results.markdown import markdown_table
-from gcl_core.results.printed import ABLATION, BEYOND, CIFAR, LARGE, Column, paper_rows, records_of
+from gcl_core.results.printed import (
+    ABLATION,
+    BEYOND,
+    CIFAR,
+    LARGE,
+    OFFICIAL,
+    Column,
+    paper_rows,
+    records_of,
+)
 from gcl_core.results.protocol import protocol_blocks
 from gcl_core.results.records import load_records
 from gcl_core.results.tables import (
@@ -164,6 +174,28 @@ def table_block(table: int, records: Sequence[Record]) -> str:
     return "\n\n".join([*published, *others, *last])
 
 
+def options_table() -> str:
+    """What `gcl train` takes for each row that is trained on CIFAR, beside data, ratio and seed.
+
+    A row has a second line where a method has values of its own for the data of a column.
+    """
+    lines = []
+    for table in (1, 3, 4, 5, BEYOND):
+        place = "beyond" if table == BEYOND else str(table)
+        for row in paper_rows(table):
+            lines.append([row.name, place, _options(row.method, row.changes)])
+            for column, values in OFFICIAL.get(str(row.method), {}).items():
+                name = f"{row.name} on {_column_name(column)}"
+                lines.append([name, place, _options(row.method, values)])
+    return markdown_table(["row", "table", "options"], lines, texts=("table", "options"))
+
+
+def _options(method: str | None, changes: Mapping[str, Any]) -> str:
+    given = {"method": method, **changes}
+    words = [f"--{name.replace('_', '-')} {own}" for name, own in given.items()]
+    return f"`{' '.join(words)}`"
+
+
 def published_table(records: Sequence[Record]) -> str:
     """Runs on the published images with a number in the paper's Table 1, or before re-training."""
     lines = []
@@ -194,6 +226,7 @@ def page_blocks(results: Path) -> dict[str, dict[str, str]]:
         "README.md": {"found": found_table(results)},
         "results/README.md": {
             "published": published_table(measured),
+            "options": options_table(),
             **{f"table{table}": table_block(table, measured) for table in COLUMNS},
         },
         "results/study.md": ours,

@@ -52,10 +52,20 @@ def _folded(module: nn.Module) -> nn.Module:
 
 
 def outputs_of(
-    infer: Inference, split: Split, dataset: LongTailedDataset, device: torch.device
+    infer: Inference,
+    split: Split,
+    dataset: LongTailedDataset,
+    device: torch.device,
+    *,
+    progress: str = "auto",
 ) -> Tensor:
-    """`infer` of every image of a part of the data set, in order: (N, ...) on the device."""
-    return torch.cat([infer(images) for images, _ in clean_batches(split, dataset, device)])
+    """`infer` of every image of a part of the data set, in order: (N, ...) on the device.
+
+    Args:
+        progress: the kind of its `Bar`.
+    """
+    batches = clean_batches(split, dataset, device, title="outputs", progress=progress)
+    return torch.cat([infer(images) for images, _ in batches])
 
 
 class Tally:

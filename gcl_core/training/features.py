@@ -17,7 +17,6 @@ from gcl_core.data.images import MemoryImages
 from gcl_core.hardware import channels_last
 from gcl_core.networks.pretrained import weights_hash
 from gcl_core.training.evaluation import frozen
-from gcl_core.training.progress import Progress
 from gcl_core.training.runs import identity_hash
 
 log = logging.getLogger(__name__)
@@ -84,11 +83,8 @@ def _computed(
     order = torch.tensor([places[own] for own in contents])
     images = Split(every.subset(order), torch.zeros(len(order), dtype=torch.int64))
     infer = frozen(channels_last(backbone.to(fabric.device)), fabric)
-    bar = Progress(progress if fabric.is_global_zero else "none", "features", 0, 1, len(images))
-    features = []
-    for pixels, labels in clean_batches(images, dataset, fabric.device):
-        features.append(infer(pixels).cpu())
-        bar.step(len(labels))
-    bar.close()
+    about: Any = {"title": "features", "progress": progress}
+    batches = clean_batches(images, dataset, fabric.device, **about)
+    features = torch.cat([infer(pixels).cpu() for pixels, _ in batches])
     backbone.cpu()
-    return torch.cat(features)
+    return features

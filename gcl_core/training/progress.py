@@ -6,12 +6,9 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-from gcl_core.bars import clock, watched
-from gcl_core.errors import check_known
+from gcl_core.bars import QUIET, clock, kind_here
 
 log = logging.getLogger(__name__)
-KINDS = ("auto", "bar", "log", "none")
-FIRST_SECONDS = 60.0  # of an epoch, after which a log says how far it is; then after twice as many
 
 
 class Progress:
@@ -23,10 +20,8 @@ class Progress:
     """
 
     def __init__(self, kind: str, title: str, start: int, epochs: int, steps: int) -> None:
-        check_known("progress", kind, KINDS)
-        if kind == "auto":
-            kind = "bar" if watched() else "log"
-        self.kind, self.title, self.first, self.epochs = kind, title, start, epochs
+        self.kind = kind = kind_here(kind)
+        self.title, self.first, self.epochs = title, start, epochs
         self.began, self.steps = time.perf_counter(), steps
         self._begin_epoch(start + 1)
         self.bar = tqdm(
@@ -40,17 +35,17 @@ class Progress:
 
     def _begin_epoch(self, number: int) -> None:
         self.number, self.epoch_began = number, time.perf_counter()
-        self.skipped, self.taken, self.quiet = 0, 0, FIRST_SECONDS
+        self.skipped, self.taken, self.quiet = 0, 0, QUIET
 
     def skip(self, steps: int) -> None:
         """So many batches of the epoch were done before."""
         self.bar.update(steps)
         self.skipped = steps
 
-    def step(self, steps: int = 1) -> None:
-        """One batch, or several, are done."""
-        self.bar.update(steps)
-        self.taken += steps
+    def step(self) -> None:
+        """One batch is done."""
+        self.bar.update()
+        self.taken += 1
         passed = time.perf_counter() - self.epoch_began
         if self.kind == "log" and passed > self.quiet:
             self.quiet = 2 * passed

@@ -7,7 +7,7 @@ runs/<hash>/settings.json    what is computed, and with which versions
             kept-0012.pt     weights and accuracies after epoch 12, where they were asked for
             result.json      the result; its presence means that the run is finished
             model.pt         what predictions need (`gcl_core.inference.saved`); in the last stage's
-            error.json       why a grid could not finish the run (`keep_failure`)
+            error.json       why a grid could not finish the run (`gcl_core.grid.failures`)
 """
 
 import csv
@@ -26,14 +26,20 @@ from typing import Any
 import filelock
 import torch
 
-from gcl_core.errors import GCLError, shown
-from gcl_core.files import atomic_json, atomic_save, atomic_write, load_json, load_tensors
+from gcl_core.errors import GCLError, MachineError
+from gcl_core.files import (
+    atomic_json,
+    atomic_save,
+    atomic_write,
+    load_json,
+    load_tensors,
+    remove_leftovers,
+)
 
 log = logging.getLogger(__name__)
 
 # Raised whenever the same settings would give other results, so that no old run passes for a new.
 RESULTS_VERSION = 2
-FAILURE = "error.json"
 # Several processes may look at a lock at once. Each holds it for less than this.
 LOOK_SECONDS = 0.1
 WAIT_SECONDS = 10.0  # for a folder, before whoever waits too is told
@@ -97,7 +103,7 @@ class RunFolder:
             waiting: called every `WAIT_SECONDS` while another process has the folder.
 
         Raises:
-            GCLError: the folder belongs to other settings, or cannot be written.
+            GCLError: the folder belongs to other settings, or (a MachineError) cannot be written.
         """
         if self.is_finished:
             self._claim()
@@ -115,12 +121,11 @@ class RunFolder:
                     with suppress(filelock.Timeout):
                         lock.acquire(timeout=WAIT_SECONDS)
         except OSError as error:
-            raise GCLError(
+            raise MachineError(
                 f"cannot use run folder {self.path}: {error.strerror or error}"
             ) from error
         try:
-            for leftover in self.path.glob(".*.tmp"):
-                leftover.unlink()
+            remove_leftovers(self.path)
             self._claim()
             yield
         finally:
@@ -223,33 +228,6 @@ class RunFolder:
     def finish(self, result: dict[str, Any]) -> None:
         """Write the result, which ends the run."""
         atomic_json(self.path / "result.json", result)
-
-    @property
-    def failure(self) -> str | None:
-        """Type and first line of what a run failed with; None if it did not, or is finished.
-
-        Raises:
-            GCLError: the file is damaged.
-        """
-        file = self.path / FAILURE
-        if self.is_finished or not file.exists():
-            return None
-        error = load_json(file)
-        try:
-            return shown(f"{error['type']}: {error['message']}")
-        except (LookupError, TypeError):
-            raise GCLError(f"{file} is damaged; remove it to have the run tried again") from None
-
-    def keep_failure(self, kind: str, message: str, traceback: str = "") -> None:
-        """Write what a run failed with, unless another process has finished it meanwhile."""
-        with self.opened():
-            if not self.is_finished:
-                error = {"type": kind, "message": message, "traceback": traceback}
-                atomic_json(self.path / FAILURE, error)
-
-    def forget_failure(self) -> None:
-        """Have the run tried again."""
-        (self.path / FAILURE).unlink(missing_ok=True)
 
 
 def identity_hash(identity: dict[str, Any]) -> str:

@@ -8,7 +8,7 @@ import joblib
 import torch
 from joblib.externals.loky.process_executor import BrokenProcessPool
 
-from gcl_core.errors import GCLError
+from gcl_core.errors import MachineError
 from gcl_core.hardware import usable_cores
 from gcl_core.methods.settings import Settings
 from gcl_core.training.two_stages import Run, run
@@ -21,13 +21,13 @@ def side_by_side(tasks: Iterable[Any], workers: int | None = None) -> Iterator[A
         workers: processes; None is one for each core, 1 is none besides this one.
 
     Raises:
-        GCLError: one of the processes was killed.
+        MachineError: one of the processes was killed.
     """
     parallel = joblib.Parallel(n_jobs=workers or usable_cores(), return_as="generator")
     try:
         yield from parallel(tasks)
     except BrokenProcessPool as error:
-        raise GCLError(
+        raise MachineError(
             "a process was killed, perhaps for want of memory; the same command goes on with what "
             "is left, with fewer workers in less memory"
         ) from error

@@ -48,6 +48,7 @@ class StageRun:
         folder: where its files go.
         fabric: device, precision and processes.
         step: its kind; see `gcl_core.training.step`.
+        progress: see `Progress`.
     """
 
     number: int
@@ -59,6 +60,7 @@ class StageRun:
     folder: RunFolder
     fabric: Fabric
     step: str = EAGER
+    progress: str = "none"
 
     @property
     def trained(self) -> nn.Module:
@@ -100,7 +102,8 @@ class StageRun:
         fabric = self.fabric
         backbone = self.prefix or frozen(self.network.backbone, fabric)
         ranks = fabric.global_rank, fabric.world_size
-        for images, labels in clean_batches(split, self.dataset, fabric.device, *ranks):
+        about: Any = {"title": "testing", "progress": self.progress}
+        for images, labels in clean_batches(split, self.dataset, fabric.device, *ranks, **about):
             yield backbone(images), labels
 
     @cached_property
@@ -127,7 +130,11 @@ class StageRun:
         return tally.accuracies(self.dataset.groups)
 
 
-def train_stage(part: StageRun, progress: str = "none", keep: Collection[int] = ()) -> None:
+def train_stage(
+    part: StageRun,
+    keep: Collection[int] = (),
+    save_more: Callable[[], object] | None = None,
+) -> None:
     """Train in place until the folder holds a result, going on from its checkpoint.
 
     Everything that the next epoch depends on (weights, optimiser, random streams, epoch) is saved
@@ -138,9 +145,10 @@ def train_stage(part: StageRun, progress: str = "none", keep: Collection[int] = 
     are done. A finished folder is only read; a module without trainable weights is only evaluated.
 
     Args:
-        progress: see `Progress`.
         keep: epochs after which weights and accuracies are kept in the folder; 0 is before the
             first.
+        save_more: writes what else a finished folder has, in one process: before the result, which
+            says that all is there, or after it where that is there already.
 
     Raises:
         GCLError: the loss is no longer finite, a file of the folder is not fit for use, or
@@ -160,11 +168,14 @@ def train_stage(part: StageRun, progress: str = "none", keep: Collection[int] = 
             raise GCLError(
                 f"{folder.path} has a result but no checkpoint.pt; move it away and run again"
             )
-        if not finished:
-            training = _Training(part, saved, between_saves, between_step_saves)
-            training.run(progress, keep)
-            training.finish()
-            fabric.barrier()
+        if finished:
+            if fabric.is_global_zero and save_more:
+                save_more()
+            return
+        training = _Training(part, saved, between_saves, between_step_saves)
+        training.run(keep)
+        training.finish(save_more)
+        fabric.barrier()
 
 
 class _Training:
@@ -207,7 +218,7 @@ class _Training:
         within = saved["done"][self.fabric.global_rank] if saved and "done" in saved else None
         self.done = Done.on(self.fabric.device, within)
 
-    def run(self, progress: str, keep: Collection[int]) -> None:
+    def run(self, keep: Collection[int]) -> None:
         """Train and test the epochs that are left."""
         part, first = self.part, len(self.history)
         if self.writes:
@@ -215,8 +226,8 @@ class _Training:
         if self.done.steps:
             about = self.title, first + 1, self.done.steps
             log.info("%s: going on in epoch %d, after step %d", *about)
-        kind, steps = progress if self.writes else "none", len(part.epoch(0)[0])
-        bar = Progress(kind, self.title, first, self.epochs, steps)
+        steps = len(part.epoch(0)[0])
+        bar = Progress(part.progress, self.title, first, self.epochs, steps)
         if 0 in keep and not first:
             self._keep(0, part.evaluate())
         self.last_save = time.monotonic()
@@ -235,7 +246,7 @@ class _Training:
                     self._save(part.streams.state())
                 bar.epoch(self.history[-1])
 
-    def finish(self) -> None:
+    def finish(self, save_more: Callable[[], object] | None) -> None:
         """Write the result, and what there is to load of a module without trainable weights."""
         # No epoch of it was trained here where it was killed after the last checkpoint, too.
         accuracy, folder = self.accuracy or self.part.evaluate(), self.part.folder
@@ -247,6 +258,8 @@ class _Training:
         dataset = self.part.dataset
         more: dict[str, Any] = {"class_names": list(dataset.class_names)}
         more |= {"unreadable": len(dataset.refused)} if dataset.refused else {}
+        if save_more:
+            save_more()
         folder.finish(accuracy | more | {"epochs": self.epochs} | _best(self.history))
 
     def _train(self, epoch: int, bar: Progress) -> dict[str, Any]:

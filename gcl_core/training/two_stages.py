@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import functools
 import logging
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -138,25 +139,24 @@ def run(
     with processes.together(settings.devices), reading:
         fabric.launch()
         kind = step_kind(step, fabric)
+        progress = progress if fabric.is_global_zero else "none"  # of several processes one says it
         images, backbone = _inputs(settings, dataset, fabric, progress)
         for number, (stage, folder) in enumerate(zip(settings.stages, folders, strict=True), 1):
             streams = Streams.seeded(settings.seed, number, fabric.global_rank, fabric.device)
             if number == 1:
-                network = first_network(settings, images, streams, fabric)
+                network = first_network(settings, images, streams, fabric, progress)
             else:
-                network, prefix = second_network(network, stage, images, streams, fabric)
+                network, prefix = second_network(network, stage, images, streams, fabric, progress)
             if settings.sync_norm:
                 synchronise(network)
             channels_last(network.to(fabric.device))
-            rest = (prefix, streams, folder, fabric, kind)
+            rest = (prefix, streams, folder, fabric, kind, progress)
             part = StageRun(number, stage, images, network, *rest)
-            train_stage(part, progress, keep if number == 1 else ())
-        whole = network if backbone is None else Network(backbone, network.head)
-        if fabric.is_global_zero:
-            save_model(
-                *(folders[-1].path, settings, dataset, whole),
-                lambda: _validation_outputs(network, images, fabric.device),
-            )
+            whole = network if backbone is None else Network(backbone, network.head)
+            outputs = functools.partial(_validation_outputs, network, images, fabric, progress)
+            save = functools.partial(save_model, folder.path, settings, dataset, whole, outputs)
+            is_last = folder is folders[-1]
+            train_stage(part, keep if number == 1 else (), save if is_last else None)
     result = folders[-1].result
     assert result is not None
     return Run(settings, dataset, whole.cpu().eval(), result, tuple(folders))
@@ -249,7 +249,11 @@ def _inputs(
 
 
 def first_network(
-    settings: Settings, dataset: LongTailedDataset, streams: Streams, fabric: Fabric
+    settings: Settings,
+    dataset: LongTailedDataset,
+    streams: Streams,
+    fabric: Fabric,
+    progress: str = "none",
 ) -> Network:
     """The network of stage 1: new weights but for those that are given.
 
@@ -274,7 +278,8 @@ def first_network(
     )
     if stage.head_start == "means":
         network.to(fabric.device)
-        inputs = _rebalance_inputs(frozen(network.backbone, fabric), dataset, streams, fabric)
+        backbone = frozen(network.backbone, fabric)
+        inputs = _rebalance_inputs(backbone, dataset, streams, fabric, progress)
         assert isinstance(network.head, CosineClassifier)
         with torch.no_grad():
             network.head.weight.copy_(F.normalize(inputs.class_means()))
@@ -286,13 +291,18 @@ def first_network(
 
 
 def second_network(
-    network: Network, stage: Stage, dataset: LongTailedDataset, streams: Streams, fabric: Fabric
+    network: Network,
+    stage: Stage,
+    dataset: LongTailedDataset,
+    streams: Streams,
+    fabric: Fabric,
+    progress: str = "none",
 ) -> tuple[Network, Inference | None]:
     """The network of stage 2, made from that of stage 1, and its backbone if that is frozen."""
     assert stage.rebalance is not None
     network.backbone.requires_grad_(True)  # stage 1 may have frozen a part of it
     backbone = frozen(network.backbone, fabric)
-    inputs = _rebalance_inputs(backbone, dataset, streams, fabric)
+    inputs = _rebalance_inputs(backbone, dataset, streams, fabric, progress)
     rebalanced = stage.rebalance.network(network.cpu(), inputs)
     if stage.trains not in (None, "head"):
         rebalanced.backbone.requires_grad_(True)
@@ -304,21 +314,27 @@ def second_network(
 
 @torch.no_grad()
 def _validation_outputs(
-    network: Network, images: LongTailedDataset, device: torch.device
+    network: Network, images: LongTailedDataset, fabric: Fabric, progress: str
 ) -> tuple[Tensor, Tensor]:
     """Outputs (N, C) and labels (N,) of the validation images, or of every n-th where too large."""
     assert images.validation is not None
     every = max(1, -(-len(images.validation) * images.num_classes // CALIBRATED))
     some = images.validation.subset(torch.arange(0, len(images.validation), every))
-    return outputs_of(network.eval(), some, images, device).cpu(), some.labels
+    outputs = outputs_of(network.eval(), some, images, fabric.device, progress=progress)
+    return outputs.cpu(), some.labels
 
 
 def _rebalance_inputs(
-    backbone: Inference, dataset: LongTailedDataset, streams: Streams, fabric: Fabric
+    backbone: Inference,
+    dataset: LongTailedDataset,
+    streams: Streams,
+    fabric: Fabric,
+    progress: str,
 ) -> RebalanceInputs:
     def features() -> Iterator[tuple[Tensor, Tensor]]:
         ranks = fabric.global_rank, fabric.world_size
-        for images, labels in clean_batches(dataset.train, dataset, fabric.device, *ranks):
+        about: Any = {"title": "features", "progress": progress}
+        for images, labels in clean_batches(dataset.train, dataset, fabric.device, *ranks, **about):
             yield backbone(images).cpu(), labels
 
     return RebalanceInputs(torch.tensor(dataset.class_counts), features, streams.weights)
