@@ -140,10 +140,11 @@ def execute_notebook(source: Path, target: Path, parameters: dict[str, Any]) -> 
             kind, reason = _kind_and_reason(error)
             raise kind(f"{source.name} failed {reason}; see {failed}") from error
         notebook = nbformat.read(unfinished, 4)
-    if target.resolve() == source.resolve():  # the committed copy shows the default parameters
-        notebook.cells = [
-            c for c in notebook.cells if "injected-parameters" not in c.metadata.get("tags", [])
-        ]
+    for cell in [c for c in notebook.cells if "injected-parameters" in c.metadata.get("tags", [])]:
+        if target.resolve() == source.resolve():  # the committed copy shows the default parameters
+            notebook.cells.remove(cell)
+        elif "id" in cell:
+            cell["id"] = "parameters"  # papermill draws one
     for part in (notebook, *notebook.cells):  # times and paths of this machine
         for key in ("papermill", "execution"):
             part.metadata.pop(key, None)
