@@ -154,6 +154,14 @@ def test_a_failed_notebook_is_kept_and_named(notebook, tmp_path, code, kind):
     assert (tmp_path / "failed" / "out.ipynb").exists()
 
 
+def test_a_kernel_that_does_not_answer_in_time_can_be_started_again(
+    notebook, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(execution, "START_SECONDS", 0)  # seconds
+    with pytest.raises(MachineError, match=r"respond in 0 seconds\), perhaps for want"):
+        execute_notebook(notebook("1"), tmp_path / "out.ipynb", {})
+
+
 KILLED = """\
 import os, pathlib, signal
 print("so far")
@@ -178,7 +186,7 @@ def test_a_notebook_whose_kernel_is_killed_is_kept_and_can_be_started_again(
 
     monkeypatch.setattr(execution, "atomic_write", write)
     assert execute_notebook(source, target, given)
-    assert target.exists()
+    assert nbformat.read(target, 4).cells[1].id == "parameters"  # not a random one
 
 
 BUSY = """\

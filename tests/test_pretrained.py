@@ -1,7 +1,9 @@
 """Networks of timm: weights from files, what of them is trained, features in the cache."""
 
+import errno
 import logging
 import math
+import os
 from collections import OrderedDict
 from dataclasses import replace
 
@@ -11,7 +13,7 @@ import timm
 import torch
 from torch import nn
 
-from gcl_core.errors import GCLError
+from gcl_core.errors import GCLError, MachineError
 from gcl_core.files import load_tensors
 from gcl_core.hardware import channels_last
 from gcl_core.methods.registry import METHODS, resolve
@@ -166,18 +168,22 @@ def test_weights_of_another_shape_name_the_tensor(tmp_path):
         load_weights(TimmBackbone(TINY), str(saved(tmp_path, change=change)))
 
 
-def test_without_a_network_the_file_to_fetch_is_named(monkeypatch, tmp_path):
+@pytest.mark.parametrize("full", [False, True])
+def test_without_a_network_the_file_to_fetch_is_named(monkeypatch, tmp_path, full):
     import huggingface_hub
 
-    def offline(*args, **options):
+    def fail(*args, local_files_only=False):
+        if full and not local_files_only:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         raise huggingface_hub.errors.LocalEntryNotFoundError("no network")
 
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", offline)
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", fail)
     monkeypatch.setattr(pretrained, "getproxies", lambda: {"https": "a proxy"})
     with pytest.raises(
-        GCLError, match=r"download timm/resnet18\.\S+/model.safetensors .* --weights"
-    ):
+        MachineError, match=r"download timm/resnet18\.\S+/model.safetensors .* --weights"
+    ) as caught:
         load_weights(TimmBackbone("timm:resnet18"), "default")
+    assert full == ("fetched (No space left on device)" in str(caught.value))
 
 
 def test_names_are_checked_and_the_closest_ones_told():

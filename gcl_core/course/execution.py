@@ -22,6 +22,8 @@ from gcl_core.files import atomic_write
 from gcl_core.results.agreement import RECORD_FILES
 
 PACKAGE = Path(__file__).parents[1]
+# For a kernel to answer, where papermill has 60: a machine with more to do than cores takes longer.
+START_SECONDS = 600
 
 
 def notebooks_in(folder: Path) -> list[Path]:
@@ -128,6 +130,7 @@ def execute_notebook(source: Path, target: Path, parameters: dict[str, Any]) -> 
                 parameters,
                 kernel_name="python3",
                 progress_bar=False,
+                start_timeout=START_SECONDS,
                 kernel_manager_class=_KernelManager,
                 config=Config({"KernelManager": {"transport": "ipc", "ip": f"{folder}/kernel"}}),
             )
@@ -137,10 +140,11 @@ def execute_notebook(source: Path, target: Path, parameters: dict[str, Any]) -> 
             kind, reason = _kind_and_reason(error)
             raise kind(f"{source.name} failed {reason}; see {failed}") from error
         notebook = nbformat.read(unfinished, 4)
-    if target.resolve() == source.resolve():  # the committed copy shows the default parameters
-        notebook.cells = [
-            c for c in notebook.cells if "injected-parameters" not in c.metadata.get("tags", [])
-        ]
+    for cell in [c for c in notebook.cells if "injected-parameters" in c.metadata.get("tags", [])]:
+        if target.resolve() == source.resolve():  # the committed copy shows the default parameters
+            notebook.cells.remove(cell)
+        elif "id" in cell:
+            cell["id"] = "parameters"  # papermill draws one
     for part in (notebook, *notebook.cells):  # times and paths of this machine
         for key in ("papermill", "execution"):
             part.metadata.pop(key, None)
@@ -164,7 +168,7 @@ def _kind_and_reason(error: Exception) -> tuple[type[GCLError], str]:
         of_machine = error.ename in (OSError.__name__, MachineError.__name__)  # such as no space
         return MachineError if of_machine else GCLError, told.splitlines()[0]
     # nbclient's errors about a kernel that dies, or does not start, are all RuntimeErrors.
-    return MachineError, f"({error}): it was killed, perhaps for want of memory; start again"
+    return MachineError, f"({error}), perhaps for want of memory; start again"
 
 
 def accepted(notebook: Path, parameters: Mapping[str, Any]) -> dict[str, Any]:

@@ -219,8 +219,9 @@ def _default_file(network: str) -> Path:
             socket.getaddrinfo(urlparse(hub.constants.ENDPOINT).hostname, 443)
         return Path(hub.hf_hub_download(*file))
     except Exception as error:  # of the network, the hub or the disk: of almost any kind
+        reason = getattr(error, "strerror", None) or type(error).__name__  # such as no space
         raise MachineError(
-            f"the weights of {network} could not be fetched ({type(error).__name__}); download "
+            f"the weights of {network} could not be fetched ({reason}); download "
             f"{'/'.join(file)} from timm's hub where there is a network and name it: "
             "--weights FILE, or train from new weights: --weights none"
         ) from error
