@@ -13,7 +13,7 @@ from typing import Any
 
 from gcl_core.data.load import DataSettings
 from gcl_core.data.sources import PHOTOGRAPH_LEAST, DatasetKind, kind_of
-from gcl_core.errors import GCLError
+from gcl_core.errors import GCLError, check_known
 from gcl_core.hardware import best_precision, device_kind
 from gcl_core.methods.objectives import (
     BBN,
@@ -455,14 +455,12 @@ def resolve(
     Raises:
         GCLError: an unknown name or a value that is refused; the message has the allowed ones.
     """
-    if method not in METHODS:
-        raise GCLError(f"method {method!r} is unknown; allowed: {', '.join(METHODS)}")
+    check_known("method", method, METHODS)
     kind, _ = kind_of(dataset)
     recipe = recipe_of(dataset.partition(":")[0], method).changes
     changes = {**_network(dataset, changes), **changes}
     preset = preset or default_preset(dataset, changes)
-    if preset not in PRESETS:
-        raise GCLError(f"preset {preset!r} is unknown; allowed: {', '.join(PRESETS)}")
+    check_known("preset", preset, PRESETS)
     if preset == "paper" and recipe:
         raise GCLError("preset 'paper' is for CIFAR: of larger data official is what is known")
     chosen = METHODS[method]
