@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import gcl_core
 from gcl_core.errors import GCLError
-from gcl_core.files import atomic_json, atomic_write, prepare, project_root
+from gcl_core.files import at_home, atomic_json, atomic_write, prepare, project_root
 
 if TYPE_CHECKING:
     from gcl_core.methods.settings import Settings
@@ -79,7 +79,7 @@ def _one_line(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         place = f" ({error.filename})" if error.filename else ""
         return f"cannot write or read a file: {error.strerror}{place}"
-    return " ".join(str(error).split())
+    return str(GCLError(str(error)))
 
 
 class _Parser(argparse.ArgumentParser):
@@ -108,9 +108,16 @@ def _whole(low: int, high: int = 1024) -> Callable[[str], int]:
 
 _positive = _whole(1)
 
+
+def _path(text: str) -> Path:
+    if not text:  # of a variable that is not set; it would be the working folder
+        raise argparse.ArgumentTypeError("must be a path, got ''")
+    return at_home(text)  # a shell leaves `--runs=~/runs` to us
+
+
 # Options that several commands have.
 DATASET: dict[str, Any] = {"default": "digits", "help": "a name, or KIND:PATH (digits)"}
-RUNS: dict[str, Any] = {"type": Path, "default": Path("runs"), "help": "folder of all runs (runs)"}
+RUNS: dict[str, Any] = {"type": _path, "default": Path("runs"), "help": "folder of all runs (runs)"}
 WORKERS: dict[str, Any] = {"type": _positive, "help": "runs at a time (one for each core)"}
 ACCELERATOR: dict[str, Any] = {"default": "auto", "choices": ("auto", "cpu", "gpu")}
 
@@ -119,6 +126,7 @@ def _parser() -> argparse.ArgumentParser:
     called = "gcl" if Path(sys.argv[0]).stem == "gcl" else "python -m gcl_core"
     about = "Train, compare and explain long-tailed image classification."
     parser = _Parser(prog=called, description=about)
+    parser.add_argument("--version", action="version", version=gcl_core.__version__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     def command(name: str, run: Any, text: str, **more: Any) -> _Parser:
@@ -136,7 +144,7 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--runs", **RUNS)
     train.add_argument("--json", action="store_true", help="the result as the last line, in JSON")
     text = "a JSON file of run records to add the finished run to"
-    train.add_argument("--record", type=Path, help=text)
+    train.add_argument("--record", type=_path, help=text)
     train.add_argument("--accelerator", **ACCELERATOR)
     text = (
         "CPU threads (1 for a small network, else one for each core); the last bits depend on them"
@@ -156,7 +164,7 @@ def _parser() -> argparse.ArgumentParser:
     methods.add_argument("--json", action="store_true", help="as JSON")
     bench = command("bench", _bench, "measure the speed beside the loop one would else write")
     bench.add_argument("--json", action="store_true", help="the measurements as the last line")
-    bench.add_argument("--out", type=Path, help="a file to keep the measurements in, as JSON")
+    bench.add_argument("--out", type=_path, help="a file to keep the measurements in, as JSON")
     bench.add_argument("--rounds", type=_positive, help="interleaved rounds (7; of --files 3)")
     instead = bench.add_mutually_exclusive_group()
     text = "instead, photographs in files: decoding, training and both, beside timm's script"
@@ -183,14 +191,14 @@ def _parser() -> argparse.ArgumentParser:
 
     whole = command("study", _study, "run the whole study on Digits-LT and execute the notebooks")
     text = "folder of the output (study)"
-    whole.add_argument("--out", type=Path, default=Path("study"), help=text)
+    whole.add_argument("--out", type=_path, default=Path("study"), help=text)
     about = "renew the committed notebooks, figures, records and tables"
     for each in (whole, command("notebooks", _notebooks, about)):
         each.add_argument("--runs", **RUNS)
         each.add_argument("--workers", **WORKERS)
     students = command("students", _students, "copy the notebooks without outputs and solutions")
     text = "folder of the copies (students)"
-    students.add_argument("--out", type=Path, default=Path("students"), help=text)
+    students.add_argument("--out", type=_path, default=Path("students"), help=text)
     grid = command("grid", None, "plan and run many runs, described in a file, on many processes")
     _add_grid(grid)
 
@@ -198,16 +206,16 @@ def _parser() -> argparse.ArgumentParser:
     tables = command("tables", _tables, about)
     tables.add_argument("--check", action="store_true", help="only say whether they are in step")
     split = command("split", _split, "copy a folder of class folders into train/ and test/")
-    split.add_argument("source", type=Path, metavar="SOURCE", help="holds CLASS/IMAGE")
-    split.add_argument("out", type=Path, metavar="OUT", help="folder:OUT is then a data set")
+    split.add_argument("source", type=_path, metavar="SOURCE", help="holds CLASS/IMAGE")
+    split.add_argument("out", type=_path, metavar="OUT", help="folder:OUT is then a data set")
     split.add_argument("--share", type=float, default=0.2, help="of each class to the test (0.2)")
     split.add_argument("--validation", type=float, default=0.0, help="of each class to val/ (0)")
     text = "CSV, columns image and group: a group stays in one part"
-    split.add_argument("--groups", type=Path, help=text)
+    split.add_argument("--groups", type=_path, help=text)
     split.add_argument("--seed", type=_whole(0, 2**32 - 1), default=0, help="which images (0)")
     page = command("report", _report, "write one HTML page about a finished run")
-    page.add_argument("folder", type=Path, metavar="RUN", help="the folder that `train` names")
-    page.add_argument("--out", type=Path, help="the page (report.html in the run's folder)")
+    page.add_argument("folder", type=_path, metavar="RUN", help="the folder that `train` names")
+    page.add_argument("--out", type=_path, help="the page (report.html in the run's folder)")
     page.add_argument("--dataset", help="where the run's images are now (where they were)")
     data = command("datasets", _datasets, "list the data sets")
     data.add_argument("--json", action="store_true", help="as JSON")
@@ -216,14 +224,14 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_inference(command: Callable[..., _Parser]) -> None:
     """The commands of a finished run."""
-    run: dict[str, Any] = {"type": Path, "metavar": "RUN", "help": "folder of a finished run"}
+    run: dict[str, Any] = {"type": _path, "metavar": "RUN", "help": "folder of a finished run"}
     about = "name the class of pictures, with a finished run"
     predict = command("predict", "inference.commands:predict", about)
     predict.add_argument("folder", **run)
     text = "a picture, or a folder of pictures"
-    predict.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help=text)
+    predict.add_argument("images", nargs="+", type=_path, metavar="IMAGE", help=text)
     predict.add_argument("--json", action="store_true", help="JSON instead of the table")
-    predict.add_argument("--csv", type=Path, metavar="FILE", help="a file to write the table to")
+    predict.add_argument("--csv", type=_path, metavar="FILE", help="a file to write the table to")
     text = "how often each class is expected: training, uniform, or a CSV file with the columns "
     text += "class,share; needs a run with validation images (as the run's loss has it)"
     predict.add_argument("--prior", metavar="SHARES", help=text)
@@ -233,7 +241,7 @@ def _add_inference(command: Callable[..., _Parser]) -> None:
     export.add_argument("folder", **run)
     formats = ("onnx", "torchscript", "state_dict")
     export.add_argument("--format", required=True, choices=formats)
-    export.add_argument("--out", type=Path, help="the file (in the run's folder)")
+    export.add_argument("--out", type=_path, help="the file (in the run's folder)")
 
 
 def _add_grid(grid: argparse.ArgumentParser) -> None:
@@ -243,7 +251,7 @@ def _add_grid(grid: argparse.ArgumentParser) -> None:
     def action(name: str, text: str) -> argparse.ArgumentParser:
         added = actions.add_parser(name, help=text, description=text)
         added.set_defaults(run=f"grid.commands:{name}")
-        added.add_argument("file", type=Path, metavar="FILE", help="the grid, a YAML file")
+        added.add_argument("file", type=_path, metavar="FILE", help="the grid, a YAML file")
         added.add_argument("--runs", **RUNS)
         added.add_argument("--dataset", help="instead of the file's")
         added.add_argument("--accelerator", **ACCELERATOR)
@@ -267,9 +275,9 @@ def _add_grid(grid: argparse.ArgumentParser) -> None:
     action("status", "show how far every cell is")
     collect = action("collect", "write the results of all finished cells to one file")
     text = "a parquet file, one row a cell (results.parquet)"
-    collect.add_argument("--out", type=Path, help=text)
+    collect.add_argument("--out", type=_path, help=text)
     text = "a JSON file of run records to add to"
-    collect.add_argument("--records", type=Path, help=text)
+    collect.add_argument("--records", type=_path, help=text)
 
 
 def _settings_help() -> str:

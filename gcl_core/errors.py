@@ -1,5 +1,6 @@
 """The one exception that tells a user what to mend, and text made fit for one line."""
 
+import difflib
 import re
 from collections.abc import Collection, Iterable
 
@@ -30,7 +31,14 @@ class MachineError(GCLError):
 def check_known(what: str, given: object, allowed: Collection[str]) -> None:
     """Raise a `GCLError` that lists the allowed names unless what is given is one of them."""
     if given not in allowed:
-        raise GCLError(f"{what} {given!r} is unknown; allowed: {', '.join(allowed)}")
+        hint = close_to(given, allowed)
+        raise GCLError(f"{what} {given!r} is unknown{hint}; allowed: {', '.join(allowed)}")
+
+
+def close_to(given: object, allowed: Iterable[str]) -> str:
+    """Which of the allowed names was probably meant, in brackets, or nothing."""
+    close = difflib.get_close_matches(str(given).lower().replace("-", "_"), allowed, 1, cutoff=0.75)
+    return f" (did you mean {close[0]}?)" if close else ""
 
 
 def some(names: Iterable[str], most: int = 3) -> str:

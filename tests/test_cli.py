@@ -118,6 +118,14 @@ def test_a_run_is_added_to_a_record_file_once(tmp_path):
     assert [len(rows) for rows in kept[0]["history"]] == [2, 1]
 
 
+@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="for a folder that takes no file")
+@pytest.mark.parametrize("place", ["/proc/records.json", "."])
+def test_a_record_file_that_cannot_be_made_is_not_waited_for(tmp_path, capsys, place):
+    assert main("train", *SMALL, "--runs", tmp_path / "runs", "--record", place) == 1
+    assert place in capsys.readouterr().err.splitlines()[-1]
+    assert not (tmp_path / "runs").exists()
+
+
 @pytest.mark.parametrize("case", ["damaged", "of something else", "below a file"])
 def test_a_record_file_that_cannot_be_is_refused_before_the_training(tmp_path, capsys, case):
     file = tmp_path / "mine.json"
@@ -128,6 +136,15 @@ def test_a_record_file_that_cannot_be_is_refused_before_the_training(tmp_path, c
     assert str(file) in capsys.readouterr().err.splitlines()[-1]
     assert file.read_text() == content
     assert not (tmp_path / "runs").exists()
+
+
+def test_home_is_known_where_the_shell_does_not_say_it(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    assert main("predict", "~/run", "~/image.png") == 1
+    assert f"{tmp_path}/run is no run" in capsys.readouterr().err
+    assert main("split", image_folder(tmp_path / "images") / "train", "~/out") == 0
+    assert not (tmp_path / "~").exists()
 
 
 def test_a_folder_of_images_from_the_command_line(tmp_path):
@@ -401,7 +418,12 @@ def test_a_bad_folder_is_one_line_and_leaves_nothing(tmp_path, cache, case):
             ["--class-counts", "999,1,1,1,1,1,1,1,1,1"],
             "class '0' has 128 .*images, 999 are asked for",
         ),
-        (["--method", "gcl_ctr"], "method 'gcl_ctr' is unknown; allowed: .*gcl_crt"),
+        (["--method", "gcl_ctr"], r"'gcl_ctr' is unknown .did you mean gcl_crt\?.; allowed: ce,"),
+        (["--method", "GCL-CRT"], r"method 'GCL-CRT' is unknown .did you mean gcl_crt\?"),
+        (["--dataset", "Folder:x/y"], r"dataset 'Folder:x/y' is unknown .did you mean folder\?"),
+        (["--dataset", "x/y"], "dataset 'x/y' is unknown; .*; a folder of images is folder:x/y"),
+        (["--dataset", "folder:a  b"], "no such folder: 'a  b'"),
+        (["--record="], "argument --record: must be a path, got ''"),
         (
             ["--preset", "long"],
             "preset 'long' is unknown; allowed: official, paper, short, digits, smoke",

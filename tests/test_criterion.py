@@ -160,10 +160,10 @@ def test_wrong_batches_are_refused(name, train):
     for dtype in (torch.int32, torch.uint8, torch.float32):
         with pytest.raises(GCLError, match=f"target must be int64, got {dtype}"):
             criterion(cosine, target.to(dtype))
-    for bad in (-1, -100, 4):
+    for bad, hint in ((-1, "leave out"), (-100, "leave out"), (4, "number the 4 classes from 0")):
         wrong = target.clone()
         wrong[1] = bad
-        with pytest.raises(GCLError, match=rf"target must be in \[0, 4\), got {bad}; leave out"):
+        with pytest.raises(GCLError, match=rf"target must be in \[0, 4\), got {bad}; {hint}"):
             criterion(cosine, wrong)
     for labels in (target.tolist(), target.numpy()):
         with pytest.raises(GCLError, match=r"target must be a tensor, got (list|ndarray): give"):
@@ -297,6 +297,24 @@ def test_wrong_numbers_are_refused(loss, argument, bad):
     counts = [] if loss is FocalLoss else [COUNTS]
     with pytest.raises(GCLError, match=rf"^{argument} must be (>|>=|in) .*, got {bad}$"):
         loss(*counts, **{argument: bad})
+
+
+@pytest.mark.parametrize("bad", ["1", None, torch.nn.Parameter(torch.tensor(1.0))])
+@pytest.mark.parametrize("argument", ["scale", "sigma", "margin", "focal_gamma"])
+def test_what_would_not_be_trained_is_no_number(argument, bad):
+    with pytest.raises(GCLError, match=rf"^{argument} must be .*, got ('1'|None|Parameter)"):
+        GCLLoss(COUNTS, **{argument: bad})
+
+
+def test_another_default_device_changes_nothing():
+    cosine, target, _ = cosine_batch()
+    given = {"sigma": 0.123, "generator": torch.Generator().manual_seed(0)}  # quantiles of its own
+    with torch.device("meta"):  # stands for a GPU: nothing is computed there
+        criterion = GCLLoss(COUNTS, **given)
+        loss = criterion(cosine, target)
+    given["generator"].manual_seed(0)
+    assert torch.equal(criterion.cloud_sizes, GCLLoss(COUNTS).cloud_sizes)
+    assert torch.equal(loss, GCLLoss(COUNTS, **given)(cosine, target))
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import contextlib
 import logging
 import os
 import re
+import shutil
 import struct
 import zlib
 from pathlib import Path
@@ -124,6 +125,14 @@ def test_what_is_no_image_is_said_once_and_left_out(tmp_path, caplog):
     )
     with pytest.raises(GCLError, match=r"IMG_1.HEIC: cannot identify .*; convert it to JPEG$"):
         image_files.read_rgb(str(folder / "test" / "cow" / "IMG_1.HEIC"), (8, 8))
+
+
+def test_parts_of_other_names_are_not_left_out_without_a_word(tmp_path, caplog):
+    folder = image_folder(tmp_path / "images")
+    (folder / "test").rename(folder / "valid")
+    shutil.copytree(folder / "valid", folder / "test")
+    load(folder)
+    assert "left out: valid; the parts of a data set are called train, test and val" in caplog.text
 
 
 def test_links_lead_to_each_file_once_and_never_out_of_a_class(tmp_path, caplog):
@@ -458,9 +467,17 @@ BROKEN = {
         lambda d: [without(d / s / c) for s in ("train", "test") for c in ("bee", "cow")],
         r"train has one class only \(ant\); 2 are needed",
     ),
+    "classes deeper": (
+        lambda d: [(d / "all").mkdir(), (d / "train").rename(d / "all/a"), without(d / "test")],
+        r"one class only \(all\); 2 are needed; if its classes are deeper: folder:.*images/all$",
+    ),
+    "parts of other names": (
+        lambda d: [(d / "train").rename(d / "Train"), (d / "test").rename(d / "valid")],
+        "images has Train, valid: parts of a data set, not classes; .* called train, test and val",
+    ),
     "no image": (
         lambda d: (d / "train" / "bee" / "1.png").write_bytes(b"not an image"),
-        "cannot read image .*train/bee/1.png",
+        "cannot read image .*train/bee/1.png.*; skip_unreadable N leaves out up to N such files",
     ),
     "truncated image": (
         lambda d: truncated(d / "test" / "ant" / "2.png"),
@@ -488,7 +505,7 @@ BROKEN = {
     ),
     "too many pixels": (
         lambda d: Image.new("RGB", (101, 100)).save(d / "train" / "cow" / "0.png"),
-        r"cannot read image .*cow/0.png: Image size \(10100 pixels\) exceeds limit of 10000",
+        r"cow/0.png: Image size \(10100 pixels\) exceeds limit of 10000.*make it smaller",
     ),
 }
 

@@ -103,6 +103,13 @@ def test_neither_overwrites(tmp_path):
     split_image_folder(images / "train", tmp_path / "empty")
 
 
+def test_what_is_split_already_is_not_split_again(tmp_path):
+    images = image_folder(tmp_path / "images")
+    with pytest.raises(GCLError, match="images has test, train: parts of a data set, not classes"):
+        split_image_folder(images, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_no_part_goes_where_it_would_pass_for_a_class(tmp_path):
     train = image_folder(tmp_path / "images") / "train"
     before = files_in(train)

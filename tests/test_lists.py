@@ -243,7 +243,11 @@ LINES = {
     "a label that would need all memory": ("a.JPEG 0\nb.JPEG 999\n", "has no image of class 1"),
     "one class": ("a.JPEG 0\n", "has no image of class 1: labels number the classes from 0, and 2"),
     "no line": ("\n", r"ImageNet_LT_train\.txt lists no image"),
-    "no text": (b"\xff\xfe", "cannot read the list .*: 'utf-8' codec"),
+    "no text": (b"\xff\xfe", "cannot read the list .*: 'utf-8' codec .*; save it as UTF-8"),
+    "two labels": (
+        "a.JPEG 0\nb.JPEG 1\na.JPEG 1\n",
+        r"a\.JPEG has two labels, 0 and 1",
+    ),
 }
 
 
@@ -293,6 +297,29 @@ def test_other_refusals(root, tmp_path):
         (root / "train.json").write_text(content)
         with pytest.raises(GCLError, match=r"cannot read the list|is no file of|category 4 is out"):
             read_list(root / "train.json")
+
+
+def test_lists_of_windows(root):
+    train, test = (root / f"ImageNet_LT_{part}.txt" for part in ("train", "test"))
+    expected, text = load(f"list:{train},{test}").train.images, train.read_text()
+    train.write_bytes(b"\xef\xbb\xbf" + text.replace("\n", "\r\n").encode())
+    assert load(f"list:{train}, {test}").train.images.files == expected.files
+    train.write_text(text.replace("/", "\\"))
+    with pytest.raises(GCLError, match=r"write them with / instead of \\$"):
+        load(f"list:{train},{test}")
+
+
+def test_copies_in_lists_are_told(root, caplog):
+    train, test = (root / f"ImageNet_LT_{part}.txt" for part in ("train", "test"))
+    load(f"list:{train},{test}")
+    assert "twice" not in caplog.text and "in training too" not in caplog.text
+    line = train.read_text().splitlines(keepends=True)[0]
+    test.write_text(test.read_text() + line)
+    train.write_text(train.read_text() + line)
+    load(f"list:{train},{test}")
+    assert f"{train} lists 1 images twice" in caplog.text
+    told = rf"1 of \d+ images of {test} are in training too, .* too high: {line.split()[0]}\n"
+    assert re.search(told, caplog.text)
 
 
 def test_a_missing_image_is_named_and_may_be_allowed(root):

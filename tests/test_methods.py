@@ -221,7 +221,7 @@ def test_every_method_and_preset_is_described():
     [
         (
             ("digits", "gcll"),
-            "method 'gcll' is unknown; allowed: ce, ce_mixup, .*, gcl, gcl_crt",
+            "method 'gcll' is unknown .did you mean gcl.*; allowed: ce, ce_mixup, .*, gcl, gcl_crt",
         ),
         (
             ("digits", "gcl", "best"),

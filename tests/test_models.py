@@ -163,3 +163,9 @@ def test_the_last_block_can_be_taken_off(name):
     parts = [sum(p.numel() for p in part.parameters()) for part in (backbone, block)]
     assert sum(parts) == weights
     assert min(parts) > 0
+
+
+def test_cosines_of_tokens_are_those_of_each():
+    classifier, tokens = CosineClassifier(5, 3), torch.randn(2, 4, 5)
+    apart = classifier(tokens.flatten(0, 1)).view(2, 4, 3)
+    torch.testing.assert_close(classifier(tokens), apart)

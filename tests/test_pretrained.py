@@ -145,8 +145,8 @@ def test_weights_that_cannot_be_used_are_refused_in_a_line(tmp_path):
     torch.save({"bn1.bias": torch.ones(2) * 1j}, tmp_path / "complex.pt")
     wide = saved(tmp_path, "timm:resnet18", name="wide.pt")
     for name, message in {
-        "code.pt": "is damaged or not a file",
-        "short.pt": "is damaged or not a file",
+        "code.pt": "no state dict that is read without running code; save model.state_dict()",
+        "short.pt": "no state dict that is read without running code",
         "short.safetensors": "cannot read weights",
         "none.pt": "holds no weights by name",
         "nan.pt": "bn1.bias has not finite numbers throughout",

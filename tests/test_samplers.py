@@ -222,6 +222,17 @@ def test_labels_of_data_sets_and_of_their_parts():
     assert labels_of(Subset(both, [])).tolist() == []
     with pytest.raises(GCLError, match="TensorDataset has neither targets nor labels"):
         labels_of(Subset(TensorDataset(torch.zeros(3)), [0]))
+    for mask in ([True, False, True, False], np.array([3, 1, 4, 1]) > 1):
+        with pytest.raises(GCLError, match="a Subset takes indices, not booleans"):
+            labels_of(Subset(listed, mask))
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_another_default_device_changes_nothing(sampler):
+    labels, generator = [0] * 9 + [1] * 3, seeded()
+    with torch.device("meta"):  # stands for a GPU: nothing is computed there
+        drawn = list(sampler(labels, generator=generator))
+    assert drawn == list(sampler(labels, generator=seeded()))
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
@@ -306,7 +317,9 @@ def test_more_images_than_multinomial_takes():
         (lambda: ClassBalancedSampler([]), "no labels"),
         (lambda: ClassBalancedSampler([0, -1]), "got -1"),
         (lambda: ClassBalancedSampler([[0, 1], [1, 0]]), r"labels must be \(N,\), got \(2, 2\)"),
-        (lambda: ClassBalancedSampler([(0, 1)] * 3), r"got \(3, 2\); see labels_of\(dataset\)"),
+        (lambda: ClassBalancedSampler([(0, 1)] * 3), r"got \(3, 2\); .*; see labels_of\(dataset\)"),
+        (lambda: ClassBalancedSampler(np.eye(3)), r"give labels.argmax\(1\) of one-hot rows"),
+        (lambda: ClassBalancedSampler(pd.Series([1, 0, None])), r"image 2 has no label \(NaN\)"),
         (
             lambda: CBENSampler(TensorDataset(torch.zeros(3))),
             r"got a data set: give labels_of\(dataset\)",
@@ -319,7 +332,11 @@ def test_more_images_than_multinomial_takes():
         (lambda: ClassBalancedSampler([True, False]), "labels must be integers"),
         (
             lambda: ClassBalancedSampler([0, 1], num_samples=0),
-            "num_samples must be at least 1, got 0",
+            "num_samples must be a whole number >= 1, got 0",
+        ),
+        (
+            lambda: ClassBalancedSampler([0, 1], num_samples=1.5),
+            "num_samples must be a whole number >= 1, got 1.5",
         ),
         (lambda: EffectiveNumberSampler([0, 1], 1.0), r"beta must be in \[0, 1\), got 1.0"),
         (lambda: EffectiveNumberSampler([0, 1], -0.1), r"beta must be in \[0, 1\), got -0.1"),

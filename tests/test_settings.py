@@ -280,7 +280,10 @@ def test_every_limit_holds(part, field, limit):
         ({"strategy": "linear"}, "strategy 'linear' is unknown; allowed: log, power, cosine"),
         ({"profile": "linear"}, "profile 'linear' is unknown; allowed: exp, step"),
         ({"network": "vgg"}, "network 'vgg' is unknown; allowed: resnet32, digits_cnn"),
-        ({"precision": "float16"}, "precision 'float16' is unknown; allowed: bfloat16, float32"),
+        (
+            {"precision": "float16"},
+            "'float16' is unknown .did you mean bfloat16.*; allowed: bfloat16, float32",
+        ),
         ({"schedule": "linear"}, "schedule 'linear' is unknown; allowed: multistep, cosine"),
         ({"head": "linear"}, "objective 'gcl' does not work with head 'linear'; allowed: cosine"),
         ({"epochs": "many"}, "epochs must be a whole number, got 'many'"),

@@ -31,6 +31,8 @@ log = logging.getLogger(__name__)
 NO_PIXELS = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
 # What systems leave in folders, besides names that begin with a dot.
 LEFT_BEHIND = {"thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx", "@eadir", "$recycle.bin"}
+# What people call the parts of a data set; here they are train, test and val.
+PARTS = {"train", "training", "test", "testing", "val", "valid", "validation", "dev"}
 # Pictures of telephones and cameras that Pillow does not read.
 CAMERA = (".heic", ".heif", ".arw", ".cr2", ".cr3", ".dng", ".nef", ".orf", ".raf", ".rw2")
 SMALLEST_SIDE = 5  # of less, ResNet-32 leaves one pixel, too little for batch normalisation
@@ -46,7 +48,8 @@ def list_images(split: Path) -> tuple[list[tuple[str, int]], tuple[str, ...]]:
     that they are the same from every system; folders that differ in form only are one class.
 
     Raises:
-        GCLError: no such folder, no class folder, or a folder or link that cannot be read.
+        GCLError: no such folder, no class folder, parts instead of classes, or a folder or link
+            that cannot be read.
     """
     if not split.is_dir():
         raise GCLError(
@@ -60,6 +63,12 @@ def list_images(split: Path) -> tuple[list[tuple[str, int]], tuple[str, ...]]:
     if not classes:
         raise GCLError(f"{split} holds no class folder: it needs {split}/CLASS/IMAGE")
     class_names = tuple(sorted(classes))
+    parts = [name for name in class_names if name.lower() in PARTS]
+    if len(parts) > 1:
+        raise GCLError(
+            f"{split} has {', '.join(parts)}: parts of a data set, not classes; "
+            f"--dataset folder:{split} takes them if they are called train, test and val"
+        )
     return [(path, j) for j, name in enumerate(class_names) for path in classes[name]], class_names
 
 
@@ -313,6 +322,8 @@ def _opened(name: str | Image.Image) -> Iterator[Image.Image]:
             yield image
     except Exception as error:  # of almost any kind, for the bytes may be anything
         hint = "; convert it to JPEG" if str(name).lower().endswith(CAMERA) else ""
+        if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
+            hint = "; make it smaller"
         raise GCLError(f"cannot read image {name}: {error}{hint}") from error
 
 

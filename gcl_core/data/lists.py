@@ -121,10 +121,11 @@ def read_list(file: Path) -> ImageList:
     if not file.is_file():
         raise GCLError(f"no such list of images: {file}")
     try:
-        text = file.read_text(encoding="utf-8-sig")  # some editors put a mark first
+        text = file.read_text(encoding="utf-8-sig")  # editors of Windows begin with a mark
         paths, labels, names = (_of_json if file.suffix == ".json" else _of_lines)(file, text)
     except (OSError, UnicodeDecodeError) as error:
-        raise GCLError(f"cannot read the list {file}: {error}") from error
+        hint = "; save it as UTF-8" if isinstance(error, UnicodeDecodeError) else ""
+        raise GCLError(f"cannot read the list {file}: {error}{hint}") from error
     if not paths:
         raise GCLError(f"{file} lists no image")
     return ImageList(file, paths, torch.tensor(labels), names)
@@ -198,7 +199,7 @@ def read_lists(path: str, wanted: "DataSettings") -> LongTailedDataset:
     """Lists TRAIN,TEST or TRAIN,TEST,VAL of lines `PATH LABEL`; images beside TRAIN, or in
     --image-root.
     """  # noqa: D205
-    files = [at_home(each) for each in path.split(",") if each]
+    files = [at_home(each.strip()) for each in path.split(",") if each]
     if len(files) not in (2, 3):
         raise GCLError(
             f"dataset list needs 2 or 3 files, got {len(files)}: write --dataset "
@@ -280,8 +281,9 @@ def _dataset(
             f"{train.file} has no image of class {missing}: labels number the classes from 0, and "
             "2 are needed"
         )
-    for own in lists.values():
+    for part, own in lists.items():
         own.require_labels_below(len(there), str(train.file))
+        _warn_of_copies(own, train, part)
     root = folder
     if wanted.image_root:
         root = existing_folder(wanted.image_root, "--image-root PATH")
@@ -304,6 +306,25 @@ def _dataset(
         augment=ResizedCrop(),
         about=about or {},
     )
+
+
+def _warn_of_copies(own: ImageList, train: ImageList, part: str) -> None:
+    """Say which lines of a part are copies: of others of the training list, or of each other.
+
+    Raises:
+        GCLError: an image has two labels.
+    """
+    label_of: dict[str, int] = {}
+    for path, label in zip(own.paths, own.labels.tolist(), strict=True):
+        if label_of.setdefault(path, label) != label:
+            raise GCLError(
+                f"{own.file}: {shown(path)} has two labels, {label_of[path]} and {label}"
+            )
+    if len(label_of) < len(own.paths):
+        log.warning("%s lists %d images twice", own.file, len(own.paths) - len(label_of))
+    if part != "train" and (copies := sorted(label_of.keys() & set(train.paths))):
+        message = "%d of %d images of %s are in training too, so accuracies are too high: %s"
+        log.warning(message, len(copies), len(own.paths), own.file, shown(copies[0]))
 
 
 def class_names(train: ImageList, classes: int) -> tuple[str, ...]:
@@ -347,6 +368,8 @@ def _require_images(images: FileImages, own: ImageList, root: Path, wanted: "Dat
 
 def _better_root(root: Path, path: str) -> str:
     """Where an image of the list would be found, in a parent or child of the root, or below it."""
+    if (root / path.replace("\\", "/")).exists():
+        return "write them with / instead of \\"
     root = root.resolve()
     near = [*list(root.parents)[:3], *sorted(p for p in root.iterdir() if p.is_dir())]
     for folder in near:

@@ -17,6 +17,7 @@ With several processes each takes its share: see `DistributedSamplerWrapper`.
 
 import itertools
 from collections.abc import Iterator, Sequence
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -37,7 +38,10 @@ def labels_of(dataset: Dataset[Any]) -> Tensor:
     A `Subset` and a `ConcatDataset` are followed to what they are made of; others are refused.
     """
     if isinstance(dataset, Subset):
-        return labels_of(dataset.dataset)[torch.as_tensor(dataset.indices, dtype=torch.int64)]
+        indices = torch.as_tensor(dataset.indices, device="cpu")
+        if indices.dtype == torch.bool:
+            raise GCLError("a Subset takes indices, not booleans: give mask.nonzero()[0] (NumPy)")
+        return labels_of(dataset.dataset)[indices.long()]
     if isinstance(dataset, ConcatDataset):
         return torch.cat([labels_of(part) for part in dataset.datasets])
     for name in ("targets", "labels"):
@@ -57,7 +61,12 @@ def checked_labels(labels: Any) -> Tensor:
     except (TypeError, ValueError):
         raise GCLError(f"labels must be integers: {HOW_TO_NUMBER}") from None
     if labels.ndim != 1:
-        raise GCLError(f"labels must be (N,), got {tuple(labels.shape)}; see labels_of(dataset)")
+        hint = "give labels.argmax(1) of one-hot rows, labels.flatten() of a column"
+        shape = tuple(labels.shape)
+        raise GCLError(f"labels must be (N,), got {shape}; {hint}; see labels_of(dataset)")
+    if labels.is_floating_point() and bool(labels.isnan().any()):
+        place = int(labels.isnan().nonzero()[0])
+        raise GCLError(f"image {place} has no label (NaN): leave such images out")
     if len(labels) and (labels.is_floating_point() or labels.dtype == torch.bool):
         raise GCLError(f"labels must be integers, got {labels.dtype}: {HOW_TO_NUMBER}")
     return labels.long()  # torch takes uint8 for a mask, and no other short type, as an index
@@ -83,9 +92,11 @@ class _BalancedSampler(Sampler[int]):
     ) -> None:
         labels = checked_labels(labels)
         self.class_counts = class_counts_of(labels)
-        if num_samples is not None and num_samples < 1:
-            raise GCLError(f"num_samples must be at least 1, got {num_samples}")
+        if num_samples is not None and not (isinstance(num_samples, Integral) and num_samples >= 1):
+            raise GCLError(f"num_samples must be a whole number >= 1, got {num_samples!r}")
         check_generator(generator)
+        if generator is not None and generator.device.type != "cpu":
+            raise GCLError(f"a sampler's generator must be on the CPU, got {generator.device}")
         self.num_samples = len(labels) if num_samples is None else num_samples
         self.generator = generator
         counts = self.class_counts.double()
@@ -103,7 +114,9 @@ class _BalancedSampler(Sampler[int]):
 
     def draw(self) -> Tensor:
         """One epoch of image indices, (num_samples,) int64."""
-        uniform = torch.rand(2, self.num_samples, dtype=torch.float64, generator=self.generator)
+        uniform = torch.rand(
+            (2, self.num_samples), dtype=torch.float64, generator=self.generator, device="cpu"
+        )
         edges = self.class_probabilities.cumsum(0)
         edges[-1] = 1.0  # a sum rounded below 1 must not let a draw fall past the last class
         classes = torch.searchsorted(edges, uniform[0], right=True)
@@ -127,7 +140,9 @@ class InstanceBalancedSampler(_BalancedSampler):
         """One epoch of image indices, (num_samples,) int64, a permutation when that is N."""
         total = len(self.weights)
         rounds = -(-self.num_samples // total)
-        shuffles = [torch.randperm(total, generator=self.generator) for _ in range(rounds)]
+        shuffles = [
+            torch.randperm(total, generator=self.generator, device="cpu") for _ in range(rounds)
+        ]
         return torch.cat(shuffles)[: self.num_samples]
 
 
@@ -158,7 +173,7 @@ def effective_weights(counts: Tensor, beta: Tensor | float) -> Tensor:
     Shape:
         counts: (C,) float64, positive; beta: (C,) or one for all, in [0, 1); returns (C,).
     """
-    beta = torch.as_tensor(beta, dtype=torch.float64)
+    beta = torch.as_tensor(beta, dtype=torch.float64, device=counts.device)
     return (1 - beta) / -torch.expm1(counts * torch.log(beta))
 
 

@@ -22,6 +22,7 @@ from gcl_core.data.clothes import TEST_SHARE, VALIDATION_SHARE, read_clothes
 from gcl_core.data.dataset import LongTailedDataset, Split
 from gcl_core.data.file_images import FileImages
 from gcl_core.data.image_files import (
+    PARTS,
     cache_folder,
     decode_cached,
     existing_folder,
@@ -39,7 +40,7 @@ from gcl_core.data.lists import (
     read_lists,
     read_places_lt,
 )
-from gcl_core.errors import GCLError, MachineError, shown, some
+from gcl_core.errors import GCLError, MachineError, close_to, shown, some
 from gcl_core.files import at_home
 
 if TYPE_CHECKING:  # torchvision and scikit-learn are slow to import, and many commands need neither
@@ -140,6 +141,10 @@ def _listed(root: Path, seed: int) -> tuple[tuple[str, ...], dict[str, Listed]]:
         GCLError: a class without training images, fewer than two classes, no test images.
     """
     parts = [part for part in ("train", "test", "val") if (root / part).is_dir()]
+    other = [each.name for each in root.iterdir() if each.name.lower() in PARTS - set(parts)]
+    if parts and other:
+        message = "%s: left out: %s; the parts of a data set are called train, test and val"
+        log.warning(message, shown(str(root)), some(sorted(other)))
     names, files = _in_parts(root, parts) if parts else _drawn(root, seed)
     place = root / "train" if parts else root
     trained = {label for _, label in files["train"]}
@@ -148,7 +153,10 @@ def _listed(root: Path, seed: int) -> tuple[tuple[str, ...], dict[str, Listed]]:
             hint = "put some there, or remove the folder"
             raise GCLError(f"class '{name}' has no image in {place / name}: {hint}")
     if len(names) < 2:
-        raise GCLError(f"{place} has one class only ({names[0]}); 2 are needed")
+        inside = place / names[0]
+        deeper = any(each.is_dir() for each in inside.iterdir()) if inside.is_dir() else False
+        hint = f"; if its classes are deeper: folder:{inside}" if deeper else ""
+        raise GCLError(f"{place} has one class only ({names[0]}); 2 are needed{hint}")
     if not files["test"]:
         raise GCLError(f"{root} has no test image; a class needs 2 images to have one")
     return names, {part: own for part, own in files.items() if own}
@@ -203,7 +211,12 @@ def _read(
         size = image_size, image_size
         images = {part: FileImages([file for file, _ in own], size) for part, own in files.items()}
     else:
-        pixels = decode_cached(root, [each for own in files.values() for each in own], image_size)
+        every = [each for own in files.values() for each in own]
+        try:
+            pixels = decode_cached(root, every, image_size)
+        except GCLError as error:
+            hint = "skip_unreadable N leaves out up to N such files"
+            raise GCLError(f"{error}; {hint}") from error
         cut = pixels.split([len(own) for own in files.values()])
         images = {part: MemoryImages(own) for part, own in zip(files, cut, strict=True)}
     labels = {part: torch.tensor([label for _, label in own]) for part, own in files.items()}
@@ -227,7 +240,7 @@ def _cifar(
     )
     if (root / "train").is_dir() or (root / "test").is_dir():
         names, files = _listed(root, wanted.data_seed)
-        parts, _ = _read(root, files)
+        parts, _ = _read(root, files, skip=wanted.skip_unreadable)
         train, test = parts["train"], parts["test"]
         if names != classes:
             odd = some(sorted(set(names) ^ set(classes)), 5)
@@ -407,11 +420,13 @@ def kind_of(dataset: str) -> tuple[DatasetKind, str]:
     Raises:
         GCLError: an unknown kind.
     """
-    kind, _, path = dataset.partition(":")
+    kind, colon, path = dataset.partition(":")
     if kind in DATASETS:
         return DATASETS[kind], path
-    hint = f"; a folder of images is folder:{dataset}" if _is_path(dataset) else ""
-    raise GCLError(f"dataset {dataset!r} is unknown; allowed: {', '.join(DATASETS)}{hint}")
+    close, hint = close_to(kind, DATASETS), ""
+    if not colon and (os.sep in kind or kind.startswith("~") or (kind and Path(kind).is_dir())):
+        close, hint = "", f"; a folder of images is folder:{kind}"
+    raise GCLError(f"dataset {dataset!r} is unknown{close}; allowed: {', '.join(DATASETS)}{hint}")
 
 
 def absolute(dataset: str, here: Path = Path()) -> str:
@@ -424,7 +439,3 @@ def absolute(dataset: str, here: Path = Path()) -> str:
     files = path.split(",") if kind.has_files else [path]
     places = ",".join(str((here / at_home(each)).resolve()) for each in files if each)
     return ":".join(filter(None, (dataset.partition(":")[0], places)))
-
-
-def _is_path(text: str) -> bool:
-    return os.sep in text or text.startswith("~") or Path(text).is_dir()

@@ -40,7 +40,7 @@ def checked_counts(class_counts: Counts) -> Tensor:
     """
     ordered = in_class_order(class_counts)
     try:
-        counts = torch.as_tensor(ordered, dtype=torch.float64).cpu()
+        counts = torch.as_tensor(ordered, dtype=torch.float64, device="cpu")
     except (TypeError, ValueError, RuntimeError):
         raise GCLError(f"class_counts must be numbers, got {type(ordered).__name__}") from None
     if counts.ndim != 1 or counts.numel() < 2:
@@ -49,7 +49,8 @@ def checked_counts(class_counts: Counts) -> Tensor:
         )
     if not bool(torch.isfinite(counts).all()) or bool((counts <= 0).any()):
         j = int((~(torch.isfinite(counts) & (counts > 0))).nonzero()[0])
-        hint = "give the training images of each class, and leave out classes that have none"
+        hint = "give the training images of each class; leave out a class without any, and number "
+        hint += "the others from 0 (labels from 1 to C: take 1 from each)"
         raise GCLError(f"class_counts must be positive, class {j} has {counts[j]:g}: {hint}")
     return counts
 

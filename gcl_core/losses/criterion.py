@@ -1,6 +1,7 @@
 """What the losses of the compared methods share: checks, precision, eval mode and reduction."""
 
 import math
+import numbers
 from collections.abc import Callable
 
 import torch
@@ -48,8 +49,8 @@ class Criterion(nn.Module):
     ) -> None:
         super().__init__()
         check_known("reduction", reduction, REDUCTIONS)
-        if not (math.isfinite(scale) and scale > 0):
-            raise GCLError(f"scale must be > 0, got {scale}")
+        if not (is_finite(scale) and scale > 0):
+            raise GCLError(f"scale must be > 0, got {scale!r}")
         self.reduction, self.scale, self.classes = reduction, scale, classes
         self.cosines = cosines
 
@@ -119,6 +120,8 @@ def check_target(target: Tensor, outputs: Tensor) -> None:
     if may_read(target) and rows and not 0 <= target.min() <= target.max() < classes:
         bad = target[(target < 0) | (target >= classes)][0]
         hint = "leave out rows to be ignored, as outputs[target >= 0] and target[target >= 0] do"
+        if bad >= classes:
+            hint = f"number the {classes} classes from 0, and leave out rows to be ignored"
         raise GCLError(f"target must be in [0, {classes}), got {bad}; {hint}")
 
 
@@ -149,11 +152,16 @@ def nothing_or_nan(outputs: Tensor) -> Tensor:
     return 0 * outputs.sum(1)
 
 
+def is_finite(given: object) -> bool:
+    """Whether this is a finite number; a tensor is none, for the losses would not train it."""
+    return isinstance(given, numbers.Real) and math.isfinite(given)
+
+
 def check_number(name: str, given: float, high: float = math.inf) -> None:
-    """Refuse a number that is not in [0, high], or not finite."""
-    if not (math.isfinite(given) and 0 <= given <= high):
+    """Refuse what is no number in [0, high], or not finite."""
+    if not (is_finite(given) and 0 <= given <= high):
         allowed = ">= 0" if high == math.inf else f"in [0, {high:g}]"
-        raise GCLError(f"{name} must be {allowed}, got {given}")
+        raise GCLError(f"{name} must be {allowed}, got {given!r}")
 
 
 def lead(logits: Tensor, target: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from gcl_core.losses.criterion import (
     check_generator,
     check_number,
     check_target,
+    is_finite,
     may_read,
     nothing_or_nan,
     reduced,
@@ -96,8 +97,8 @@ class GCLLoss(Criterion):
         check_number("noise_multiplier", noise_multiplier)
         check_number("sigma", sigma)
         check_number("focal_gamma", focal_gamma)
-        if not math.isfinite(margin):
-            raise GCLError(f"margin must be a number, got {margin}")
+        if not is_finite(margin):
+            raise GCLError(f"margin must be a number, got {margin!r}")
         check_generator(generator)
         self.noise_multiplier, self.sigma, self.generator = noise_multiplier, sigma, generator
         self.margin, self.focal_gamma = margin, focal_gamma
@@ -173,7 +174,7 @@ class _DrawnClouds:
     def __init__(
         self, shape: torch.Size, sigma: float, generator: torch.Generator | None = None
     ) -> None:
-        seed = int(torch.randint(2**63 - 1, (), generator=generator))
+        seed = int(torch.randint(2**63 - 1, (), generator=generator, device="cpu"))
         random = np.random.Generator(np.random.SFC64(seed))
         words = random.integers(0, 2**64 - 1, -(-shape.numel() // 4), np.uint64, endpoint=True)
         self.cells = torch.from_numpy(words.view(np.uint16))[: shape.numel()].view(shape)
@@ -189,7 +190,7 @@ class _DrawnClouds:
 @functools.lru_cache(maxsize=8)
 def _half_normal_quantiles(sigma: float) -> Tensor:
     """min(|eps|, 1) in the middle of each of 2^16 equally likely cells, eps ~ N(0, sigma^2)."""
-    middles = (torch.arange(2**16, dtype=torch.float64) + 0.5) / 2**16
+    middles = (torch.arange(2**16, dtype=torch.float64, device="cpu") + 0.5) / 2**16
     return (sigma * math.sqrt(2) * middles.erfinv()).clamp(max=1).float()
 
 

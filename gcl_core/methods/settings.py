@@ -7,14 +7,13 @@ name (`epochs`, `scale`, `stage2_epochs`); the command line, the notebooks and t
 """
 
 import dataclasses
-import difflib
 import math
 from collections.abc import Mapping
 from typing import Any
 
 from gcl_core.config import Config, value
 from gcl_core.data.load import DataSettings
-from gcl_core.errors import GCLError, check_known
+from gcl_core.errors import GCLError, check_known, close_to
 from gcl_core.hardware import PRECISIONS
 from gcl_core.methods.objectives import OBJECTIVES, CrossEntropy, Objective
 from gcl_core.methods.rebalance import REBALANCERS, Rebalancing
@@ -347,8 +346,7 @@ def override(settings: Settings, changes: Mapping[str, Any]) -> Settings:
     paths = flat_settings(settings, chosen)
     for name in changes:
         if name not in paths:
-            close = difflib.get_close_matches(name, paths, 1)
-            hint = f" (did you mean {close[0]}?)" if close else ""
+            hint = close_to(name, paths)
             raise GCLError(f"unknown setting {name!r}{hint}; allowed: {', '.join(sorted(paths))}")
     return _rebuilt(settings, (), {paths[name]: new for name, new in {**changes, **chosen}.items()})
 

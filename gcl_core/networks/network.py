@@ -32,7 +32,8 @@ class CosineClassifier(Classifier):
     and no bias: the scale s belongs to the loss.
 
     Shape:
-        features: (N, D); returns (N, C) in [-1, 1] up to rounding.
+        features: (N, D), or (..., D) of tokens; returns (N, C), or (..., C), in [-1, 1] up to
+        rounding.
 
     Attributes:
         weight: (C, D) class anchors, initialised with unit length (as the published code does).
@@ -47,7 +48,7 @@ class CosineClassifier(Classifier):
     def forward(self, features: Tensor) -> Tensor:
         with torch.autocast(features.device.type, enabled=False):
             features, weight = features.float(), self.weight.float()
-            return F.linear(F.normalize(features), F.normalize(weight))
+            return F.linear(F.normalize(features, dim=-1), F.normalize(weight))
 
 
 class Network(nn.Module):

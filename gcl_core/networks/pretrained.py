@@ -184,7 +184,13 @@ def _read(file: Path) -> dict[str, Tensor]:
         except (SafetensorError, OSError, ValueError) as error:
             raise GCLError(f"cannot read weights {shown(str(file))}: {error}") from error
     else:
-        found = load_tensors(file)
+        try:
+            found = load_tensors(file)
+        except GCLError as error:
+            raise GCLError(
+                f"cannot read weights {shown(str(file))}: no state dict that is read without "
+                "running code; save model.state_dict(), or take safetensors"
+            ) from error
     for key in WRAPPERS:
         if isinstance(found, dict) and isinstance(found.get(key), dict):
             found = found[key]

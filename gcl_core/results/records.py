@@ -9,7 +9,7 @@ import filelock
 import numpy as np
 
 from gcl_core.errors import GCLError
-from gcl_core.files import atomic_json, load_json
+from gcl_core.files import atomic_json, load_json, prepare
 from gcl_core.methods.registry import resolve
 from gcl_core.methods.settings import Settings, flat_settings, get_setting
 from gcl_core.training.evaluation import macro_f1
@@ -154,7 +154,7 @@ def add_records(file: Path, new: Sequence[dict[str, Any]]) -> int:
         return each["run"], each["method"], each["preset"]
 
     renewed = {own(each) for each in new}
-    file.parent.mkdir(parents=True, exist_ok=True)
+    prepare(file)  # a lock that cannot be made would be waited for without end
     with filelock.FileLock(file.parent / f".{file.name}.lock"):
         known = load_records(file) if file.exists() else []
         records = [*(each for each in known if own(each) not in renewed), *new]
