@@ -149,7 +149,8 @@ table(header, rows, f"Fair: {fair:.0f} %. {protocol(trained['ce'])}. {JUDGED}.")
 # - **spread** of a class: mean angle between its test features and their mean direction;
 # - **overlap**: share of the 10 nearest neighbours of its test images that have another label.
 #
-# Both need the balanced *test* set: a class of one training image has no spread.
+# Both are of *test* images: a class of one training image has no spread. Compare overlaps where the
+# classes have as many test images each.
 
 # %%
 steps = ["ce", "ce_mixup", "no_cloud", "gcl"]
@@ -189,7 +190,8 @@ table(["change by", *data.groups], rows, f"{protocol(trained['gcl'])}. {JUDGED}.
 
 # %% [markdown]
 # **What to notice.** A tail that is squeezed *in the features* would have a small spread. A tail
-# that lies among other classes has a large overlap. Which is it? And which step changes it?
+# that lies among other classes has a large overlap. Which is it? And which step changes it? (Where
+# features are given and only the classifier is trained, as on the clothes, none can.)
 
 # %% [markdown]
 # ## Are the tail's anchors pushed together?

@@ -103,9 +103,14 @@ show(
 # %% [markdown]
 # ## What was trained, and what it gained
 #
-# A small network that others have trained on ImageNet (`lite0`, 4 million weights) has made 256
-# numbers of each photograph of clothes, its *features*. Only the classifier on top of them is
-# trained, in seconds.
+# Photographs go through a small network that others have trained on ImageNet (`lite0`, 4 million
+# weights). Its numbers for a photograph are the *features*, of the clothes 256 each; only the
+# classifier on top of them is trained, in seconds. Small images train a whole network.
+
+# %%
+first = trained["gcl"][0].settings
+parts = "the classifier, on features" if first.on_features else f"all of {first.network}"
+Markdown(f"Here: {parts}.")
 
 # %% [markdown]
 # **GCL** is the cross-entropy of
@@ -137,12 +142,12 @@ table(header, rows, f"{protocol(trained['gcl'])}. Differences are split by split
 # %% [markdown]
 # ## Three commands
 #
-# Write photographs into a folder, a sub-folder for each class and nothing else. To keep it quick it
-# has few of each class, 64 pixels small.
+# Photographs lie in a folder, a sub-folder for each class and nothing else. Without one of your own
+# a small one is written, with few of each class.
 
 # %%
 taken, written = Counter(), Path(p.dataset.removeprefix("folder:"))
-if p.dataset == "clothes":
+if not p.dataset.startswith("folder:"):
     written = place / "photos"
     for i, label in enumerate(data.train.labels.tolist()):
         name = data.class_names[label]
@@ -153,7 +158,7 @@ if p.dataset == "clothes":
 Markdown(", ".join(f"{as_text(name)} {number}" for name, number in taken.most_common()))
 
 # %% [markdown]
-# `train` finds no test part, so it holds one out, and a validation part; it takes a network that
+# Where there is no test part, `train` holds one out, and a validation part; it takes a network that
 # fits, and says so. (Pictures of one person, or frames of one film, have to stay on one side:
 # `split SOURCE OUT --groups FILE` makes such parts first.)
 
@@ -163,8 +168,8 @@ train = f"train --dataset folder:$PHOTOS --method gcl {small} --progress none"
 terminal(train, place, PHOTOS=written)
 
 # %% [markdown]
-# `predict` names new pictures, with the probability of each name and the next ones. The
-# probabilities are calibrated on the validation part.
+# `predict` names new pictures, with the probability of each name and the next ones. Where there is
+# a validation part, the probabilities are calibrated on it.
 
 # %%
 (model,) = place.glob("runs/*/model.pt")
@@ -173,8 +178,8 @@ files = " ".join(f"$PHOTOS/{path.relative_to(written)}" for path in new)
 terminal(f"predict {model.parent.relative_to(place)} {files} --top 3", place, PHOTOS=written)
 
 # %% [markdown]
-# This shows the command, not the accuracy: so few and so small photographs come to little, and some
-# of these were trained on. The third command is `report RUN`: one page with accuracy by class, who
+# This shows the command, not the accuracy: few and small photographs come to little, and some of
+# these were trained on. The third command is `report RUN`: one page with accuracy by class, who
 # is taken for whom, and the worst mistakes beside the training pictures most like them.
 
 # %% [markdown]
@@ -217,7 +222,7 @@ rows = [
 table(["on the same split", "top-1 (%)", "many", "medium", "few"], rows)
 
 # %% [markdown]
-# **What to notice.** The numbers differ a little, for the learning rate and the draws are others.
+# **What to notice.** The numbers differ, for the learning rate and the draws are others.
 # (With the same draws both are equal, weight by weight: the package's tests compare them.)
 
 # %% [markdown]
@@ -307,7 +312,7 @@ Markdown(chosen_table(records) if validated else "There is no validation part to
 
 # %% [markdown]
 # **What to notice.** One row for each method, with its settings chosen split by split; behind ± is
-# half of the 95 % t interval over the splits, which is wide for so few. The
+# half of the 95 % t interval over the splits, wide where they are few. The
 # [study](../results/study.md) has the same table over five splits and more methods, and
 # [`results`](../results/README.md) one of plankton.
 
@@ -366,9 +371,9 @@ table(["method", "mean of classes (%)"], rows)
 # ## Summary
 #
 # A folder of class folders is all that is needed, and a pre-trained network saves most of the time.
-# GCL moves accuracy to the rare classes; the first table says at which cost for the others. In your
-# own loop the classifier gives cosines and the counts are by label. Choose on a validation part,
-# and trust a rare class no further than its test pictures reach.
+# The first table says how much GCL finds more of the rare classes, and what that costs the others.
+# In your own loop the classifier gives cosines and the counts are by label. Choose on a validation
+# part, and trust a rare class no further than its test pictures reach.
 
 # %% [markdown]
 # ## References

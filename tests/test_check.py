@@ -106,6 +106,8 @@ RIGHT = [
         ),
     ),
     (check.logit_adjusted, lambda z, n, tau: z - logit_adjustment(n, tau)),
+    (check.logit_adjusted, lambda z, n, tau: F.log_softmax(z, 1) - logit_adjustment(n, tau)),
+    (check.logit_adjusted, lambda z, n, tau: z - tau * torch.log(n / max(n))),
     (check.tilted_shares, lambda n, t: (t * n.log()).softmax(0)),
     (check.prior_loss, lambda z, y, n: losses.priors.LogitAdjustedLoss(n)(z, y)),
     (check.prior_loss, lambda z, y, n: F.cross_entropy(z + n.log(), y)),
@@ -178,6 +180,37 @@ def both_ends(ours, others):
 def two_samples(a, b):
     error = (a.std() ** 2 / len(a) + b.std() ** 2 / len(b)) ** 0.5
     return a.mean() - b.mean(), stats.t.ppf(0.975, len(a) - 1) * error
+
+
+def target_alone(logits, labels, counts):
+    prior, rows = counts.log() - counts.sum().log(), torch.arange(len(labels))
+    logits = logits.clone()
+    logits[rows, labels] += prior[labels]
+    return F.cross_entropy(logits, labels)
+
+
+def first_is_largest(counts):
+    differences = counts[0].log() - counts.log()
+    return differences / differences.max()
+
+
+def by_class(labels):
+    inverse = 1 / torch.bincount(labels)
+    return inverse / inverse.sum()
+
+
+def with_backward(backbone, head, x, y):
+    loss = frozen_loss(backbone, head, x, y)
+    loss.backward()
+    return loss
+
+
+def one_sided(a, b):
+    return (a - b).mean(), stats.t.ppf(0.95, len(a) - 1) * (a - b).std() / len(a) ** 0.5
+
+
+def degrees_of_freedom(a, b):
+    return (a - b).mean(), stats.t.ppf(0.975, len(a)) * (a - b).std() / len(a) ** 0.5
 
 
 PLANTED = [
@@ -253,6 +286,48 @@ PLANTED = [
     (check.paired_interval, both_ends, "two ends"),
     (check.recall, lambda c: 100 * c.diagonal() / c.sum(1), "no percent"),
     (check.tilted_shares, lambda n, t: -(n**t) / (n**t).sum(), "sign is the other"),
+    (check.tilted_shares, lambda n, t: n**t / (n**t).max(), r"This is 2.37 times what is wanted$"),
+    # Plausible answers that the checks had no hint for, or a wrong one.
+    (check.wrong_images, lambda z, y: y[z.argmax(1) != y], "labels, not the places"),
+    (check.wrong_images, lambda z, y: (z.argmax(1) != y).nonzero(as_tuple=True), "a tuple"),
+    (
+        check.wrong_images,
+        lambda z, y: (z.max(1).values != y).nonzero()[:, 0],
+        "largest logit itself",
+    ),
+    (
+        check.wrong_images,
+        lambda z, y: torch.where(z.argmax(0) != y)[0],
+        r"size of tensor.*argmax\(1\)",
+    ),
+    (check.log_odds, lambda x, s: (2 * x).exp() * s / (1 - s), "take their logarithm"),
+    (check.log_odds, lambda x, s: torch.logit(s) - 2 * x, "classes are exchanged"),
+    (check.log_odds, lambda x, s: 2 * x + s / (1 - s), "prior stands there without"),
+    (check.prior_loss, target_alone, "label alone"),
+    (
+        check.prior_loss,
+        lambda z, y, n: F.cross_entropy(z + n.log(), y, reduction="none"),
+        "one number",
+    ),
+    (check.cloud_sizes, first_is_largest, "is 0 at"),
+    (check.clouded, lambda c, e, d, s, k: s * (c - k * d), "noise is missing"),
+    (check.saturation, lambda z, y: 1 - F.softmax(z, 1)[:, y], "torch.arange"),
+    (check.saturation, lambda z, y: 1 - torch.gather(z.softmax(1), 1, y), r"labels\[:, None\]"),
+    (check.tau_normalised, lambda w, t: w / w.norm(2, 1) ** t, "keepdim=True"),
+    (check.image_probabilities, by_class, "One number for each image"),
+    (check.image_probabilities, lambda y: by_class(y)[y], "not over the classes"),
+    (check.image_probabilities, lambda y: (y[:, None] == y).float().mean(1), "share of each image"),
+    (
+        check.retraining_loss,
+        lambda b, h, x, y: frozen_loss(b, h, x, y).item(),
+        "returns float; a tensor",
+    ),
+    (check.retraining_loss, lambda b, h, x, y: h(b(x).detach()), "the mean loss is one number"),
+    (check.retraining_loss, with_backward, r"calls backward\(\)"),
+    (check.paired_interval, one_sided, "leave 2.5 %"),
+    (check.paired_interval, degrees_of_freedom, "n - 1 degrees"),
+    (check.paired_interval, lambda a, b: scipy_interval(a, b)[::-1], "mean comes first"),
+    (check.paired_interval, lambda a, b: (a - b).mean(), r"one number; shape \(2,\)"),
 ]
 
 
@@ -284,7 +359,7 @@ def adds_in_place(logits, counts, tau):
         ),
         (lambda z, n, tau: "z", "it returns str; numbers are wanted"),
         (lambda z, n, tau: z.mean(0), "the result has shape (5,), not (4, 5)"),
-        (lambda z, n, tau: z.sum(), "the result has shape (), not (4, 5)"),
+        (lambda z, n, tau: z.sum(), "the result is one number; shape (4, 5) is wanted"),
         (adds_in_place, "it changes its argument number 1; make a new tensor instead"),
         (lambda z, n, tau: z * math.nan, "the result is nan at [0, 0], not "),
     ],

@@ -492,3 +492,15 @@ def test_any_names_can_be_drawn():
     (legend,) = photographs(data, [series("one", [0.0] * 6)]).legends
     keys = [text.get_text() for text in legend.get_texts()]
     assert keys[0] == "many-shot: 1 <b>|, 4 a retriever… far north"
+
+
+def test_labels_of_the_study_stand_at_the_ends_of_their_lines():
+    data = toy_dataset(counts=(30, 12, 5))
+    lines = [series("one", [9.0, 11.0, 7.0]), series("two", [12.0, 8.0, 10.0], "#D55E00")]
+    for axes in figures.headline(data, lines, lines).axes[1:]:
+        to_data = axes.transAxes + axes.transData.inverted()
+        places = {t.get_text(): to_data.transform(t.get_position())[1] for t in axes.texts}
+        low, high = axes.get_ylim()
+        assert low == 0
+        for one in lines:
+            assert abs(places[one.look.label] - one.values[-1]) < 0.1 * (high - low)

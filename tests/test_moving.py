@@ -21,7 +21,17 @@ ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT / "docs"))
 
 from moving import BELOW, PICTURES, cloud, plane, sampling, tilt  # noqa: E402
-from moving.drawing import BLACK, Axis, Moved, Panel, Picture, Slider, towards  # noqa: E402
+from moving.drawing import (  # noqa: E402
+    BLACK,
+    LETTER,
+    WIDTH,
+    Axis,
+    Moved,
+    Panel,
+    Picture,
+    Slider,
+    towards,
+)
 
 
 def frames(made, mark):
@@ -229,6 +239,21 @@ def test_no_line_leaves_its_panel(make):
                 x, y = zip(*re.findall(r"(-?[\d.]+) (-?[\d.]+)", path), strict=True)
                 assert panel.left <= min(map(float, x)) <= max(map(float, x)) <= panel.right
                 assert panel.top <= min(map(float, y)) <= max(map(float, y)) <= panel.bottom
+
+
+@pytest.mark.parametrize("make", [tilt.digits, tilt.photographs, cloud.picture, sampling.picture])
+def test_no_text_leaves_its_panel(make):
+    made = make()
+    for panel in made.panels:
+        for side, x, more, text in re.findall(
+            r'<text class="(end|middle)" x="([^"]*)"[^>]*?( data-part="\d+")?>([^<]*)<',
+            "".join(panel.elements),
+        ):
+            shown = frames(made, more).values() if more else [text]
+            width = LETTER * max(map(len, shown))
+            left = float(x) - (width if side == "end" else width / 2)
+            assert left > -0.1, text
+            assert left + width < WIDTH + 0.1, text
 
 
 def test_a_part_knows_its_sliders_and_ends_no_script():

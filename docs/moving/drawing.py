@@ -165,7 +165,8 @@ class Panel:
         self.picture, self.title, self.alt = picture, title, alt
         self.x, self.y, self.height = x, y, height
         below = 4 + LINE * bool(x.ticks) + (LINE + 3) * bool(x.label)
-        self.left, self.right = (36 if y.ticks else 4), WIDTH - 4
+        longest = max((_letters(words) for words in y.ticks.values()), default=0)
+        self.left, self.right = (max(36, 5 + LETTER * longest) if y.ticks else 4), WIDTH - 4
         self.top, self.bottom = (8 if y.ticks else 4), height - below
         self.elements: list[str] = []
         for value, words in y.ticks.items():
@@ -232,7 +233,7 @@ class Panel:
 
     def _text(self, side: str, x: float, y: float, words: Words) -> None:
         mark, text = self.picture.words(words)
-        half = LETTER * len(text) / 2
+        half = LETTER * _letters(words) / 2
         x = min(max(x, half), WIDTH - half) if side == "middle" else x
         self.elements.append(f'<text class="{side}" x="{x:.1f}" y="{y:.1f}"{mark}>{text}</text>')
 
@@ -245,6 +246,13 @@ class Panel:
             else:
                 parts += ["M", "L".join(places), "Z" * (kind in ("area", "shade"))]
         return "".join(parts)
+
+
+def _letters(words: Words) -> int:
+    """Of a text, at most."""
+    if isinstance(words, str):
+        return len(words)
+    return max(len(words.at(*now)) for now in itertools.product(*(s.values for s in words.by)))
 
 
 def _written(point: Point) -> str:

@@ -28,7 +28,7 @@ def digits() -> Picture:
     records = load_records(RESULTS / "digits.json")
     own = (each for each in records if each["imbalance_ratio"] == 100 and not each["changes"])
     runs = {method: {each["seed"]: each for each in of} for method, of in by_method(own).items()}
-    return picture(runs, "digits, ρ = 100")
+    return picture(runs, "digits, imbalance ratio 100")
 
 
 def photographs() -> Picture:

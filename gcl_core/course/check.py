@@ -18,11 +18,10 @@ from torch.nn.functional import cross_entropy
 
 CASES = 3  # random inputs of each check
 Function = Callable[..., Any]
-# What may be wrong with any answer, for one that is none of a check's own mistakes.
-GENERAL: dict[str, Callable[[Tensor], Tensor]] = {
-    "This is 100 times as much: no percent here": lambda right: 100 * right,
-    "The sign is the other one": lambda right: -right,
-}
+
+
+class Remark(Exception):
+    """What is said of an answer that cannot be compared."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -78,14 +77,23 @@ class Check:
         def given() -> tuple[Any, ...]:
             return self.given(torch.Generator().manual_seed(seed))
 
-        def outcome(function: Function) -> Tensor:
-            return _as_tensor(self.observed(function, *given()))
+        def outcome(function: Function) -> Tensor | str:
+            try:
+                return _as_tensor(self.observed(function, *given()))
+            except Exception as error:  # a known mistake may be one that cannot be computed
+                return str(error)
+
+        def with_hint(message: str, result: Tensor | str) -> str:
+            known = [h for h, each in self.mistakes.items() if _same(result, outcome(each))]
+            return ". ".join([message, *(known or _general(result, outcome(self.right)))[:1]])
 
         mine = given()
         try:
             raw = self.observed(answer, *mine)
+        except Remark as remark:
+            return str(remark)
         except Exception as error:  # whatever a student's lines raise
-            return _raised(error, answer)
+            return with_hint(_raised(error, answer), str(error))
         if raw is None:
             return "it returns nothing yet"
         try:
@@ -97,11 +105,8 @@ class Check:
                 return f"it changes its argument number {place + 1}; make a new tensor instead"
         if any(_same(result, outcome(each)) for each in (self.right, *self.equal)):
             return None
-        right = outcome(self.right)
-        difference = f"{self.what} {_difference(result, right)}"
-        hints = [hint for hint, each in self.mistakes.items() if _same(result, outcome(each))]
-        hints += [hint for hint, of in GENERAL.items() if _same(result, of(right))]
-        return ". ".join([difference, *hints[:1]])
+        right = _as_tensor(self.observed(self.right, *given()))
+        return with_hint(f"{self.what} {_difference(result, right)}", result)
 
 
 def _raised(error: Exception, answer: Function) -> str:
@@ -121,8 +126,25 @@ def _as_tensor(value: Any) -> Tensor:
     return torch.as_tensor(value).detach().double()
 
 
-def _same(one: Tensor, other: Tensor) -> bool:
+def _same(one: Tensor | str, other: Tensor | str) -> bool:
+    if isinstance(one, str) or isinstance(other, str):  # what was raised
+        return isinstance(one, str) and isinstance(other, str) and one == other
     return one.shape == other.shape and bool(_close(one, other).all())
+
+
+def _general(result: Tensor | str, right: Tensor | str) -> list[str]:
+    """What may be wrong with any answer, for one that is none of a check's own mistakes."""
+    if isinstance(result, str) or isinstance(right, str) or result.shape != right.shape:
+        return []
+    factors = (result / right)[right.isfinite() & (right != 0)]
+    if not len(factors) or factors[0].nan_to_num() == 0 or not _same(result, factors[0] * right):
+        return []
+    factor = float(f"{float(factors[0]):.3g}")
+    known = {100.0: "no percent here", -1.0: "the sign is the other one"}
+    if factor not in known and not right.ndim:  # any two numbers have a factor
+        return []
+    reason = f": {known[factor]}" if factor in known else ""
+    return [f"This is {factor:g} times what is wanted{reason}"]
 
 
 def _close(one: Tensor, other: Tensor) -> Tensor:
@@ -130,6 +152,10 @@ def _close(one: Tensor, other: Tensor) -> Tensor:
 
 
 def _difference(result: Tensor, right: Tensor) -> str:
+    if right.ndim and not result.ndim:
+        return f"is one number; shape {tuple(right.shape)} is wanted"
+    if result.ndim and not right.ndim:
+        return f"has shape {tuple(result.shape)}; one number is wanted"
     if result.shape != right.shape:
         return f"has shape {tuple(result.shape)}, not {tuple(right.shape)}"
     if not right.ndim:
@@ -151,8 +177,8 @@ def _labels(number: int, classes: int, at: Generator) -> Tensor:
 
 
 def _counts(classes: int, at: Generator) -> Tensor:
-    """Class counts, all different, in no order."""
-    return 3 * torch.randperm(50, generator=at)[:classes] + 2
+    """Class counts, all different; the first class is not the largest, nor the last the rarest."""
+    return (3 * torch.randperm(50, generator=at)[:classes] + 2).roll(1)
 
 
 def _linear(inputs: int, outputs: int, at: Generator) -> nn.Linear:
@@ -240,9 +266,14 @@ wrong_images = Check(
             lambda z, y: z.argmax(1) != y
         ),
         "nonzero() gives a column: flatten() it": lambda z, y: (z.argmax(1) != y).nonzero(),
-        "Compare over the classes of an image: argmax(1)": lambda z, y: (
-            (z.argmax(0)[y] != y).nonzero().flatten()
+        "The largest logit of each image is wanted: argmax(1)": lambda z, y: (
+            (z.argmax(0) != y).nonzero().flatten()
         ),
+        "This compares the largest logit itself; argmax(1) is its class": lambda z, y: (
+            (z.amax(1) != y).nonzero().flatten()
+        ),
+        "These are labels, not the places of the images": lambda z, y: y[z.argmax(1) != y],
+        "This is a tuple; its [0] has the indices": lambda z, y: torch.where(z.argmax(1) != y),
     },
 )
 
@@ -311,6 +342,12 @@ log_odds = Check(
     _odds,
     {
         "The prior is missing: add log(share / (1 - share))": lambda x, s: _odds(x, s, prior=0.0),
+        "The prior stands there without a logarithm": lambda x, s: 2 * x + s / (1 - s),
+        "These are the odds; take their logarithm": lambda x, s: _odds(x, s).exp(),
+        "This is the probability; the log-odds are wanted": lambda x, s: _odds(x, s).sigmoid(),
+        "The classes are exchanged: rare is around +1, common around -1": lambda x, s: _odds(
+            x, s, slope=-2.0
+        ),
         "The prior's sign: a rare class has smaller odds": lambda x, s: _odds(x, s, prior=-1.0),
         "The other class has a prior too: 1 - share": lambda x, s: 2 * x + s.log(),
         "The two squares differ by 4x; half of it is 2x": lambda x, s: _odds(x, s, slope=4.0),
@@ -339,7 +376,11 @@ logit_adjusted = Check(
         "tau is not used": lambda z, n, tau: z - _log_prior(n),
         "tau is a factor of the logarithm alone": lambda z, n, tau: tau * (z - _log_prior(n)),
     },
-    equal=(lambda z, n, tau: z - tau * n.log(),),  # a constant for all classes changes no arg max
+    equal=(  # a constant for all classes of an image changes no arg max
+        lambda z, n, tau: z - tau * n.log(),
+        lambda z, n, tau: z - tau * (n / n.max()).log(),
+        lambda z, n, tau: z.log_softmax(1) - tau * _log_prior(n),
+    ),
 )
 
 tilted_shares = Check(
@@ -368,6 +409,9 @@ prior_loss = Check(
         COUNTS_NOT_LOGS: lambda z, y, n: cross_entropy(z + n, y),
         SHARES_NOT_LOGS: lambda z, y, n: cross_entropy(z + n / n.sum(), y),
         "The prior is missing": lambda z, y, n: cross_entropy(z, y),
+        "The prior is added to every logit, not to that of the label alone": lambda z, y, n: (
+            cross_entropy(z + _log_prior(n) * nn.functional.one_hot(y, len(n)), y)
+        ),
         SOFTMAX_TWICE: lambda z, y, n: cross_entropy((z + _log_prior(n)).softmax(1), y),
         SUM: lambda z, y, n: cross_entropy(z + _log_prior(n), y, reduction="sum"),
         "These are class weights; the prior is added to the logits": (
@@ -416,6 +460,9 @@ clouded = Check(
             lambda z, e, d, s, k: s * (z - k * e.abs())
         ),
         "The multiplier k is missing": lambda z, e, d, s, k: s * (z - d * e.abs()),
+        "The noise is missing: every image has the whole cloud here": lambda z, e, d, s, k: (
+            s * (z - k * d)
+        ),
     },
 )
 
@@ -437,6 +484,12 @@ saturation = Check(
             lambda z, y: 1 - _of_target(z.softmax(0), y)
         ),
         "This is the loss; its gradient is 1 - p_y": lambda z, y: -_of_target(z.log_softmax(1), y),
+        "labels alone choose columns of every image; the rows are torch.arange(len(labels))": (
+            lambda z, y: 1 - z.softmax(1)[:, y]
+        ),
+        "gather() wants a column of labels, labels[:, None], and gives a column": (
+            lambda z, y: 1 - z.softmax(1).gather(1, y)
+        ),
     },
 )
 
@@ -456,6 +509,9 @@ tau_normalised = Check(
         "This is one norm for the whole matrix: dim=1, keepdim=True": (
             lambda w, tau: w / w.norm() ** tau
         ),
+        "Norms have to be a column to divide rows: keepdim=True": (
+            lambda w, tau: w / w.norm(dim=1) ** tau
+        ),
         "tau is an exponent, not a factor": lambda w, tau: w / (tau * _norms(w)),
         "tau is not used": lambda w, tau: w / _norms(w),
         "Divide: a large norm is to shrink": lambda w, tau: w * _norms(w) ** tau,
@@ -469,6 +525,11 @@ def _image_probabilities(labels: Tensor, power: float = -1.0) -> Tensor:
     return weights / weights.sum()
 
 
+def _class_probabilities(labels: Tensor) -> Tensor:
+    weights = 1 / torch.bincount(labels)
+    return weights / weights.sum()
+
+
 image_probabilities = Check(
     "image_probabilities",
     lambda at: (torch.cat([torch.arange(4), _labels(16, 4, at)]),),
@@ -479,7 +540,10 @@ image_probabilities = Check(
             lambda y: _image_probabilities(y, 1.0)
         ),
         "One number for each image is wanted: index the counts by the labels": (
-            lambda y: torch.full((4,), 1 / 4)
+            _class_probabilities
+        ),
+        "Divide by the sum over all images, not over the classes": (
+            lambda y: _class_probabilities(y)[y]
         ),
         "Every image is as likely here: the head is still drawn most": (
             lambda y: _image_probabilities(y, 0.0)
@@ -487,7 +551,10 @@ image_probabilities = Check(
         "A class has these probabilities, which its images have to share": (
             lambda y: torch.full((len(y),), 1 / 4)
         ),
-        "This is the square root of what is wanted": lambda y: _image_probabilities(y, -0.5),
+        "Divide by the count, not by its square root": lambda y: _image_probabilities(y, -0.5),
+        "This is the share of each image's class: divide by the count": lambda y: (
+            y.bincount()[y] / len(y)
+        ),
     },
 )
 
@@ -495,11 +562,17 @@ image_probabilities = Check(
 def _gradients(loss_of: Function, x: Tensor, y: Tensor, *parts: nn.Module) -> Tensor | None:
     """The loss, and the gradients of the weights of backbone and classifier."""
     loss = loss_of(*parts, x, y)
-    if not isinstance(loss, Tensor):
+    if loss is None:
         return None
+    if not isinstance(loss, Tensor):
+        raise Remark(f"it returns {type(loss).__name__}; a tensor is wanted, for its gradient")
+    if loss.ndim:
+        raise Remark(f"it returns shape {tuple(loss.shape)}; the mean loss is one number")
+    weights = [weight for part in reversed(parts) for weight in part.parameters()]
+    if any(weight.grad is not None for weight in weights):
+        raise Remark("it calls backward(); return the loss alone, the loop goes on from there")
     if loss.requires_grad:
         loss.backward()
-    weights = [weight for part in reversed(parts) for weight in part.parameters()]
     gradients = [torch.zeros_like(w) if w.grad is None else w.grad for w in weights]
     return torch.cat([loss.flatten(), *map(torch.flatten, gradients)])
 
@@ -512,7 +585,7 @@ retraining_loss = Check(
         "The backbone has a gradient too: detach() the features": (
             lambda body, head, x, y: cross_entropy(head(body(x)), y)
         ),
-        "The classifier has no gradient: only the features are detached": (
+        "The classifier has no gradient: detach the features alone": (
             lambda body, head, x, y: cross_entropy(head(body(x)).detach(), y)
         ),
         SUM: lambda body, head, x, y: cross_entropy(head(body(x).detach()), y, reduction="sum"),
@@ -543,7 +616,26 @@ paired_interval = Check(
         ),
         "A factor of 2 is too small for few seeds: stats.t.ppf": lambda a, b: _interval(a, b, 2.0),
         "This is one standard error: multiply by stats.t.ppf": lambda a, b: _interval(a, b, 1.0),
-        "The variance of a sample divides by n - 1: correction=1": (
+        "95 % leave 2.5 % at each end: ppf(0.975, ...)": (
+            lambda a, b: _interval(a, b, float(stats.t.ppf(0.95, len(a) - 1)))
+        ),
+        "ppf(0.025, ...) is the lower end, below zero; ppf(0.975, ...) is the upper one": (
+            lambda a, b: _interval(a, b, float(stats.t.ppf(0.025, len(a) - 1)))
+        ),
+        "n differences have n - 1 degrees of freedom": (
+            lambda a, b: _interval(a, b, float(stats.t.ppf(0.975, len(a))))
+        ),
+        "This is the whole length; half of it is wanted": (
+            lambda a, b: _interval(a, b, spread=lambda d: 2 * d.std())
+        ),
+        "This is the variance; its root, std(), is wanted": (
+            lambda a, b: _interval(a, b, spread=Tensor.var)
+        ),
+        "Divide by the square root of n, not by n": (
+            lambda a, b: _interval(a, b, spread=lambda d: d.std() / len(d) ** 0.5)
+        ),
+        "The mean comes first, then half the length": lambda a, b: _interval(a, b)[::-1],
+        "The variance of a sample divides by n - 1: correction=1, in NumPy ddof=1": (
             lambda a, b: _interval(a, b, spread=lambda d: d.std(correction=0))
         ),
         "The square root of n is missing: this is where single seeds lie": (

@@ -107,9 +107,7 @@ def values_by_class(
         if floor and title in floor:
             highest = max(max(series.values) for series in lines)
             axes.set(yscale="log", ylim=(floor[title], max(1.2, 1.3 * highest)))
-        if percent:
-            axes.set_ylim(-3, 103)
-        by_class(axes, classes, title, lines)
+        by_class(axes, classes, title, lines, ylim=(-3, 103) if percent else None)
     for axes in every[:-1]:
         axes.set_xlabel("")
     keys = [[series.look for series in lines] for lines in panels.values()]
@@ -410,11 +408,11 @@ def headline(
     draw_counts(counts, classes.counts, classes.places)
     counts.set_title("Training images")
     counts.margins(y=0.2)
-    by_class(answered, classes, "Answers to balanced test images (%)", answers, counts=False)
+    title = "Answers to balanced test images (%)"
+    by_class(answered, classes, title, answers, counts=False, ylim=(0, None))
     answered.axhline(100 / dataset.num_classes, color="0.5", lw=1, ls="--", zorder=0)
-    answered.set_ylim(0)
-    by_class(right, classes, "Test images that are right (%)", accuracies, counts=False)
-    right.set_ylim(0, 103)
+    title = "Test images that are right (%)"
+    by_class(right, classes, title, accuracies, counts=False, ylim=(0, 103))
     for axes in (counts, answered):
         axes.set_xlabel("")
     group_key(figure, dataset)

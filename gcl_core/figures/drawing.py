@@ -156,16 +156,25 @@ def _last(series: Series) -> float:
 
 
 def by_class(
-    axes: Axes, classes: Classes, title: str, lines: Sequence[Series], counts: bool = True
+    axes: Axes,
+    classes: Classes,
+    title: str,
+    lines: Sequence[Series],
+    counts: bool = True,
+    ylim: tuple[float, float | None] | None = None,
 ) -> None:
     """Lines over the classes, with their labels and the axis of classes.
 
     Args:
         lines: a value for each class of the data set, in its order.
+        ylim: range of y, which labels of lines have to know.
     """
     places, arranged = range(len(classes.order)), classes.arranged(lines)
     draw_lines(axes, places, arranged, marker="o" if len(places) <= ALL_NAMED else None, ms=5)
     axes.set_title(title)
+    if ylim is not None:
+        axes.autoscale_view()  # for an end that is left open
+        axes.set_ylim(ylim)
     label_ends(axes, places, arranged, 0.1)
     class_axis(axes, classes, counts)
 
