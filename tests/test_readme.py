@@ -55,7 +55,7 @@ def test_the_ten_lines_run_and_learn():
 
 
 def test_the_two_stages_run_and_learn_and_the_second_leaves_the_features(capsys):
-    first, second, judged = re.findall(
+    first, second, mixed, judged = re.findall(
         r"```python\n(.*?)```", (ROOT / "docs" / "loop.md").read_text(), re.DOTALL
     )
     given = yours()
@@ -66,6 +66,8 @@ def test_the_two_stages_run_and_learn_and_the_second_leaves_the_features(capsys)
     assert right(given) > 0.9
     assert torch.equal(given["backbone"].weight, features)
     assert not torch.equal(given["classifier"].weight, anchors)
+    exec(mixed, given)
+    assert given["loss"].requires_grad
     given["backbone"].train()  # as a reader has it who leaves stage 2 out
     exec(judged, given | {"test_set": given["dataset"], "test_labels": given["labels"]})
     assert not given["backbone"].training
