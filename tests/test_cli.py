@@ -141,10 +141,12 @@ def test_a_record_file_that_cannot_be_is_refused_before_the_training(tmp_path, c
 def test_home_is_known_where_the_shell_does_not_say_it(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
-    assert main("predict", "~/run", "~/image.png") == 1
-    assert f"{tmp_path}/run is no run" in capsys.readouterr().err
-    assert main("split", image_folder(tmp_path / "images") / "train", "~/out") == 0
-    assert not (tmp_path / "~").exists()
+    (tmp_path / "mine.json").write_text("{")
+    assert main("train", *SMALL, "--runs=~/runs", "--record=~/mine.json") == 1
+    assert f"cannot read {tmp_path}/mine.json" in capsys.readouterr().err
+    (tmp_path / "mine.json").unlink()
+    assert main("train", "--method", "ce", "--preset", "smoke", "--runs=~/runs") == 0
+    assert (tmp_path / "runs").is_dir() and not (tmp_path / "~").exists()
 
 
 def test_a_folder_of_images_from_the_command_line(tmp_path):
