@@ -9,6 +9,7 @@ the work, everything, or one of them alone, is killed at some time instead.
 """
 
 import argparse
+import atexit
 import contextlib
 import functools
 import hashlib
@@ -255,10 +256,10 @@ def begin_trial(
     """In the process of a trial: its folder, its fault, and how often it changes files."""
     os.chdir(folder)
     os.environ["GCL_CACHE"] = str(folder / "cache")
-    # What it starts is started as from a shell.
+    # What it starts is started as from a shell, and ended as at a process's own end.
+    Finalize(None, lambda: (threading._shutdown(), atexit._run_exitfuncs()), exitpriority=1)
     sys.modules["__main__"] = types.ModuleType("__main__")
     sys.orig_argv = [sys.executable, "-m", "gcl_core", *words]
-    Finalize(None, threading._shutdown, exitpriority=100)  # where joblib ends its workers
     sabotage.count_changes(counted)
     if fault is not None:
         fault()
