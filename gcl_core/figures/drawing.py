@@ -174,7 +174,7 @@ def by_class(
     axes.set_title(title)
     if ylim is not None:
         axes.autoscale_view()  # for an end that is left open
-        axes.set_ylim(ylim)
+        axes.set_ylim(*ylim)
     label_ends(axes, places, arranged, 0.1)
     class_axis(axes, classes, counts)
 
