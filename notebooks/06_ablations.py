@@ -192,8 +192,8 @@ extra = run_variants(p, second_stage, seeds=p.more_seeds)
 ablation_table("stage 2", extra, reference=published)
 
 # %% [markdown]
-# **What to notice.** Whether a new or the old classifier is better depends on the rate: compare the
-# two rows of a new one. With three seeds a t interval reaches 4.3 standard errors to either side,
+# **What to notice.** What a new classifier comes to depends on the rate: compare the two rows of a
+# new one. With three seeds a t interval reaches 4.3 standard errors to either side,
 # with two 12.7. So few seeds tell only large differences from luck.
 
 # %% [markdown]

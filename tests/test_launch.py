@@ -1,15 +1,25 @@
 """The lab in Colab: a link and an installing cell where an address is set, else neither."""
 
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
 import jupytext
 import nbformat
 import pytest
 from IPython.core.inputtransformer2 import TransformerManager
 
+import gcl_core
+from gcl_core.course import launch
 from gcl_core.course.execution import synchronise
 from gcl_core.course.launch import is_launch, repository
 from gcl_core.course.students import student_copy
 from gcl_core.errors import GCLError
 
+ROOT = Path(gcl_core.__file__).parents[1]
 TEXT = "# %% [markdown]\n# # Lab 1\n\n# %% tags=['parameters']\ndataset: str = 'digits'  # data\n"
 
 
@@ -48,7 +58,7 @@ def test_with_an_address_the_lab_opens_and_installs_itself(project, end):
         "(https://colab.research.google.com/github/some-one/gcl.core/blob/main/"
         "notebooks/lab/1_see.ipynb)**"
     )
-    assert "gcl-core[study] @ git+https://github.com/some-one/gcl.core'" in install.source
+    assert "'gcl-core @ git+https://github.com/some-one/gcl.core' " in install.source
     done = []
     python = TransformerManager().transform_cell(install.source)
     exec(python, {"get_ipython": lambda: done.append("installs")})  # the package is there
@@ -79,7 +89,38 @@ def test_an_address_that_colab_cannot_open_is_refused_before_anything_changes(pr
     assert not (project / "notebooks" / "00_tail.ipynb").exists()
 
 
-def test_this_project_has_a_right_address_or_none():
-    from test_readme import ROOT
+WITHOUT = """
+import sys
+class Missing:
+    def find_spec(self, name, *more):
+        if name.split(".")[0] in {missing!r}:
+            raise ModuleNotFoundError(name)
+sys.meta_path.insert(0, Missing())
+"""
 
+
+def test_the_lab_needs_no_more_than_the_cell_installs(tmp_path):
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = settings["optional-dependencies"]
+    study = {re.match(r"[\w-]+", line)[0] for name in ("study", "grid") for line in extras[name]}
+    there = set(launch.INSTALL.split()) | {"pandas", "pyarrow"}  # of seaborn, and of pandas
+    there |= {"ipython", "ipykernel", "jupyter-client", "traitlets"}  # of every notebook
+    missing = {{"pyyaml": "yaml"}.get(name, name) for name in study - there - {"gcl-core"}}
+    assert {"papermill", "jupytext", "distributed", "yaml"} <= missing
+    lines = [WITHOUT.format(missing=missing)]
+    for text in (ROOT / "notebooks" / "lab").glob("[0-9]*.py"):
+        parsed = ast.parse(text.read_text())
+        lines += [
+            ast.unparse(n) for n in ast.walk(parsed) if isinstance(n, ast.Import | ast.ImportFrom)
+        ]
+    assert len(lines) > 30
+    subprocess.run([sys.executable, "-c", "\n".join(lines)], cwd=tmp_path, check=True)
+
+
+def test_the_lab_holds_no_local_path_and_no_make():
+    for text in (ROOT / "notebooks" / "lab").glob("[0-9]*.py"):
+        assert not re.search(r"(^|[\s\"'])(/\w|~/|\.\./(?!\.\./docs))|\bmake \w", text.read_text())
+
+
+def test_this_project_has_a_right_address_or_none():
     assert repository(ROOT) is None or "/" in repository(ROOT)

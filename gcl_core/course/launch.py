@@ -14,11 +14,12 @@ from nbformat.v4 import new_code_cell, new_markdown_cell
 from gcl_core.errors import GCLError
 
 LAUNCH = "launch"  # the tag of the cells that are put in here, and are not in a notebook's text
+# Not with [study]: its IPython and ipykernel would replace those that Colab itself runs on.
 INSTALL = """# Where the package is missing, as in Colab, it is installed first.
 from importlib.util import find_spec
 
 if find_spec("gcl_core") is None:
-    %pip install --quiet 'gcl-core[study] @ git+https://github.com/{name}'"""
+    %pip install --quiet 'gcl-core @ git+https://github.com/{name}' matplotlib seaborn ipywidgets"""
 
 
 def is_launch(cell: NotebookNode) -> bool:

@@ -205,7 +205,10 @@ check.recall(recall), check.precision(precision)
 # %%
 confusion = Tally(data.classes).add(logits, data.y_test).confusion
 found, trusted = 100 * recall(confusion), 100 * precision(confusion)
-lines = [Series(Look("recall", "#000000"), found), Series(Look("precision", "#D55E00"), trusted)]
+lines = [
+    Series(Look("recall", "#000000"), found),
+    Series(Look("precision", "#D55E00", "--"), trusted),
+]
 see(
     values_by_class(data.dataset, {"Test images (%)": lines}, percent=True),
     "Recall and precision of each class, from the most to the fewest training images.",
