@@ -184,6 +184,7 @@ def normalise_together(norm, images):
         mean = total(flat.sum(1)) / number
         variance = total((flat - mean[:, None]).square().sum(1)) / number
         with torch.no_grad():
+            norm.num_batches_tracked += 1
             norm.running_mean.lerp_(mean, norm.momentum)
             norm.running_var.lerp_(variance * number / (number - 1), norm.momentum)
     else:

@@ -61,6 +61,8 @@ def test_a_change_wins_over_the_recipe_and_the_recipe_over_the_method():
     assert (settings.network, settings.stage1.lr) == ("timm:resnext50_32x4d", 0.05)
     assert settings.stage2.objective.scale == 15  # 20 in the method
     assert resolve("imagenet_lt", "gcl_crt", "smoke").stage1.epochs == 3
+    # A ResNet-50 does not go with BBN, and is not taken.
+    assert resolve("imagenet_lt", "bbn", network="resnet32").network == "resnet32"
 
 
 def test_a_method_without_a_row_is_trained_as_the_others_are():
@@ -177,8 +179,9 @@ def test_costs_of_a_small_network_are_measured_in_both_stages():
     assert two["gflop_test"] < two["gflop"] < 1.1 * two["gflop_test"]
     assert two["saved_mb"] < one["saved_mb"] / 5
     assert means["training"] is None and means["gflop_test"] > 0
-    table = protocol.cost_table(found).splitlines()
+    text, _, *table = protocol.cost_table(found).splitlines()
     assert len(table) == 4 and "Places-LT" in table[2]
+    assert text.endswith(f", {found['precision']}, batch 4; steps timed: 1.")
 
 
 def test_the_middle_of_a_test_image_is_a_share_of_its_shorter_side():

@@ -227,4 +227,5 @@ def measure_costs(
         stages = cost_of(settings, PUBLISHED[kind].classes, steps, fabric, known)
         cells.append({"dataset": kind, "method": method, "stages": stages})
         log.info("%s, %s: measured", kind, method)
-    return {"versions": versions(), "steps": steps, "batch_size": batch_size, "cells": cells}
+    about = {"versions": versions(), "precision": settings.precision}
+    return about | {"steps": steps, "batch_size": batch_size, "cells": cells}

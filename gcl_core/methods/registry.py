@@ -470,7 +470,7 @@ def resolve(
         data=DataSettings(dataset=dataset, imbalance_ratio=kind.imbalance_ratio),
         stage1=chosen.stage1,
         stage2=chosen.stage2,
-        network=kind.network,
+        network=network,
         head=chosen.head,
         precision=kind.precision or best_precision(device),
     )
@@ -483,4 +483,6 @@ def resolve(
         values = {name: own for name, own in values.items() if not name.startswith("stage2_")}
     if changes.get("precision") == "auto":
         changes = changes | {"precision": best_precision(device)}
+    # What is changed need not go with what it takes the place of.
+    values = {name: changes.get(name, own) for name, own in values.items()}
     return override(override(settings, values), changes)

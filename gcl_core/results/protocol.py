@@ -100,7 +100,10 @@ def cost_table(found: dict[str, Any], decoding: float = math.nan) -> str:
     Args:
         decoding: seconds of a core for a photograph.
     """
-    device = found["versions"]["gpu"] or "core"
+    about = found["versions"]
+    device, kind = about["gpu"] or "core", about["gpu"] or f"one core with {about['cpu']}"
+    batch = f"batch {found['batch_size']}" if found["batch_size"] else "batches of the recipes"
+    text = f"Measured on {kind}, {found['precision']}, {batch}; steps timed: {found['steps']}."
     rows = []
     for cell in found["cells"]:
         data, each = PUBLISHED[cell["dataset"]], cell["stages"]
@@ -138,7 +141,8 @@ def cost_table(found: dict[str, Any], decoding: float = math.nan) -> str:
         f"{CORES} cores decode in",
         f"{EIGHT} H100, estimate",
     ]
-    return markdown_table([*headings, "GB on 1", f"on {EIGHT}"], rows, ["method"])
+    table = markdown_table([*headings, "GB on 1", f"on {EIGHT}"], rows, ["method"])
+    return f"{text}\n\n{table}"
 
 
 def _both(each: Stages, factor: float, *names: str) -> str:
