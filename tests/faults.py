@@ -257,7 +257,7 @@ def begin_trial(
     os.chdir(folder)
     os.environ["GCL_CACHE"] = str(folder / "cache")
     # What it starts is started as from a shell, and ended as at a process's own end.
-    Finalize(None, lambda: (threading._shutdown(), atexit._run_exitfuncs()), exitpriority=1)
+    Finalize(None, lambda: (threading._shutdown(), atexit._run_exitfuncs()), exitpriority=100)
     sys.modules["__main__"] = types.ModuleType("__main__")
     sys.orig_argv = [sys.executable, "-m", "gcl_core", *words]
     sabotage.count_changes(counted)
