@@ -419,8 +419,9 @@ looks = (
 )
 lines = [over_seeds(look, rows) for look, rows in zip(looks, measured.values(), strict=True)]
 title = "Gradient $1 - p_y$ of training images"
+lowest = min(min(row) for rows in measured.values() for row in rows)
 show(
-    values_by_class(data, {title: lines}, floor={title: 1e-6}),
+    values_by_class(data, {title: lines}, floor={title: max(1e-6, lowest / 2)}),
     "02_spread",
     "Mean gradient over the clouds, gradient with the clouds at their mean, and standard deviation"
     " over the clouds, by class, head to tail, on a logarithmic axis.",

@@ -228,8 +228,8 @@ class Settings(Config):
         on_features = self.on_features or (second is not None and second.trains == "head")
         if on_features and rebalance is not None and rebalance.on_images:
             raise GCLError(
-                f"re-balancing {rebalance.name!r} changes the backbone: trains 'head' does not go "
-                "with it"
+                f"re-balancing {rebalance.name!r} changes features, by batch_norm 'shifted' or "
+                "weights of its own: trains 'head', which keeps them, does not go with it"
             )
         if self.on_features and second is not None and second.trains not in (None, "head"):
             raise GCLError(
