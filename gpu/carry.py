@@ -34,7 +34,7 @@ def main(grid: Path, runs: Path, out: Path, accelerator: str) -> None:
     runs.mkdir(exist_ok=True)
     with filelock.FileLock(runs / ".gathering"):  # one at a time
         jobs = jobs_of(cells_of(grid, accelerator=accelerator), runs, accelerator)
-        save_records(out / "records.json", records_of(jobs, history=True))
+        save_records(out / "records.json", records_of(jobs))
         left = [step for job in jobs for step in job.steps if not step.folder.is_finished]
         starts = {step.after.folder.path.name for step in left if step.after}
         whole = packed(runs, starts)

@@ -50,6 +50,7 @@ p = checked_parameters(
 folder = project_path(p.figures)
 
 # %% tags=["hide-input"]
+from numpy import nan
 from scipy.stats import nct
 
 from gcl_core import (
@@ -259,16 +260,13 @@ pairs = {
 }
 drawn = {name: 100 * cben_shares(counts, *pair) for name, pair in pairs.items()}
 steps = [10 ** (i / 10 - 6) for i in range(60)]
-
-
-def change(a, b):
-    """How much a share differs from that of b = 0 at most (%); NaN where a + b is no beta."""
-    if a + b >= 1:
-        return float("nan")
-    return 100 * float((cben_shares(counts, a, b) / cben_shares(counts, a, 0.0) - 1).abs().max())
-
-
-apart = {f"a = {a}": [change(a, b) for b in steps] for a in (0.9999, 0.999, 0.9)}
+apart = {}  # how much a share differs from that of b = 0 at most (%); NaN where a + b is no beta
+for a in (0.9999, 0.999, 0.9):
+    plain = cben_shares(counts, a, 0.0)
+    apart[f"a = {a}"] = [
+        100 * float((cben_shares(counts, a, b) / plain - 1).abs().max()) if a + b < 1 else nan
+        for b in steps
+    ]
 show(
     sampling_shares(counts, drawn, steps, apart),
     "06_cben",

@@ -382,9 +382,9 @@ def test_a_folder_of_photographs_gets_the_small_network_by_itself(photographs, t
     ("method", "changes", "message"),
     [
         (
-            "bbn",
+            "hybrid_sc",
             {"trains": "head"},
-            "objective 'bbn' trains the backbone, and trains 'head' leaves",
+            "objective 'hybrid_sc' trains the backbone, and trains 'head' leaves",
         ),
         ("oltr", {"trains": "head"}, "re-balancing 'oltr' trains the backbone"),
         ("bbn", {}, "head 'bilateral' doubles the last block"),
