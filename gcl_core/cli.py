@@ -463,10 +463,18 @@ def _compare(options: argparse.Namespace) -> None:
         print(json.dumps(result))
 
 
+def _project(part: str) -> Path:
+    """The project's folder, which has this part; what is installed has the package alone."""
+    root = project_root()
+    if not (root / part).is_dir():
+        raise GCLError(f"no {part}/ here: this command works inside a copy of the project")
+    return root
+
+
 def _study(options: argparse.Namespace) -> None:
     from gcl_core.study import study
 
-    print(study(project_root(), options.out, options.runs, workers=options.workers))
+    print(study(_project("grids"), options.out, options.runs, workers=options.workers))
 
 
 def _notebooks(options: argparse.Namespace) -> None:
@@ -474,7 +482,7 @@ def _notebooks(options: argparse.Namespace) -> None:
     from gcl_core.results.page import update_pages
     from gcl_core.study import study
 
-    root = project_root()
+    root = _project("grids")
     synchronise(root / "notebooks")
     print(study(root, root, options.runs, workers=options.workers))
     update_pages(root)
@@ -483,7 +491,7 @@ def _notebooks(options: argparse.Namespace) -> None:
 def _students(options: argparse.Namespace) -> None:
     from gcl_core.course.students import write_student_copies
 
-    for file in write_student_copies(project_root() / "notebooks", options.out):
+    for file in write_student_copies(_project("notebooks") / "notebooks", options.out):
         print(file)
 
 
@@ -492,7 +500,7 @@ def _tables(options: argparse.Namespace) -> int:
     from gcl_core.results.page import draw_table1, update_pages
     from gcl_core.results.tables import draw_records
 
-    root = project_root()
+    root = _project("results")
     in_step = update_pages(root, check=options.check)
     if not options.check:
         draw_records(root)

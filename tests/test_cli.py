@@ -90,6 +90,14 @@ def test_threads_are_for_idle_cores(monkeypatch, network, idle, processes, threa
     assert os.environ["OMP_NUM_THREADS"] == str(threads)
 
 
+@pytest.mark.parametrize("command", ["study", "notebooks", "students", "tables"])
+def test_what_is_made_of_the_project_says_where_it_works(tmp_path, monkeypatch, capsys, command):
+    monkeypatch.chdir(tmp_path)
+    assert main(command) == 1
+    assert "this command works inside a copy of the project" in capsys.readouterr().err
+    assert not any(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("supported", [False, True])
 def test_emulated_bfloat16_is_said(tmp_path, monkeypatch, supported, caplog):
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: supported)
