@@ -457,7 +457,7 @@ def _compare(options: argparse.Namespace) -> None:
     result = same_accuracy(fast, plain)
     print(
         f"top-1 after {options.epochs} epochs: fast {result['fast']}, plain {result['plain']}; "
-        f"difference {result['difference']} with standard error {result['standard_error']}"
+        f"difference {result['difference']} ± {result['half_interval']} (95 % t interval)"
     )
     if options.json:
         print(json.dumps(result))

@@ -267,8 +267,8 @@ show(
 
 # %% [markdown]
 # **What to notice.** Where the few-shot classes fall last, early saturation is not what keeps the
-# tail from being learnt. And a network that is trained on blends hardly ever predicts one exactly:
-# with mixup, as published, all images stay active.
+# tail from being learnt. And a network that is trained on blends hardly ever predicts one exactly,
+# so that with mixup, as published, more images stay active: compare the last panel.
 
 # %% [markdown]
 # ## Who does the pushing
@@ -342,8 +342,8 @@ table(["penalty for one unit of lift", *data.groups], rows, "Of the first three 
 # %% [markdown]
 # Before training CE gives every class about the same probability, so that the counts make the
 # penalty: there the paper is right. But the gradient of a bias *is* penalty minus lift. After some
-# epochs the network has learned the prior (notebook 0), and the two come near balance. The tail is
-# not pushed on and on.
+# epochs the network has learned the prior (notebook 0), and the two come nearer to balance: the
+# table says how near, with the spread of few seeds.
 
 # %% [markdown]
 # ## Exercises
@@ -401,9 +401,9 @@ table(["active (%), seed 0", *data.groups], rows)
 # ## Summary
 #
 # The softmax lets go of an image a few units beyond the boundary: the figures say of which class
-# first, and that with mixup it lets go of none. The cloud is a wide random margin, and training
-# moves the images beyond it. The penalty of Sec. 3.3 is what training starts with, not what it ends
-# with.
+# first, and how many stay with mixup. The cloud is a wide random margin, and training moves the
+# images beyond it. With CE the penalty of Sec. 3.3 is what training starts with more than what it
+# ends with.
 
 # %% [markdown]
 # ## References

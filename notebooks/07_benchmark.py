@@ -219,10 +219,10 @@ table(header, [[name, *cells[name]] for name in names])
 # %% [markdown]
 # ## Summary
 #
-# The paper's order rests on gaps between numbers without a spread. Gaps of many points, as between
-# cross-entropy and what re-balances, are larger than any luck seen here. Leads of a few tenths are
-# not: one run on each side cannot tell. Quoted and measured numbers answer different questions, so
-# they never share a cell.
+# The paper's order rests on gaps between numbers without a spread. A gap of many points, as between
+# cross-entropy and what re-balances, can be larger than its interval above. Leads of a few tenths
+# are not: one run on each side cannot tell. Quoted and measured numbers answer different questions,
+# so they never share a cell.
 
 # %% [markdown]
 # ## References

@@ -17,9 +17,9 @@
 # %% [markdown]
 # # 8. Will it work on your own pictures?
 #
-# 5,096 photographs that people took of their clothes: 1,011 of T-shirts, 23 of blouses. Nobody has
-# made this tail; it is what people own. **Which clothes does a classifier find, and what can you
-# change about the others?**
+# The package comes with 5,096 photographs that people took of their clothes: 1,011 of T-shirts, 23
+# of blouses. Nobody has made this tail; it is what people own. **Which classes does a classifier
+# find, and what can you change about the others?**
 #
 # Afterwards you can train on a folder of your own pictures and have new ones named, put `GCLLoss`
 # into your own loop without its silent mistakes, and choose settings without fooling yourself.

@@ -102,7 +102,8 @@ def few_line(records: Sequence[Record]) -> str:
 
 def chosen_block(records: Sequence[Record]) -> str:
     """The table of photographs, and what GCL gains over CE, and over its cloud's mean."""
-    gains = [gain(records, "gcl", base) for base in ("ce", NAMES[SAME_MEAN])]
+    pairs = ("gcl", "ce"), ("gcl", NAMES[SAME_MEAN]), ("ce_crt", "ce"), ("gcl_crt", "ce_crt")
+    gains = [gain(records, *pair) for pair in pairs]
     return "\n\n".join([chosen_table(records), *gains, few_line(records)])
 
 
