@@ -209,24 +209,24 @@ table(header, rows, f"Clean: images as they are, no clouds. {protocol(trained['c
 
 # %% [markdown]
 # Read the first row of each pair: where the *many*-shot classes have the smallest gradient, it is
-# the head that saturates. Then compare the clean rows: where the tail's gradient is smaller with a
-# cloud than without, training has moved its images further from the boundary, as a margin would.
+# the head that saturates. The next table compares clean rows seed by seed: where the tail's
+# gradient is smaller with a cloud than without, training has moved its images further from the
+# boundary, as a margin would.
 
 # %%
 rows = []
 for name, base in (("plain", "no_cloud"), ("gcl", "plain"), ("gcl", "ce")):
-    pairs = list(zip(trained[name], trained[base], strict=True))
-    active = [by_group(m[n], "active")["few"] for m in (measured,) for n in (name, base)]
+    compared = (
+        [by_group(measured[each], "active")["few"] for each in (name, base)],
+        [by_group(clean[each])["few"] for each in (name, base)],
+        [[run.result["few"] for run in trained[each]] for each in (name, base)],
+    )
     cells = [
-        [a - b for a, b in zip(*active, strict=True)],
-        [
-            None if one.result["few"] is None else one.result["few"] - other.result["few"]
-            for one, other in pairs
-        ],
+        [None if a is None else a - b for a, b in zip(*both, strict=True)] for both in compared
     ]
     label = f"{networks[name][0].label} − {networks[base][0].label}"
     rows.append([label, *(judged(cell) for cell in cells)])
-header = ["few-shot classes, points", "active images", "test accuracy"]
+header = ["few-shot classes, points", "active images", "gradient, clean", "test accuracy"]
 table(header, rows, f"{JUDGED}. {protocol(trained['ce'])}.")
 
 # %% [markdown]

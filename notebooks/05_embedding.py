@@ -129,10 +129,14 @@ few = list(data.groups["few"])
 fair = 100 * len(few) / data.num_classes
 rows = []
 for name in networks:
-    own = [[float(row[few].sum()) for row in share[name]] for share in (answers, room)]
-    cells = [cell for s in own for cell in (mean_and_spread(s), judged([x - fair for x in s]))]
+    cells = []
+    for share in (answers, room):
+        own, ce = ([float(row[few].sum()) for row in share[each]] for each in (name, "ce"))
+        over = "" if name == "ce" else judged([a - b for a, b in zip(own, ce, strict=True)])
+        cells += [mean_and_spread(own), judged([x - fair for x in own]), over]
     rows.append([METHOD_LOOKS[name].label, *cells])
-header = ["few-shot classes", "answers (%)", "minus fair", "room (%)", "minus fair"]
+against = ["minus fair", "minus CE"]
+header = ["few-shot classes", "answers (%)", *against, "room (%)", *against]
 table(header, rows, f"Fair: {fair:.0f} %. {protocol(trained['ce'])}. {JUDGED}.")
 
 # %% [markdown]

@@ -4,12 +4,14 @@ import doctest
 import pkgutil
 import re
 from pathlib import Path
+from statistics import mean
 
 import pytest
 import torch
 from torch.utils.data import TensorDataset
 
 import gcl_core
+from gcl_core.analysis.intervals import is_clear
 from gcl_core.errors import GCLError
 from gcl_core.grid.cells import cells_of
 from gcl_core.grid.steps import jobs_of
@@ -154,7 +156,7 @@ def test_the_text_says_what_the_records_say():
 
 
 @pytest.mark.parametrize("ratio", [50.0, 100.0])
-def test_gcl_with_crt_is_above_ce_by_more_than_the_spread(ratio):
+def test_gcl_with_crt_is_above_ce_by_more_than_luck(ratio):
     """Seed by seed: the two share split and subset, whose luck is most of the plain spread."""
     records = load_records(ROOT / "results" / "digits.json")
     ce, gcl = (
@@ -163,13 +165,13 @@ def test_gcl_with_crt_is_above_ce_by_more_than_the_spread(ratio):
     )
     assert [r["seed"] for r in ce] == [r["seed"] for r in gcl] == list(range(5))
     gains = {
-        key: torch.tensor([ours[key] - plain[key] for ours, plain in zip(gcl, ce, strict=True)])
+        key: [ours[key] - plain[key] for ours, plain in zip(gcl, ce, strict=True)]
         for key in ("top1", "many", "medium", "few")
     }
     for key in ("top1", "few"):
-        assert gains[key].min() > 0
-        assert gains[key].mean() > gains[key].std()
-    assert gains["few"].mean() > 10 > max(gains[key].mean() for key in ("many", "medium"))
+        assert min(gains[key]) > 0
+        assert is_clear(gains[key])
+    assert mean(gains["few"]) > 10 > max(mean(gains[key]) for key in ("many", "medium"))
 
 
 def test_the_map_of_the_field_names_every_method_and_no_other():
