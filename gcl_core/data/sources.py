@@ -215,8 +215,7 @@ def _read(
         try:
             pixels = decode_cached(root, every, image_size)
         except GCLError as error:
-            hint = "skip_unreadable N leaves out up to N such files"
-            raise GCLError(f"{error}; {hint}") from error
+            raise GCLError(f"{error}; skip_unreadable N leaves out up to N such files") from error
         cut = pixels.split([len(own) for own in files.values()])
         images = {part: MemoryImages(own) for part, own in zip(files, cut, strict=True)}
     labels = {part: torch.tensor([label for _, label in own]) for part, own in files.items()}

@@ -83,8 +83,8 @@ def _computed(
     order = torch.tensor([places[own] for own in contents])
     images = Split(every.subset(order), torch.zeros(len(order), dtype=torch.int64))
     infer = frozen(channels_last(backbone.to(fabric.device)), fabric)
-    about: Any = {"title": "features", "progress": progress}
-    batches = clean_batches(images, dataset, fabric.device, **about)
+    own = images, dataset, fabric.device
+    batches = clean_batches(*own, title="features", progress=progress)
     features = torch.cat([infer(pixels).cpu() for pixels, _ in batches])
     backbone.cpu()
     return features

@@ -101,9 +101,8 @@ class StageRun:
     def _features(self, split: Split) -> Iterator[tuple[Tensor, Tensor]]:
         fabric = self.fabric
         backbone = self.prefix or frozen(self.network.backbone, fabric)
-        ranks = fabric.global_rank, fabric.world_size
-        about: Any = {"title": "testing", "progress": self.progress}
-        for images, labels in clean_batches(split, self.dataset, fabric.device, *ranks, **about):
+        own = split, self.dataset, fabric.device, fabric.global_rank, fabric.world_size
+        for images, labels in clean_batches(*own, title="testing", progress=self.progress):
             yield backbone(images), labels
 
     @cached_property

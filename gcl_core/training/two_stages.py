@@ -332,9 +332,8 @@ def _rebalance_inputs(
     progress: str,
 ) -> RebalanceInputs:
     def features() -> Iterator[tuple[Tensor, Tensor]]:
-        ranks = fabric.global_rank, fabric.world_size
-        about: Any = {"title": "features", "progress": progress}
-        for images, labels in clean_batches(dataset.train, dataset, fabric.device, *ranks, **about):
+        own = dataset.train, dataset, fabric.device, fabric.global_rank, fabric.world_size
+        for images, labels in clean_batches(*own, title="features", progress=progress):
             yield backbone(images).cpu(), labels
 
     return RebalanceInputs(torch.tensor(dataset.class_counts), features, streams.weights)
